@@ -1,0 +1,109 @@
+//! The abstraction of a tensor framework.
+//!
+//! A framework implements little: a marker type, and for its float and its integer tensors the
+//! shape, the elements as one slice of host memory, and "make a tensor like me, which this writes".
+//! Core does the rest, so that every framework gives the same bits.
+
+use crate::buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
+use crate::dtype::{FloatType, IntType};
+use crate::error::Result;
+use crate::layout::Layout;
+
+/// A tensor framework: a marker type such as `NdArray`.
+pub trait Backend: 'static {
+    /// The framework's name, as `chopi::backends()` lists it.
+    const NAME: &'static str;
+}
+
+/// The elements of a dense float tensor, in memory order.
+#[derive(Clone, Debug)]
+pub struct HostFloats<'a> {
+    /// The elements.
+    pub data: FloatSlice<'a>,
+    /// The tensor's shape, and the order of its axes in `data`.
+    pub layout: Layout,
+}
+
+/// The elements of a dense integer tensor, in memory order.
+#[derive(Clone, Debug)]
+pub struct HostInts<'a> {
+    /// The elements.
+    pub data: IntSlice<'a>,
+    /// The tensor's shape, and the order of its axes in `data`.
+    pub layout: Layout,
+}
+
+/// A float tensor of the framework `B`: what is calibrated on and quantized.
+#[diagnostic::on_unimplemented(
+    message = "chopi does not know `{Self}` as a float tensor",
+    note = "tensors of `ndarray`, `candle` and `tch` need the feature of that name: \
+            `chopi = {{ features = [\"candle\"] }}`",
+    note = "elements must be f32, f64, half::f16 or half::bf16"
+)]
+pub trait FloatTensor<B: Backend> {
+    /// A float tensor that owns its elements.
+    type Owned;
+    /// The framework's tensor of codes.
+    type Int: IntTensor<B, Float = Self::Owned>;
+
+    /// Calls `f` with the tensor's elements as one slice of host memory: borrowed where they lie
+    /// densely, in whatever axis order; copied, row-major, where they do not.
+    ///
+    /// # Errors
+    /// Those of `f`; an unsupported dtype; what the framework says.
+    fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R>;
+
+    /// An integer tensor on the same device, of the framework's smallest type that holds the
+    /// values of `int`. `fill` writes its `layout.len()` elements, in the memory order of `layout`.
+    ///
+    /// # Errors
+    /// Those of `fill`; what the framework says.
+    fn int_like(
+        &self,
+        int: IntType,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
+    ) -> Result<Self::Int>;
+
+    /// A float tensor of the same dtype on the same device, written likewise.
+    ///
+    /// # Errors
+    /// Those of `fill`; what the framework says.
+    fn float_like(
+        &self,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+    ) -> Result<Self::Owned>;
+}
+
+/// An integer tensor of the framework `B`: what is dequantized.
+#[diagnostic::on_unimplemented(
+    message = "chopi does not know `{Self}` as a tensor of codes",
+    note = "tensors of `ndarray`, `candle` and `tch` need the feature of that name: \
+            `chopi = {{ features = [\"candle\"] }}`",
+    note = "for ndarray, dequantize the `IntArray` that `quantize` gave, or make one from an \
+            integer array with `IntArray::from`"
+)]
+pub trait IntTensor<B: Backend> {
+    /// The float tensor that dequantizing gives.
+    type Float;
+
+    /// Calls `f` with the tensor's elements, like [`FloatTensor::with_host`].
+    ///
+    /// # Errors
+    /// Those of `f`; an unsupported dtype; what the framework says.
+    fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R>;
+
+    /// A float tensor on the same device, written like [`FloatTensor::float_like`]. `calibrated` is
+    /// the type of the data that the parameters were calibrated on; a framework whose integer
+    /// tensors remember a float type of their own takes that instead.
+    ///
+    /// # Errors
+    /// Those of `fill`; what the framework says.
+    fn float_like(
+        &self,
+        calibrated: FloatType,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+    ) -> Result<Self::Float>;
+}

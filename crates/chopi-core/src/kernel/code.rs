@@ -1,0 +1,60 @@
+//! Integers as the kernels write them: by their bits.
+
+use std::mem::MaybeUninit;
+
+use crate::buffer::IntSliceMut;
+
+/// An unsigned integer that takes the low bits of a code; the signed type of its width reads the
+/// same bits as the signed code.
+pub(crate) trait Code: Copy {
+    fn from_low_bits(bits: u32) -> Self;
+}
+
+macro_rules! impl_code {
+    ($($t:ident),*) => {$(
+        impl Code for $t {
+            #[inline(always)]
+            fn from_low_bits(bits: u32) -> Self {
+                bits as Self
+            }
+        }
+    )*};
+}
+
+// A 64-bit integer is written only where no 32-bit signed one holds the codes, which are then ≥ 0.
+impl_code!(u8, u16, u32, u64);
+
+/// A slice of codes to be written, by width.
+pub(crate) enum CodeSliceMut<'a> {
+    W8(&'a mut [MaybeUninit<u8>]),
+    W16(&'a mut [MaybeUninit<u16>]),
+    W32(&'a mut [MaybeUninit<u32>]),
+    W64(&'a mut [MaybeUninit<u64>]),
+}
+
+impl<'a> From<IntSliceMut<'a>> for CodeSliceMut<'a> {
+    fn from(slice: IntSliceMut<'a>) -> Self {
+        /// Reinterprets a slice of signed integers as one of unsigned integers.
+        ///
+        /// # Safety
+        /// `U` must be the unsigned integer of the width of the signed integer `S`.
+        unsafe fn unsigned<S, U>(data: &mut [MaybeUninit<S>]) -> &mut [MaybeUninit<U>] {
+            // SAFETY: the caller says that the two have the same size and alignment, and every
+            // bit pattern is a value of both.
+            unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<U>]) }
+        }
+        match slice {
+            IntSliceMut::U8(data) => Self::W8(data),
+            IntSliceMut::U16(data) => Self::W16(data),
+            IntSliceMut::U32(data) => Self::W32(data),
+            // SAFETY: i8 and u8 have one width.
+            IntSliceMut::I8(data) => Self::W8(unsafe { unsigned(data) }),
+            // SAFETY: i16 and u16 have one width.
+            IntSliceMut::I16(data) => Self::W16(unsafe { unsigned(data) }),
+            // SAFETY: i32 and u32 have one width.
+            IntSliceMut::I32(data) => Self::W32(unsafe { unsigned(data) }),
+            // SAFETY: i64 and u64 have one width.
+            IntSliceMut::I64(data) => Self::W64(unsafe { unsigned(data) }),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Any rounding, any zero point, codes of up to 32 bits: a block at a time, in `f64`.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::convention::{Arithmetic, Scaling};
+use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
+use crate::kernel::code::Code;
+use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block};
+use crate::kernel::per_cpu;
+use crate::qparams::QParams;
+use crate::scheme::{NanPolicy, Rounding};
+use crate::tiles::Tiles;
+
+/// Computes codes as integers held in `f64`.
+pub(crate) struct Coder<C> {
+    steps: Steps,
+    rounding: Rounding,
+    /// Whether each operation is rounded to the element type, a half.
+    native: bool,
+    /// The scales, in the compute type.
+    scales: Lanes<C>,
+    /// The integers, exact.
+    integers: Lanes<f64>,
+}
+
+impl<C: Compute> Coder<C> {
+    pub fn new<F: Float<Compute = C>>(params: &QParams, tiles: &Tiles) -> Self {
+        let steps = Steps::new::<F>(params);
+        Self {
+            steps,
+            rounding: params.scheme().rounding,
+            native: params.convention().arithmetic == Arithmetic::Element,
+            scales: Lanes::new(params, tiles, steps.sum),
+            integers: Lanes::new(params, tiles, steps.sum),
+        }
+    }
+
+    /// The codes of a block that starts at offset `first` of the tensor; NaN for NaN.
+    #[inline(always)]
+    fn codes<F: Float<Compute = C>>(
+        &self,
+        x: &[F],
+        params: Range<usize>,
+        first: usize,
+        codes: &mut [f64],
+    ) {
+        let scales = self.scales.block(params.clone());
+        let integers = self.integers.block(params);
+        if scales.scale.len() == 1 {
+            self.scale::<F, false>(x, scales, codes);
+            self.round::<false>(integers, first, codes);
+        } else {
+            self.scale::<F, true>(x, scales, codes);
+            self.round::<true>(integers, first, codes);
+        }
+    }
+
+    /// v: the scaled elements, with z added where that is rounded.
+    #[inline(always)]
+    fn scale<F: Float<Compute = C>, const ROW: bool>(
+        &self,
+        x: &[F],
+        p: LaneBlock<'_, C>,
+        v: &mut [f64],
+    ) {
+        let mut buffer: Block<C> = [MaybeUninit::uninit(); HALF_BLOCK];
+        let x = F::widen_block(x, &mut buffer);
+        let at = |i: usize| if ROW { i } else { 0 };
+        // Where nothing is rounded to the element type, the compiler drops the conversion.
+        let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
+        match self.steps.scaling {
+            Scaling::Divide => {
+                for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
+                    *v = native(x / p.scale[at(i)]).as_f64();
+                }
+            }
+            Scaling::Reciprocal => {
+                for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
+                    *v = native(x * p.inverse[at(i)]).as_f64();
+                }
+            }
+        }
+        if self.steps.sum == Sum::Rounded {
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = native(C::from_f64(*v) + p.zero[at(i)]).as_f64();
+            }
+        }
+    }
+
+    /// From v to the clamped integer.
+    #[inline(always)]
+    fn round<const ROW: bool>(&self, p: LaneBlock<'_, f64>, first: usize, v: &mut [f64]) {
+        let at = |i: usize| if ROW { i } else { 0 };
+        for (i, v) in v.iter_mut().enumerate() {
+            let (low, high) = (p.low[at(i)], p.high[at(i)]);
+            *v = if low > *v { low } else { *v };
+            *v = if high < *v { high } else { *v };
+        }
+        if self.rounding == Rounding::NearestEven {
+            for (i, v) in v.iter_mut().enumerate() {
+                *v = (*v + p.magic[at(i)]) - f64::MAGIC;
+            }
+            if self.steps.sum == Sum::After {
+                for (i, v) in v.iter_mut().enumerate() {
+                    *v += p.zero[at(i)];
+                }
+            }
+            return;
+        }
+        // r is v rounded to nearest even and d what is left, both exact; each rounding is r or a
+        // neighbour of it. `before` is what is added before rounding: the signs of the sums are
+        // those of v + before, whose rounding keeps the sign; `after` is what is added to r.
+        let sum = self.steps.sum;
+        let before = |i: usize| {
+            if sum == Sum::Exact {
+                p.zero[at(i)]
+            } else {
+                0.0
+            }
+        };
+        let after = |i: usize| {
+            if sum == Sum::Rounded {
+                0.0
+            } else {
+                p.zero[at(i)]
+            }
+        };
+        let mut neighbour = |step: &dyn Fn(f64, f64, usize) -> f64| {
+            for (i, v) in v.iter_mut().enumerate() {
+                let r = (*v + f64::MAGIC) - f64::MAGIC;
+                *v = r + step(*v - r, *v + before(i), i) + after(i);
+            }
+        };
+        let if_so = |condition: bool| f64::from(u8::from(condition));
+        match self.rounding {
+            Rounding::NearestEven => {}
+            Rounding::NearestAway => {
+                neighbour(&|d, sum, _| if_so(d == 0.5 && sum > 0.0) - if_so(d == -0.5 && sum < 0.0))
+            }
+            Rounding::TowardZero => {
+                neighbour(&|d, sum, _| if_so(d > 0.0 && sum < 0.0) - if_so(d < 0.0 && sum >= 0.0))
+            }
+            Rounding::Floor => neighbour(&|d, _, _| -if_so(d < 0.0)),
+            Rounding::Ceiling => neighbour(&|d, _, _| if_so(d > 0.0)),
+            Rounding::Stochastic { seed } => neighbour(&|d, _, i| {
+                let down = if_so(d < 0.0);
+                if_so(d + down > uniform(seed, (first + i) as u64)) - down
+            }),
+        }
+    }
+}
+
+/// The number in [0, 1) that the element of this index compares its fraction with: 53 bits of the
+/// `index`-th output of SplitMix64.
+#[inline(always)]
+fn uniform(seed: u64, index: u64) -> f64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
+}
+
+per_cpu! {
+    /// Writes the codes of `x`, like [`super::quantize::quantize`].
+    fn quantize[F: Float, O: Code][F, O](
+        x: &[F],
+        coder: &Coder<F::Compute>,
+        tiles: &Tiles,
+        nan: NanPolicy,
+        bounds: (i64, i64),
+        out: &mut [MaybeUninit<O>],
+    ) -> bool {
+        let mut buffer = [0.0; HALF_BLOCK];
+        let (qmin, qmax) = (bounds.0 as f64, bounds.1 as f64);
+        let mut any_nan = false;
+        for_each_block(tiles, HALF_BLOCK, |elements, params| {
+            let codes = &mut buffer[..elements.len()];
+            coder.codes(&x[elements.clone()], params.clone(), elements.start, codes);
+            if codes.iter().any(|q| q.is_nan()) {
+                any_nan = true;
+                let zero = &coder.integers.zero[params];
+                for (i, q) in codes.iter_mut().enumerate().filter(|(_, q)| q.is_nan()) {
+                    *q = zero[i % zero.len()].clamp(qmin, qmax);
+                }
+            }
+            for (out, &q) in out[elements].iter_mut().zip(&*codes) {
+                out.write(O::from_low_bits((q + f64::MAGIC).low_bits()));
+            }
+        });
+        !any_nan || nan == NanPolicy::ZeroPoint
+    }
+}
+
+per_cpu! {
+    /// Writes the dequantized codes of `x`, like [`super::fake_quantize::fake_quantize`].
+    fn fake_quantize[F: Float][F](
+        x: &[F],
+        coder: &Coder<F::Compute>,
+        tiles: &Tiles,
+        out: &mut [MaybeUninit<F>],
+    ) -> () {
+        let mut buffer = [0.0; HALF_BLOCK];
+        for_each_block(tiles, HALF_BLOCK, |elements, params| {
+            let codes = &mut buffer[..elements.len()];
+            coder.codes(&x[elements.clone()], params.clone(), elements.start, codes);
+            dequantize_block(codes, &coder.scales.scale[params.clone()],
+                &coder.integers.zero[params], &mut out[elements]);
+        });
+    }
+}
+
+/// x̂ = (q − z)·s, for codes held in `f64`.
+#[inline(always)]
+pub(crate) fn dequantize_block<F: Float>(
+    codes: &[f64],
+    scale: &[F::Compute],
+    zero: &[f64],
+    out: &mut [MaybeUninit<F>],
+) {
+    F::narrow_block(out, |out| {
+        if scale.len() == 1 {
+            for (out, &q) in out.iter_mut().zip(codes) {
+                out.write(F::Compute::exact_product(q - zero[0], scale[0]));
+            }
+        } else {
+            for (((out, &q), &scale), &zero) in out.iter_mut().zip(codes).zip(scale).zip(zero) {
+                out.write(F::Compute::exact_product(q - zero, scale));
+            }
+        }
+    });
+}

@@ -1,0 +1,168 @@
+//! q = clamp(round(x/s + z)): floats to codes.
+
+use std::mem::MaybeUninit;
+
+use crate::buffer::IntSliceMut;
+use crate::convention::Scaling;
+use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
+use crate::kernel::code::{Code, CodeSliceMut};
+use crate::kernel::general::{self, Coder};
+use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
+use crate::kernel::per_cpu;
+use crate::qparams::QParams;
+use crate::scheme::NanPolicy;
+use crate::tiles::Tiles;
+
+/// Writes the code of every element of `x` to `out`, both in memory order.
+///
+/// Returns whether `x` holds no NaN, or the policy has a code for it; where it returns false, `out`
+/// is written whole, but the codes of NaN mean nothing.
+pub(crate) fn quantize<F: Float>(
+    x: &[F],
+    params: &QParams,
+    tiles: &Tiles,
+    nan: NanPolicy,
+    out: IntSliceMut<'_>,
+) -> bool {
+    match CodeSliceMut::from(out) {
+        CodeSliceMut::W8(out) => quantize_codes(x, params, tiles, nan, out),
+        CodeSliceMut::W16(out) => quantize_codes(x, params, tiles, nan, out),
+        CodeSliceMut::W32(out) => quantize_codes(x, params, tiles, nan, out),
+        CodeSliceMut::W64(out) => quantize_codes(x, params, tiles, nan, out),
+    }
+}
+
+fn quantize_codes<F: Float, O: Code>(
+    x: &[F],
+    params: &QParams,
+    tiles: &Tiles,
+    nan: NanPolicy,
+    out: &mut [MaybeUninit<O>],
+) -> bool {
+    if !is_fast::<F>(params) {
+        let coder = Coder::new::<F>(params, tiles);
+        let bounds = (params.scheme().qmin, params.scheme().qmax);
+        return general::quantize(x, &coder, tiles, nan, bounds, out);
+    }
+    let steps = Steps::new::<F>(params);
+    let lanes = Lanes::new(params, tiles, steps.sum);
+    let run = match (steps.scaling, steps.sum) {
+        (Scaling::Divide, Sum::Exact) => fast::<F, O, false, EXACT>,
+        (Scaling::Divide, Sum::Rounded) => fast::<F, O, false, ROUNDED>,
+        (Scaling::Divide, Sum::After) => fast::<F, O, false, AFTER>,
+        (Scaling::Reciprocal, Sum::Exact) => fast::<F, O, true, EXACT>,
+        (Scaling::Reciprocal, Sum::Rounded) => fast::<F, O, true, ROUNDED>,
+        (Scaling::Reciprocal, Sum::After) => fast::<F, O, true, AFTER>,
+    };
+    run(x, &lanes, tiles, nan, out)
+}
+
+pub(crate) const EXACT: u8 = 0;
+pub(crate) const ROUNDED: u8 = 1;
+pub(crate) const AFTER: u8 = 2;
+
+per_cpu! {
+    fn fast[F: Float, O: Code, const RECIPROCAL: bool, const SUM: u8][F, O, RECIPROCAL, SUM](
+        x: &[F],
+        lanes: &Lanes<F::Compute>,
+        tiles: &Tiles,
+        nan: NanPolicy,
+        out: &mut [MaybeUninit<O>],
+    ) -> bool {
+        let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
+        let mut any_nan = false;
+        for_each_block(tiles, F::BLOCK, |elements, params| {
+            let lanes = lanes.block(params);
+            let out = &mut out[elements.clone()];
+            let block = F::widen_block(&x[elements], &mut buffer);
+            if fast_block::<_, O, RECIPROCAL, SUM>(block, lanes, out) {
+                match nan {
+                    NanPolicy::Error => any_nan = true,
+                    NanPolicy::ZeroPoint => {
+                        let block = nan_to_zero(block);
+                        fast_block::<_, O, RECIPROCAL, SUM>(&block, lanes, out);
+                    }
+                }
+            }
+        });
+        !any_nan
+    }
+}
+
+/// A block whose NaN are 0.0, which has the zero point's code.
+#[cold]
+pub(crate) fn nan_to_zero<C: Compute>(block: &[C]) -> Vec<C> {
+    block
+        .iter()
+        .map(|&x| if x.is_nan() { C::zero() } else { x })
+        .collect()
+}
+
+/// Writes the codes of a block; returns whether it holds NaN.
+#[inline(always)]
+fn fast_block<C: Compute, O: Code, const RECIPROCAL: bool, const SUM: u8>(
+    x: &[C],
+    p: LaneBlock<'_, C>,
+    out: &mut [MaybeUninit<O>],
+) -> bool {
+    let scale = if RECIPROCAL { p.inverse } else { p.scale };
+    let mut any_nan = 0_u32;
+    if scale.len() == 1 {
+        let (scale, zero) = (scale[0], p.zero[0]);
+        let (low, high, magic) = (p.low[0], p.high[0], p.magic[0]);
+        for (&x, out) in x.iter().zip(out) {
+            let (bits, is_nan) = code::<C, RECIPROCAL, SUM>(x, scale, zero, low, high, magic);
+            any_nan |= u32::from(is_nan);
+            out.write(O::from_low_bits(bits));
+        }
+    } else {
+        let n = x.len();
+        let (out, scale, zero) = (&mut out[..n], &scale[..n], &p.zero[..n]);
+        let (low, high, magic) = (&p.low[..n], &p.high[..n], &p.magic[..n]);
+        for i in 0..n {
+            let (bits, is_nan) =
+                code::<C, RECIPROCAL, SUM>(x[i], scale[i], zero[i], low[i], high[i], magic[i]);
+            any_nan |= u32::from(is_nan);
+            out[i].write(O::from_low_bits(bits));
+        }
+    }
+    any_nan != 0
+}
+
+/// The low bits of the code of `x`, and whether it is NaN.
+#[inline(always)]
+fn code<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
+    x: C,
+    scale: C,
+    zero: C,
+    low: C,
+    high: C,
+    magic: C,
+) -> (u32, bool) {
+    let v = clamped::<C, RECIPROCAL, SUM>(x, scale, zero, low, high);
+    let bits = (v + magic).low_bits();
+    // Only the sum after rounding needs the integer z, which is MAGIC + z less MAGIC.
+    let bits = match SUM {
+        AFTER => bits.wrapping_add((C::MAGIC + zero).low_bits()),
+        _ => bits,
+    };
+    (bits, x.is_nan())
+}
+
+/// x scaled, with z added where that comes before rounding, between the bounds; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn clamped<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
+    x: C,
+    scale: C,
+    zero: C,
+    low: C,
+    high: C,
+) -> C {
+    let mut v = if RECIPROCAL { x * scale } else { x / scale };
+    if SUM == ROUNDED {
+        v = v + zero;
+    }
+    // In this order a comparison with NaN keeps the NaN, and each is one instruction.
+    let v = if low > v { low } else { v };
+    if high < v { high } else { v }
+}

@@ -1,0 +1,43 @@
+//! The algorithm of [chopi](https://docs.rs/chopi): integer quantization of tensors, exact to the
+//! last bit, with no tensor framework.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! tensor ──observe──▶ Ranges ──Scheme + Convention──▶ QParams ──kernel──▶ integer tensor
+//!                                                        └──────kernel──▶ float tensor
+//! ```
+//!
+//! Users hold a [`Chopi`], most often through the facade crate `chopi`, whose features choose the
+//! frameworks. A framework is a [`Backend`] whose tensors implement [`FloatTensor`] and
+//! [`IntTensor`]. What is computed, to the bit, stands at [`Convention`].
+
+pub mod backend;
+mod buffer;
+mod calibrate;
+mod convention;
+mod dtype;
+mod error;
+mod kernel;
+mod layout;
+mod qparams;
+mod quantizer;
+mod ranges;
+mod scheme;
+mod slices;
+mod tiles;
+
+pub use backend::{Backend, FloatTensor, HostFloats, HostInts, IntTensor};
+pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
+pub use convention::{
+    Arithmetic, ConstantGroup, Convention, DefaultRange, ScaleFloor, Scaling, SymmetricScale,
+    ZeroPointAdd, ZeroPointRule,
+};
+pub use dtype::{Compute, Float, FloatType, Int, IntType};
+pub use error::{Error, Result};
+pub use half::{bf16, f16};
+pub use layout::Layout;
+pub use qparams::QParams;
+pub use quantizer::{Builder, Chopi};
+pub use ranges::Ranges;
+pub use scheme::{CodeRange, Granularity, NanPolicy, Rounding, Scheme, Symmetry, Zero};

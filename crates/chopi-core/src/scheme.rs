@@ -1,0 +1,232 @@
+//! What to quantize to: bits, symmetry, granularity, integer range and rounding.
+
+use std::fmt;
+
+use crate::dtype::IntType;
+use crate::error::{Error, Result};
+
+/// How a tensor is quantized: plain data, checked when it is made.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Scheme {
+    /// The width of a code in bits, 2..=32.
+    pub bits: u32,
+    /// Whether the zero point is 0.
+    pub symmetry: Symmetry,
+    /// Which elements share a scale and a zero point.
+    pub granularity: Granularity,
+    /// The smallest code.
+    pub qmin: i64,
+    /// The largest code.
+    pub qmax: i64,
+    /// Whether 0.0 is put into the calibrated range.
+    pub zero: Zero,
+    /// How x/s becomes an integer.
+    pub rounding: Rounding,
+}
+
+/// Whether the zero point is 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Symmetry {
+    /// The zero point is calibrated: the range of the data is used whole.
+    #[default]
+    Asymmetric,
+    /// The zero point is 0: 0.0 is code 0, and a product of integers needs no correction.
+    Symmetric,
+}
+
+/// Which elements share a scale and a zero point.
+///
+/// A negative axis counts from the end: -1 is the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Granularity {
+    /// All of the tensor. Parameters have shape `[1]`.
+    #[default]
+    PerTensor,
+    /// All elements of one index along an axis. Parameters have shape `[channels]`.
+    PerChannel {
+        /// The channel axis.
+        axis: isize,
+    },
+    /// `size` consecutive elements along an axis, for each index of the other axes; the last group
+    /// is shorter where `size` does not divide the axis. Parameters have the tensor's shape with
+    /// the axis replaced by the number of groups.
+    PerGroup {
+        /// The axis along which groups lie.
+        axis: isize,
+        /// The number of elements in a group, at least 1.
+        size: usize,
+    },
+}
+
+impl Granularity {
+    /// The shape of the parameters for a tensor of this shape.
+    ///
+    /// # Errors
+    /// [`Error::Axis`] where the tensor has no such axis.
+    pub fn params_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+        Ok(match *self {
+            Self::PerTensor => vec![1],
+            Self::PerChannel { axis } => vec![shape[resolve_axis(axis, shape)?]],
+            Self::PerGroup { axis, size } => {
+                let axis = resolve_axis(axis, shape)?;
+                let mut params = shape.to_vec();
+                params[axis] = shape[axis].div_ceil(size);
+                params
+            }
+        })
+    }
+}
+
+/// `per_tensor`, `per_channel(axis 0)`, `per_group(128, axis -1)`.
+impl fmt::Display for Granularity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PerTensor => f.write_str("per_tensor"),
+            Self::PerChannel { axis } => write!(f, "per_channel(axis {axis})"),
+            Self::PerGroup { axis, size } => write!(f, "per_group({size}, axis {axis})"),
+        }
+    }
+}
+
+/// The index of an axis that may count from the end.
+pub(crate) fn resolve_axis(axis: isize, shape: &[usize]) -> Result<usize> {
+    let rank = shape.len() as isize;
+    let resolved = if axis < 0 { axis + rank } else { axis };
+    if (0..rank).contains(&resolved) {
+        Ok(resolved as usize)
+    } else {
+        Err(Error::Axis {
+            axis,
+            shape: shape.to_vec(),
+        })
+    }
+}
+
+/// Which integers codes are taken from, for b bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum CodeRange {
+    /// What the convention gives the symmetry.
+    #[default]
+    Default,
+    /// [0, 2^b − 1].
+    Unsigned,
+    /// [−2^(b−1), 2^(b−1) − 1].
+    Signed,
+    /// [−2^(b−1) + 1, 2^(b−1) − 1]: the signed range without its smallest code, so that it is
+    /// centred on 0.
+    Narrow,
+    /// Any range of at most 2^b integers that a 32-bit integer type holds.
+    Custom {
+        /// The smallest code.
+        qmin: i64,
+        /// The largest code.
+        qmax: i64,
+    },
+}
+
+impl CodeRange {
+    /// (qmin, qmax) for `bits` bits; `default` stands in for [`CodeRange::Default`].
+    pub(crate) fn bounds(self, bits: u32, default: (i64, i64)) -> (i64, i64) {
+        let half = 1_i64 << (bits - 1);
+        match self {
+            Self::Default => default,
+            Self::Unsigned => (0, 2 * half - 1),
+            Self::Signed => (-half, half - 1),
+            Self::Narrow => (1 - half, half - 1),
+            Self::Custom { qmin, qmax } => (qmin, qmax),
+        }
+    }
+}
+
+/// Whether 0.0 is put into the calibrated range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Zero {
+    /// The range is the data's: values of 280..310 K keep all levels. 0.0 may have no code.
+    #[default]
+    AsObserved,
+    /// The range is extended to hold 0.0, which then comes back exactly: for padding, ReLU and
+    /// runtimes that take zero points in the integer range only.
+    Included,
+}
+
+/// How x/s becomes an integer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Rounding {
+    /// To the nearest integer, ties to the even one.
+    #[default]
+    NearestEven,
+    /// To the nearest integer, ties away from zero.
+    NearestAway,
+    /// Toward zero.
+    TowardZero,
+    /// Down, toward −∞.
+    Floor,
+    /// Up, toward +∞.
+    Ceiling,
+    /// Up with a probability equal to the fraction, so that the mean of the codes is x/s.
+    ///
+    /// The element at row-major index i compares its fraction with u = ⌊h / 2^11⌋ · 2^−53, h the
+    /// i-th output (from 0) of the SplitMix64 generator (Steele, Lea, Flood 2014) with this seed,
+    /// and goes up where fraction > u. So the result depends on the seed and on nothing else: not
+    /// on the backend, the threads or the CPU.
+    Stochastic {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+/// What becomes of NaN in `quantize`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum NanPolicy {
+    /// It is an error that says where.
+    #[default]
+    Error,
+    /// It becomes the zero point, clamped into the integer range.
+    ZeroPoint,
+}
+
+impl Scheme {
+    /// Checks that the scheme can be used.
+    ///
+    /// # Errors
+    /// [`Error::Bits`], [`Error::Range`] and [`Error::GroupSize`].
+    pub fn check(&self) -> Result<()> {
+        check_bits(self.bits)?;
+        let (qmin, qmax) = (self.qmin, self.qmax);
+        let reject = |reason: String| Err(Error::Range { qmin, qmax, reason });
+        let holds = |int: IntType| int.holds(qmin, qmax);
+        if qmin >= qmax {
+            return reject("holds fewer than two codes".to_owned());
+        }
+        if !holds(IntType::I32) && !holds(IntType::U32) {
+            return reject("does not fit i32 or u32".to_owned());
+        }
+        if qmax - qmin >= 1 << self.bits {
+            return reject(format!("has more than 2^{} codes", self.bits));
+        }
+        if self.symmetry == Symmetry::Symmetric && (qmin > 0 || qmax < 1) {
+            return reject("cannot be symmetric: it must hold 0 and 1".to_owned());
+        }
+        if let Granularity::PerGroup { size: 0, .. } = self.granularity {
+            return Err(Error::GroupSize);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn check_bits(bits: u32) -> Result<()> {
+    if (2..=32).contains(&bits) {
+        Ok(())
+    } else {
+        Err(Error::Bits { bits })
+    }
+}

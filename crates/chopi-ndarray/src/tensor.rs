@@ -1,0 +1,121 @@
+//! The traits of chopi-core on arrays.
+
+use chopi_core::{
+    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, Int,
+    IntSliceMut, IntTensor, IntType, Layout, Result,
+};
+use ndarray::{Array, ArrayBase, Data, Dimension};
+
+use crate::int_array::{IntArray, match_codes};
+
+/// The framework `ndarray`.
+#[derive(Clone, Copy, Debug)]
+pub struct NdArray;
+
+impl Backend for NdArray {
+    const NAME: &'static str = "ndarray";
+}
+
+impl<A, S, D> FloatTensor<NdArray> for ArrayBase<S, D>
+where
+    A: Float,
+    S: Data<Elem = A>,
+    D: Dimension,
+{
+    type Owned = Array<A, D>;
+    type Int = IntArray<A, D>;
+
+    fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
+        with_slice(self, |data, layout| {
+            f(HostFloats {
+                data: A::slice(data),
+                layout,
+            })
+        })
+    }
+
+    fn int_like(
+        &self,
+        int: IntType,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
+    ) -> Result<IntArray<A, D>> {
+        let len = layout.len();
+        Ok(match int {
+            IntType::I8 => from_memory::<i8, D>(fill.ints(len)?, layout)?.into(),
+            IntType::U8 => from_memory::<u8, D>(fill.ints(len)?, layout)?.into(),
+            IntType::I16 => from_memory::<i16, D>(fill.ints(len)?, layout)?.into(),
+            IntType::U16 => from_memory::<u16, D>(fill.ints(len)?, layout)?.into(),
+            IntType::I32 => from_memory::<i32, D>(fill.ints(len)?, layout)?.into(),
+            IntType::U32 => from_memory::<u32, D>(fill.ints(len)?, layout)?.into(),
+            IntType::I64 => from_memory::<i64, D>(fill.ints(len)?, layout)?.into(),
+        })
+    }
+
+    fn float_like(
+        &self,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+    ) -> Result<Array<A, D>> {
+        from_memory(fill.floats(layout.len())?, layout)
+    }
+}
+
+impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
+    type Float = Array<A, D>;
+
+    fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
+        match_codes!(self.codes(), codes => {
+            with_slice(codes, |data, layout| f(HostInts { data: Int::slice(data), layout }))
+        })
+    }
+
+    fn float_like(
+        &self,
+        _: FloatType,
+        layout: &Layout,
+        fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+    ) -> Result<Array<A, D>> {
+        from_memory(fill.floats(layout.len())?, layout)
+    }
+}
+
+/// Calls `f` with the elements of an array as one slice, and its layout.
+fn with_slice<A, S, D, R>(
+    array: &ArrayBase<S, D>,
+    f: impl FnOnce(&[A], Layout) -> Result<R>,
+) -> Result<R>
+where
+    A: Copy,
+    S: Data<Elem = A>,
+    D: Dimension,
+{
+    let shape = array.shape().to_vec();
+    if let Some(layout) = Layout::dense(shape.clone(), array.strides())
+        && let Some(data) = array.as_slice_memory_order()
+    {
+        return f(data, layout);
+    }
+    let data: Vec<A> = array.iter().copied().collect();
+    f(&data, Layout::row_major(shape))
+}
+
+/// The array whose elements lie in memory in this layout.
+fn from_memory<A, D: Dimension>(data: Vec<A>, layout: &Layout) -> Result<Array<A, D>> {
+    let dimension = |lengths: &[usize]| {
+        let mut dimension = D::zeros(lengths.len());
+        dimension.slice_mut().copy_from_slice(lengths);
+        dimension
+    };
+    let array =
+        Array::from_shape_vec(dimension(&layout.memory_shape()), data).map_err(|source| {
+            Error::Framework {
+                backend: NdArray::NAME,
+                source: source.into(),
+            }
+        })?;
+    Ok(match layout.inverse_order() {
+        None => array,
+        Some(axes) => array.permuted_axes(dimension(&axes)),
+    })
+}

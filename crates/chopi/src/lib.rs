@@ -1,0 +1,17 @@
+#![doc = include_str!("../../../README.md")]
+
+pub use chopi_core::*;
+
+/// chopi on `ndarray`: any array or view of `f32`, `f64`, `f16` or `bf16`.
+#[cfg(feature = "ndarray")]
+pub mod ndarray {
+    pub use chopi_ndarray::*;
+}
+
+/// The names of the frameworks that are compiled in.
+pub fn backends() -> &'static [&'static str] {
+    &[
+        #[cfg(feature = "ndarray")]
+        <ndarray::NdArray as Backend>::NAME,
+    ]
+}
