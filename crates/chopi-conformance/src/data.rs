@@ -66,8 +66,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Normal, Self::Offset, Self::Positive, Self::Huge, Self::Tiny, Self::Integers];
+    pub const ALL: [Self; 6] = [
+        Self::Normal,
+        Self::Offset,
+        Self::Positive,
+        Self::Huge,
+        Self::Tiny,
+        Self::Integers,
+    ];
 
     /// `count` elements.
     pub fn elements<F: Float>(self, count: usize, random: &mut Random) -> Vec<F> {
@@ -87,19 +93,49 @@ impl Kind {
 /// ends, zeros, subnormal numbers, the largest numbers and infinities.
 pub fn edges<F: Float>(scale: f64, zero: i64, qmin: i64, qmax: i64) -> Vec<F> {
     let mut edges: Vec<F> = Vec::new();
-    let codes = [qmin - 1, qmin, qmin + 1, zero - 1, zero, zero + 1, 0, 1, 2, qmax - 1, qmax, qmax + 1];
+    let codes = [
+        qmin - 1,
+        qmin,
+        qmin + 1,
+        zero - 1,
+        zero,
+        zero + 1,
+        0,
+        1,
+        2,
+        qmax - 1,
+        qmax,
+        qmax + 1,
+    ];
     for code in codes {
         for half in [0.0, 0.5] {
             let x = ((code - zero) as f64 + half) * scale;
             let step = x.abs().max(f64::MIN_POSITIVE) * 2_f64.powi(-24);
-            for x in [x, -x, x + step, x - step, x + 3.0 * step, x * (1.0 + f64::EPSILON)] {
+            for x in [
+                x,
+                -x,
+                x + step,
+                x - step,
+                x + 3.0 * step,
+                x * (1.0 + f64::EPSILON),
+            ] {
                 edges.push(to(x));
             }
         }
     }
     let least = F::TYPE.min_positive();
     let most = largest(F::TYPE);
-    for x in [0.0, least, least / 2.0, least / 8.0, 1.0, scale, most, most / 2.0, f64::INFINITY] {
+    for x in [
+        0.0,
+        least,
+        least / 2.0,
+        least / 8.0,
+        1.0,
+        scale,
+        most,
+        most / 2.0,
+        f64::INFINITY,
+    ] {
         edges.extend([to::<F>(x), to::<F>(-x)]);
     }
     // Beyond the largest number, one step less than infinity is NaN.

@@ -20,24 +20,50 @@ pub fn params(min: f64, max: f64, scheme: &Scheme, float: FloatType) -> (f64, i6
             0
         };
         let scale = if sign == 0 { 1.0 } else { min.abs() };
-        let zero = if symmetric { 0 } else { sign.max(scheme.qmin).min(scheme.qmax) - sign };
+        let zero = if symmetric {
+            0
+        } else {
+            sign.max(scheme.qmin).min(scheme.qmax) - sign
+        };
         return (scale, zero);
     }
     let is_f64 = float == FloatType::F64;
-    let smallest = if is_f64 { f64::MIN_POSITIVE } else { f64::from(f32::MIN_POSITIVE) };
+    let smallest = if is_f64 {
+        f64::MIN_POSITIVE
+    } else {
+        f64::from(f32::MIN_POSITIVE)
+    };
     let largest = min.abs().max(max.abs());
     let scale = if symmetric {
         (largest / scheme.qmax as f64).max(smallest)
     } else {
         let levels = (scheme.qmax - scheme.qmin) as f64;
         let plain = (max - min) / levels;
-        let scale =
-            if plain.is_finite() { plain } else { (max / 2.0 - min / 2.0) / (levels / 2.0) };
-        let tiny = if is_f64 { 1.0 / f64::from(1 << 30) } else { 1.0 / f64::from(1 << 24) };
+        let scale = if plain.is_finite() {
+            plain
+        } else {
+            (max / 2.0 - min / 2.0) / (levels / 2.0)
+        };
+        let tiny = if is_f64 {
+            1.0 / f64::from(1 << 30)
+        } else {
+            1.0 / f64::from(1 << 24)
+        };
         scale.max(largest * tiny).max(smallest)
     };
-    let zero = if symmetric { 0.0 } else { (scheme.qmin as f64 - min / scale).round_ties_even() };
-    (if is_f64 { scale } else { f64::from(scale as f32) }, zero as i64)
+    let zero = if symmetric {
+        0.0
+    } else {
+        (scheme.qmin as f64 - min / scale).round_ties_even()
+    };
+    (
+        if is_f64 {
+            scale
+        } else {
+            f64::from(scale as f32)
+        },
+        zero as i64,
+    )
 }
 
 /// The code of the element at row-major index `index`; `None` for NaN.
@@ -48,7 +74,11 @@ pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize
     }
     if quotient.abs() > 2_f64.powi(60) {
         // Infinities too: farther away than any zero point.
-        return Some(if quotient > 0.0 { scheme.qmax } else { scheme.qmin });
+        return Some(if quotient > 0.0 {
+            scheme.qmax
+        } else {
+            scheme.qmin
+        });
     }
     // `trunc` and `fract` are exact, and the integer sum cannot overflow.
     let whole = quotient.trunc() as i128;
@@ -57,7 +87,11 @@ pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize
     let down = whole - i128::from(rest < 0.0);
     let up = whole + i128::from(rest > 0.0);
     let half = rest.abs() == 0.5;
-    let near = if rest.abs() > 0.5 { [down, up][usize::from(rest > 0.0)] } else { whole };
+    let near = if rest.abs() > 0.5 {
+        [down, up][usize::from(rest > 0.0)]
+    } else {
+        whole
+    };
     let rounded = match scheme.rounding {
         Rounding::NearestEven if half && (down + i128::from(zero)) % 2 == 0 => down,
         Rounding::NearestEven if half => up,
@@ -69,7 +103,11 @@ pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize
         Rounding::Ceiling => up,
         Rounding::Stochastic { seed } => {
             let fraction = if rest < 0.0 { 1.0 + rest } else { rest };
-            if rest != 0.0 && fraction > draw(seed, index) { up } else { down }
+            if rest != 0.0 && fraction > draw(seed, index) {
+                up
+            } else {
+                down
+            }
         }
     };
     let code = rounded + i128::from(zero);
@@ -114,7 +152,13 @@ pub fn value<F: Float>(code: i64, scale: f64, zero: i64) -> F {
 /// For each element in row-major order, the index of its group in the row-major order of the
 /// parameters.
 pub fn groups(shape: &[usize], granularity: Granularity) -> Vec<usize> {
-    let resolve = |axis: isize| (if axis < 0 { axis + shape.len() as isize } else { axis }) as usize;
+    let resolve = |axis: isize| {
+        (if axis < 0 {
+            axis + shape.len() as isize
+        } else {
+            axis
+        }) as usize
+    };
     let count: usize = shape.iter().product();
     (0..count)
         .map(|offset| {
@@ -130,10 +174,16 @@ pub fn groups(shape: &[usize], granularity: Granularity) -> Vec<usize> {
                 Granularity::PerGroup { axis, size } => {
                     let axis = resolve(axis);
                     let lengths = shape.iter().enumerate().map(|(a, &length)| {
-                        if a == axis { length.div_ceil(size) } else { length }
+                        if a == axis {
+                            length.div_ceil(size)
+                        } else {
+                            length
+                        }
                     });
                     index[axis] /= size;
-                    lengths.zip(&index).fold(0, |flat, (length, &i)| flat * length + i)
+                    lengths
+                        .zip(&index)
+                        .fold(0, |flat, (length, &i)| flat * length + i)
                 }
             }
         })

@@ -49,8 +49,12 @@ fn check_against_oracle<X: Fixture, F: Float>(
 ) {
     let x = X::tensor(data, shape, memory);
     let codes = chopi.quantize(&x).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let values = chopi.dequantize(&codes).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let fake = chopi.fake_quantize(&x).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let values = chopi
+        .dequantize(&codes)
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
+    let fake = chopi
+        .fake_quantize(&x)
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
 
     let params = chopi.params().unwrap();
     let scheme = params.scheme();
@@ -68,9 +72,12 @@ fn check_against_oracle<X: Fixture, F: Float>(
     for (i, (got, expected)) in codes.iter().zip(&expected_codes).enumerate() {
         let group = groups[i];
         assert_eq!(
-            got, expected,
+            got,
+            expected,
             "{what}: element {i}, {:?}, s = {:e}, z = {}, {scheme:?}",
-            data[i], params.scale()[group], params.zero_point()[group]
+            data[i],
+            params.scale()[group],
+            params.zero_point()[group]
         );
     }
     for (name, tensor) in [("dequantize", &values), ("fake_quantize", &fake)] {
@@ -78,7 +85,12 @@ fn check_against_oracle<X: Fixture, F: Float>(
         assert_eq!(shape_of_values, shape, "{what}");
         assert_eq!(values.len(), expected_values.len(), "{what}");
         for (i, (&got, &expected)) in values.iter().zip(&expected_values).enumerate() {
-            assert_eq!(bits(got), bits(expected), "{what}: {name} of element {i}, {:?}", data[i]);
+            assert_eq!(
+                bits(got),
+                bits(expected),
+                "{what}: {name} of element {i}, {:?}",
+                data[i]
+            );
         }
     }
 }
@@ -94,7 +106,9 @@ fn check_scheme<X: Fixture, F: Float>(
     let what = format!("{} {kind:?} {shape:?} {memory:?} {builder:?}", F::TYPE);
     let data: Vec<F> = kind.elements(shape.iter().product(), random);
     let mut chopi = builder.build().unwrap();
-    chopi.calibrate(&X::tensor(&data, shape, memory)).unwrap_or_else(|e| panic!("{what}: {e}"));
+    chopi
+        .calibrate(&X::tensor(&data, shape, memory))
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
     let params = chopi.params().unwrap().clone();
     let scheme = params.scheme();
 
@@ -103,8 +117,12 @@ fn check_scheme<X: Fixture, F: Float>(
         .into_iter()
         .map(|(min, max)| oracle::params(min, max, scheme, F::TYPE))
         .collect();
-    let got: Vec<(f64, i64)> =
-        params.scale().iter().copied().zip(params.zero_point().iter().copied()).collect();
+    let got: Vec<(f64, i64)> = params
+        .scale()
+        .iter()
+        .copied()
+        .zip(params.zero_point().iter().copied())
+        .collect();
     assert_eq!(got, expected, "{what}");
 
     check_against_oracle::<X, F>(&mut chopi, &data, shape, memory, &what);
@@ -118,7 +136,9 @@ fn granularities(shape: &[usize]) -> Vec<Granularity> {
     let mut all = vec![Granularity::PerTensor];
     for axis in 0..shape.len() as isize {
         all.push(Granularity::PerChannel { axis });
-        all.push(Granularity::PerChannel { axis: axis - shape.len() as isize });
+        all.push(Granularity::PerChannel {
+            axis: axis - shape.len() as isize,
+        });
         for size in [1, 3, 32, 1000] {
             all.push(Granularity::PerGroup { axis, size });
         }
@@ -129,8 +149,16 @@ fn granularities(shape: &[usize]) -> Vec<Granularity> {
 /// Codes, values and fake-quantized values of every scheme.
 pub fn codes_and_values_are_those_of_the_definition<X: Fixture>() {
     fn run<X: Fixture, F: Float>(random: &mut Random) {
-        let shapes: [&[usize]; 8] =
-            [&[], &[1], &[311], &[5, 67], &[67, 5], &[40, 3, 3], &[2, 3, 4, 13], &[2, 1200]];
+        let shapes: [&[usize]; 8] = [
+            &[],
+            &[1],
+            &[311],
+            &[5, 67],
+            &[67, 5],
+            &[40, 3, 3],
+            &[2, 3, 4, 13],
+            &[2, 1200],
+        ];
         for shape in shapes {
             for granularity in granularities(shape) {
                 for symmetric in [false, true] {
@@ -143,7 +171,12 @@ pub fn codes_and_values_are_those_of_the_definition<X: Fixture>() {
                 }
             }
         }
-        let ranges = [CodeRange::Default, CodeRange::Unsigned, CodeRange::Signed, CodeRange::Narrow];
+        let ranges = [
+            CodeRange::Default,
+            CodeRange::Unsigned,
+            CodeRange::Signed,
+            CodeRange::Narrow,
+        ];
         for bits in 2..=32 {
             for range in ranges {
                 for kind in Kind::ALL {
@@ -156,7 +189,9 @@ pub fn codes_and_values_are_those_of_the_definition<X: Fixture>() {
             }
         }
         for (qmin, qmax) in [(0, 1), (-3, 10), (5, 20), (-200, -100), (-(1 << 31), 0)] {
-            let builder = Chopi::builder().num_bits(32).range(CodeRange::Custom { qmin, qmax });
+            let builder = Chopi::builder()
+                .num_bits(32)
+                .range(CodeRange::Custom { qmin, qmax });
             let include_zero = builder.clone().include_zero();
             for builder in [builder, include_zero] {
                 check_scheme::<X, F>(builder, Kind::Offset, &[211], &Memory::RowMajor, random);
@@ -221,15 +256,22 @@ pub fn extreme_values_saturate<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         for symmetric in [false, true] {
             let mut chopi = Chopi::builder().symmetric(symmetric).build().unwrap();
-            chopi.calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2])).unwrap();
+            chopi
+                .calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2]))
+                .unwrap();
             let most = crate::data::largest(F::TYPE);
-            let data: Vec<F> = [f64::INFINITY, most, -most, -f64::INFINITY].map(to).to_vec();
+            let data: Vec<F> = [f64::INFINITY, most, -most, -f64::INFINITY]
+                .map(to)
+                .to_vec();
             let codes = chopi.quantize(&tensor::<X, F>(&data, &[4])).unwrap();
             let (qmin, qmax) = (chopi.qmin(), chopi.qmax());
             assert_eq!(X::codes::<F>(&codes).1, [qmax, qmax, qmin, qmin]);
             let fake = chopi.fake_quantize(&tensor::<X, F>(&data, &[4])).unwrap();
             let values = chopi.dequantize(&codes).unwrap();
-            assert_eq!(all_bits(&X::floats::<F>(&fake).1), all_bits(&X::floats::<F>(&values).1));
+            assert_eq!(
+                all_bits(&X::floats::<F>(&fake).1),
+                all_bits(&X::floats::<F>(&values).1)
+            );
         }
     }
     for_each_float!(run::<X>());
@@ -240,12 +282,26 @@ pub fn constant_groups_come_back_exactly<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         let most = crate::data::largest(F::TYPE);
         let least = F::TYPE.min_positive();
-        for c in [0.0, 1.0, -1.0, 0.1, -3.7, 300.0, most, -most, least, -least, least / 2.0] {
+        for c in [
+            0.0,
+            1.0,
+            -1.0,
+            0.1,
+            -3.7,
+            300.0,
+            most,
+            -most,
+            least,
+            -least,
+            least / 2.0,
+        ] {
             for builder in [
                 Chopi::builder(),
                 Chopi::builder().symmetric(true),
                 Chopi::builder().num_bits(2).range(CodeRange::Signed),
-                Chopi::builder().num_bits(4).range(CodeRange::Custom { qmin: 5, qmax: 20 }),
+                Chopi::builder()
+                    .num_bits(4)
+                    .range(CodeRange::Custom { qmin: 5, qmax: 20 }),
                 Chopi::builder().num_bits(32),
             ] {
                 let data: Vec<F> = vec![to(c); 6];
@@ -296,11 +352,16 @@ pub fn nan_stays_nan_in_fake_quantize<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         for rounding in [Rounding::NearestEven, Rounding::NearestAway] {
             let mut chopi = Chopi::builder().rounding(rounding).build().unwrap();
-            chopi.calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2])).unwrap();
+            chopi
+                .calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2]))
+                .unwrap();
             let data: Vec<F> = [0.5, f64::NAN, -0.5].map(to).to_vec();
             let values = chopi.fake_quantize(&tensor::<X, F>(&data, &[3])).unwrap();
-            let nan: Vec<bool> =
-                X::floats::<F>(&values).1.iter().map(|&x| bits(x).is_none()).collect();
+            let nan: Vec<bool> = X::floats::<F>(&values)
+                .1
+                .iter()
+                .map(|&x| bits(x).is_none())
+                .collect();
             assert_eq!(nan, [false, true, false]);
         }
     }
@@ -318,7 +379,11 @@ pub fn calibration_refuses_what_has_no_range<X: Fixture>() {
                 let mut data: Vec<F> = Kind::Normal.elements(6, &mut Random::new(6));
                 data[4] = to(bad);
                 match chopi.calibrate(&tensor::<X, F>(&data, &[2, 3])) {
-                    Err(Error::NonFinite { index, value, count }) => {
+                    Err(Error::NonFinite {
+                        index,
+                        value,
+                        count,
+                    }) => {
                         assert_eq!((index, count), (vec![1, 1], 1));
                         assert_eq!(value.to_bits(), bad.to_bits());
                     }
@@ -338,7 +403,12 @@ pub fn calibration_refuses_what_has_no_range<X: Fixture>() {
             }
         }
         let scalar = tensor::<X, F>(&[to(1.0)], &[]);
-        let error = Chopi::builder().per_channel(0).build().unwrap().calibrate(&scalar).unwrap_err();
+        let error = Chopi::builder()
+            .per_channel(0)
+            .build()
+            .unwrap()
+            .calibrate(&scalar)
+            .unwrap_err();
         assert!(matches!(error, Error::Axis { .. }), "{error}");
     }
     for_each_float!(run::<X>());
@@ -349,12 +419,17 @@ pub fn empty_tensors_pass_through_a_calibrated_quantizer<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         for granularity in [Granularity::PerTensor, Granularity::PerChannel { axis: 1 }] {
             let mut chopi = Chopi::builder().granularity(granularity).build().unwrap();
-            chopi.calibrate(&tensor::<X, F>(&[0.0, 1.0, 2.0].map(to), &[1, 3])).unwrap();
+            chopi
+                .calibrate(&tensor::<X, F>(&[0.0, 1.0, 2.0].map(to), &[1, 3]))
+                .unwrap();
             let empty = tensor::<X, F>(&[], &[0, 3]);
             let codes = chopi.quantize(&empty).unwrap();
             assert_eq!(X::codes::<F>(&codes), (vec![0, 3], vec![]));
             assert_eq!(X::floats::<F>(&chopi.dequantize(&codes).unwrap()).0, [0, 3]);
-            assert_eq!(X::floats::<F>(&chopi.fake_quantize(&empty).unwrap()).0, [0, 3]);
+            assert_eq!(
+                X::floats::<F>(&chopi.fake_quantize(&empty).unwrap()).0,
+                [0, 3]
+            );
         }
     }
     for_each_float!(run::<X>());
@@ -377,10 +452,19 @@ pub fn parameters_of_another_shape_are_refused<X: Fixture>() {
                 expected: vec![],
                 shape: vec![],
             });
-            assert_eq!(discriminant(&chopi.quantize(&other).err().unwrap()), expected);
-            assert_eq!(discriminant(&chopi.fake_quantize(&other).err().unwrap()), expected);
+            assert_eq!(
+                discriminant(&chopi.quantize(&other).err().unwrap()),
+                expected
+            );
+            assert_eq!(
+                discriminant(&chopi.fake_quantize(&other).err().unwrap()),
+                expected
+            );
             chopi.calibrate(&other).unwrap();
-            assert_eq!(discriminant(&chopi.dequantize(&codes).err().unwrap()), expected);
+            assert_eq!(
+                discriminant(&chopi.dequantize(&codes).err().unwrap()),
+                expected
+            );
         }
     }
     for_each_float!(run::<X>());
@@ -391,14 +475,24 @@ pub fn codes_outside_of_the_range_are_refused<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         let mut chopi = Chopi::new(8).unwrap();
         let good: Codes<X, F> = X::int_tensor::<F>(&[0, 255, 7, 8], &[2, 2]);
-        assert!(matches!(chopi.dequantize(&good).err(), Some(Error::NotCalibrated)));
-        chopi.calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2])).unwrap();
+        assert!(matches!(
+            chopi.dequantize(&good).err(),
+            Some(Error::NotCalibrated)
+        ));
+        chopi
+            .calibrate(&tensor::<X, F>(&[to(-1.0), to(1.0)], &[2]))
+            .unwrap();
         let values: Owned<X, F> = chopi.dequantize(&good).unwrap();
         assert_eq!(X::floats::<F>(&values).0, [2, 2]);
         for bad in [-1, 256] {
             let codes: Codes<X, F> = X::int_tensor::<F>(&[0, 255, bad, bad], &[2, 2]);
             match chopi.dequantize(&codes).err() {
-                Some(Error::Code { index, code, qmin: 0, qmax: 255 }) => {
+                Some(Error::Code {
+                    index,
+                    code,
+                    qmin: 0,
+                    qmax: 255,
+                }) => {
                     assert_eq!((index, code), (vec![1, 0], bad.into()));
                 }
                 other => panic!("{other:?}"),
@@ -423,8 +517,8 @@ pub fn parameters_are_kept_until_reset<X: Fixture>() {
         let params: QParams = chopi.params().unwrap().clone();
         assert_eq!(params.float_type(), F::TYPE);
         let mut other = Chopi::from_params(params);
-        let both = [&mut chopi, &mut other]
-            .map(|chopi| X::codes::<F>(&chopi.quantize(&large).unwrap()));
+        let both =
+            [&mut chopi, &mut other].map(|chopi| X::codes::<F>(&chopi.quantize(&large).unwrap()));
         assert_eq!(both[0], both[1]);
 
         chopi.calibrate(&large).unwrap();

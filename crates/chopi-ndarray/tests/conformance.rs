@@ -29,7 +29,8 @@ impl Fixture for OnNdArray {
                 *wide.last_mut().unwrap() *= 2;
                 let mut wide = ArrayD::from_elem(wide, F::default());
                 let last = Axis(shape.len() - 1);
-                wide.slice_axis_mut(last, Slice::new(0, None, 2)).assign(&array);
+                wide.slice_axis_mut(last, Slice::new(0, None, 2))
+                    .assign(&array);
                 let mut wide = wide.into_shared();
                 wide.slice_axis_inplace(last, Slice::new(0, None, 2));
                 wide
@@ -38,7 +39,8 @@ impl Fixture for OnNdArray {
                 let mut tall = shape.to_vec();
                 tall[0] += 1;
                 let mut tall = ArrayD::from_elem(tall, F::default());
-                tall.slice_axis_mut(Axis(0), Slice::from(1..)).assign(&array);
+                tall.slice_axis_mut(Axis(0), Slice::from(1..))
+                    .assign(&array);
                 let mut tall = tall.into_shared();
                 tall.slice_axis_inplace(Axis(0), Slice::from(1..));
                 tall
@@ -51,11 +53,16 @@ impl Fixture for OnNdArray {
     }
 
     fn codes<F: Float>(tensor: &IntArray<F, IxDyn>) -> (Vec<usize>, Vec<i64>) {
-        (tensor.shape().to_vec(), tensor.to_i64().iter().copied().collect())
+        (
+            tensor.shape().to_vec(),
+            tensor.to_i64().iter().copied().collect(),
+        )
     }
 
     fn int_tensor<F: Float>(codes: &[i32], shape: &[usize]) -> IntArray<F, IxDyn> {
-        ArrayD::from_shape_vec(shape, codes.to_vec()).unwrap().into()
+        ArrayD::from_shape_vec(shape, codes.to_vec())
+            .unwrap()
+            .into()
     }
 }
 
