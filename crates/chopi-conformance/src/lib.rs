@@ -5,11 +5,13 @@
 //! A backend implements [`Fixture`], which makes its tensors and reads them back, and names it in
 //! one line of its tests: `chopi_conformance::suite!(MyFixture);`.
 
+mod composed;
 pub mod data;
 mod fixture;
 pub mod oracle;
 pub mod suite;
 
+pub use composed::{Composed, OnDevice};
 pub use fixture::{Fixture, Memory};
 
 /// Defines a test for each part of the suite, run on a [`Fixture`].

@@ -39,12 +39,11 @@ fn quantize_codes<F: Float, O: Code>(
     nan: NanPolicy,
     out: &mut [MaybeUninit<O>],
 ) -> bool {
-    if !is_fast::<F>(params) {
+    if !is_fast(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
-        let bounds = (params.scheme().qmin, params.scheme().qmax);
-        return general::quantize(x, &coder, tiles, nan, bounds, out);
+        return general::quantize(x, &coder, tiles, nan, params.bounds(), out);
     }
-    let steps = Steps::new::<F>(params);
+    let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, steps.sum);
     let run = match (steps.scaling, steps.sum) {
         (Scaling::Divide, Sum::Exact) => fast::<F, O, false, EXACT>,
