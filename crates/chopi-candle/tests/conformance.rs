@@ -95,12 +95,15 @@ impl Fixture for OnCandle {
     }
 }
 
+/// Says once that there is no GPU.
+static SKIPPED: std::sync::Once = std::sync::Once::new();
+
 /// The GPU where the build and the machine have one, else the CPU.
 fn device() -> Device {
     match Device::cuda_if_available(0) {
         Ok(device) if !device.is_cpu() => device,
         _ => {
-            println!("the GPU: skipped: no CUDA device; the composed path runs on the CPU");
+            SKIPPED.call_once(|| println!("skipped: no CUDA device; composing on the CPU"));
             Device::Cpu
         }
     }

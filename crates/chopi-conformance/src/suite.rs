@@ -385,7 +385,7 @@ pub fn calibration_refuses_what_has_no_range<X: Fixture>() {
                         count,
                     }) => {
                         assert_eq!((index, count), (vec![1, 1], 1));
-                        assert_eq!(value.to_bits(), bad.to_bits());
+                        assert!(value == bad || value.is_nan() && bad.is_nan());
                     }
                     other => panic!("{other:?}"),
                 }

@@ -24,11 +24,12 @@ pub(crate) fn quantize<F: Float>(
     nan: NanPolicy,
     out: IntSliceMut<'_>,
 ) -> bool {
-    match CodeSliceMut::from(out) {
+    match CodeSliceMut::new(out, params.scheme().qmin) {
         CodeSliceMut::W8(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W16(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W32(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W64(out) => quantize_codes(x, params, tiles, nan, out),
+        CodeSliceMut::Signed64(out) => quantize_codes(x, params, tiles, nan, out),
     }
 }
 
