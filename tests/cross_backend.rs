@@ -3,8 +3,6 @@
 //! Each case draws a tensor, a scheme and a memory layout; every backend that is compiled in runs
 //! it, and so does the path composed from device operations. `CHOPI_CASES` sets the number of cases.
 
-#![cfg(feature = "candle")]
-
 use std::mem::{Discriminant, discriminant};
 
 use candle_core::{DType, Tensor};
