@@ -106,7 +106,7 @@ impl Archive<'_> {
         Error::Tensor {
             path: self.path.to_owned(),
             tensor: tensor.to_owned(),
-            fault: fault.into(),
+            fault: Box::new(fault.into()),
         }
     }
 

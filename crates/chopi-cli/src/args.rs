@@ -69,7 +69,7 @@ pub struct QuantizeArgs {
     pub group_size: Option<NonZeroUsize>,
 
     /// The axis along which groups lie; -1, the default, is the last.
-    #[arg(long, value_name = "AXIS", allow_negative_numbers = true, requires = "group_size",
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true, requires = "group_size", conflicts_with = "per_channel",
           help_heading = SCHEME)]
     pub axis: Option<isize>,
 

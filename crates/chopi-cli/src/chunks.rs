@@ -119,8 +119,8 @@ impl<'a> Chunks<'a> {
 
 #[cfg(test)]
 mod tests {
-    use chopi::{Chopi, Convention, IntTensor};
-    use ndarray::{ArrayD, ArrayViewD};
+    use chopi::{Chopi, Convention, Int, IntTensor};
+    use ndarray::{ArrayD, ArrayViewD, Dimension};
     use proptest::prelude::*;
 
     use super::*;
@@ -139,7 +139,7 @@ mod tests {
         let mut codes = Vec::new();
         IntTensor::with_host(&q, |host| {
             chopi::match_int!(IntSlice, host.data, data => {
-                codes.extend(data.iter().map(|&q| i64::from(q)));
+                codes.extend(data.iter().map(|&q| q.to_i64()));
             });
             Ok(())
         })

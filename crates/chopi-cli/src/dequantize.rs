@@ -10,14 +10,15 @@ use serde::Serialize;
 
 use crate::archive::{Archive, Mapped, Tensor};
 use crate::args::DequantizeArgs;
-use crate::chunks::Chunks;
+use crate::chunks::{Chunk, Chunks};
 use crate::element::{FloatElement, IntElement, elements, float_bytes, with_float, with_int};
 use crate::error::{Error, Result};
 use crate::format::{KEY, Record, Stored, float_dtype};
 use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
 use crate::output::{Output, Target};
-use crate::report;
+use crate::print::printable;
+use crate::report::{Report, Row, grouped};
 use crate::workers;
 
 /// # Errors
@@ -28,17 +29,7 @@ pub fn run(args: &DequantizeArgs) -> Result<()> {
     let archive = mapped.parse()?;
     let target = Target::new(&args.files)?;
     let rows = with_framework!(args.work.backend, K => write::<K>(&archive, args, target)?);
-    let report = Report {
-        bytes_in: rows.iter().map(|row| row.bytes_in).sum(),
-        bytes_out: rows.iter().map(|row| row.bytes_out).sum(),
-        tensors: rows,
-        seconds: start.elapsed().as_secs_f64(),
-    };
-    match (args.print.quiet, args.print.json) {
-        (true, _) => Ok(()),
-        (false, true) => report::print_json(&report),
-        (false, false) => report.print_table(),
-    }
+    Report::new(rows, start).print(&args.print)
 }
 
 /// Writes the file of floats.
@@ -46,7 +37,7 @@ fn write<K: Framework>(
     archive: &Archive<'_>,
     args: &DequantizeArgs,
     target: Target,
-) -> Result<Vec<Row>> {
+) -> Result<Vec<DequantizeRow>> {
     let record = Record::of(archive)?.ok_or_else(|| Error::NotQuantized {
         path: archive.path.to_owned(),
     })?;
@@ -117,7 +108,7 @@ impl Task<'_> {
         archive: &Archive<'_>,
         output: &Output,
         progress: &ProgressBar,
-    ) -> Result<Row> {
+    ) -> Result<DequantizeRow> {
         match &self.stored {
             Some(stored) => with_float!(stored.params.float_type(), F => {
                 with_int!(stored.params.int_type(), I => {
@@ -133,7 +124,7 @@ impl Task<'_> {
             Some(stored) => stored.len,
             None => self.len,
         };
-        Ok(Row {
+        Ok(DequantizeRow {
             name: self.tensor.name.clone(),
             shape: self.tensor.shape.clone(),
             dtype: self.dtype.to_string(),
@@ -166,20 +157,7 @@ impl Task<'_> {
                 })
             };
             piece().map_err(|error| {
-                let error = match error {
-                    chopi::Error::Code {
-                        index,
-                        code,
-                        qmin,
-                        qmax,
-                    } => chopi::Error::Code {
-                        index: chunks.index(&chunk, index),
-                        code,
-                        qmin,
-                        qmax,
-                    },
-                    other => other,
-                };
+                let error = error_in_tensor(error, &chunks, &chunk);
                 archive.fault(&self.tensor.name, error)
             })?;
             written?;
@@ -189,17 +167,27 @@ impl Task<'_> {
     }
 }
 
-#[derive(Serialize)]
-struct Report {
-    tensors: Vec<Row>,
-    bytes_in: usize,
-    bytes_out: usize,
-    seconds: f64,
+/// The error in a piece of a tensor, with the index in the tensor.
+fn error_in_tensor(error: chopi::Error, chunks: &Chunks<'_>, chunk: &Chunk) -> chopi::Error {
+    match error {
+        chopi::Error::Code {
+            index,
+            code,
+            qmin,
+            qmax,
+        } => chopi::Error::Code {
+            index: chunks.index(chunk, index),
+            code,
+            qmin,
+            qmax,
+        },
+        other => other,
+    }
 }
 
 /// What became of a tensor.
-#[derive(Serialize)]
-struct Row {
+#[derive(Debug, Serialize)]
+struct DequantizeRow {
     name: String,
     shape: Vec<usize>,
     /// The dtype in the output.
@@ -211,29 +199,33 @@ struct Row {
     codes: Option<Dtype>,
 }
 
-impl Report {
-    fn print_table(&self) -> Result<()> {
-        let mut table = report::table(&["tensor", "shape", "dtype", "bytes in", "bytes out"], 3);
-        for row in &self.tensors {
-            table.add_row([
-                report::printable(&row.name).into_owned(),
-                format!("{:?}", row.shape),
-                match row.codes {
-                    Some(codes) => format!("{codes} → {}", row.dtype),
-                    None => row.dtype.clone(),
-                },
-                report::grouped(row.bytes_in),
-                report::grouped(row.bytes_out),
-            ]);
-        }
-        let dequantized = self.tensors.iter().filter(|row| row.codes.is_some());
-        table.add_row([
-            format!("{} tensors", self.tensors.len()),
-            String::new(),
-            format!("{} dequantized", dequantized.count()),
-            report::grouped(self.bytes_in),
-            report::grouped(self.bytes_out),
-        ]);
-        report::print(format_args!("{table}\n\n{:.2} s", self.seconds))
+impl Row for DequantizeRow {
+    const COLUMNS: &'static [&'static str] = &["tensor", "shape", "dtype", "bytes in", "bytes out"];
+    const TEXTS: usize = 3;
+    const DONE: &'static str = "dequantized";
+
+    fn is_done(&self) -> bool {
+        self.codes.is_some()
+    }
+
+    fn bytes_in(&self) -> usize {
+        self.bytes_in
+    }
+
+    fn bytes_out(&self) -> usize {
+        self.bytes_out
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            printable(&self.name).into_owned(),
+            format!("{:?}", self.shape),
+            match self.codes {
+                Some(codes) => format!("{codes} → {}", self.dtype),
+                None => self.dtype.clone(),
+            },
+            grouped(self.bytes_in),
+            grouped(self.bytes_out),
+        ]
     }
 }

@@ -33,7 +33,7 @@ pub enum Error {
         path: PathBuf,
         tensor: String,
         #[source]
-        fault: Fault,
+        fault: Box<Fault>,
     },
 
     #[error("{path}: no tensor that can be quantized matches --include")]

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use chopi::{Granularity, Symmetry};
+use chopi::Symmetry;
 use serde::Serialize;
 
 use crate::archive::{Archive, Mapped};
 use crate::args::InspectArgs;
 use crate::error::Result;
 use crate::format::{KEY, Record, Stored, float_dtype};
-use crate::report;
+use crate::print::{print, print_json, printable};
+use crate::report::{grouped, scheme_cell, table};
 
 /// # Errors
 /// What is wrong with the file.
@@ -17,7 +18,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let mapped = Mapped::open(&args.file)?;
     let report = Report::of(&mapped.parse()?)?;
     match args.json {
-        true => report::print_json(&report),
+        true => print_json(&report),
         false => report.print_table(),
     }
 }
@@ -54,6 +55,9 @@ struct Quantization {
     convention: String,
     scale_min: f64,
     scale_max: f64,
+    /// The scheme in words.
+    #[serde(skip)]
+    scheme: String,
 }
 
 impl Report {
@@ -97,23 +101,23 @@ impl Report {
             "scale",
             "bytes",
         ];
-        let mut table = report::table(&columns, 7);
+        let mut table = table(&columns, 7);
         for row in &self.tensors {
             let mut cells = vec![
-                report::printable(&row.name).into_owned(),
+                printable(&row.name).into_owned(),
                 format!("{:?}", row.shape),
                 row.dtype.clone(),
             ];
             cells.extend(match &row.quantized {
                 Some(q) => [
-                    q.scheme(),
+                    q.scheme.clone(),
                     q.convention.clone(),
                     q.dtype.clone(),
                     q.scales(),
                 ],
                 None => Default::default(),
             });
-            cells.push(report::grouped(row.bytes));
+            cells.push(grouped(row.bytes));
             table.add_row(cells);
         }
         let quantized = self.tensors.iter().filter(|row| row.quantized.is_some());
@@ -125,12 +129,12 @@ impl Report {
             String::new(),
             String::new(),
             String::new(),
-            report::grouped(self.bytes),
+            grouped(self.bytes),
         ]);
-        report::print(&table)?;
+        print(&table)?;
         for (key, value) in &self.metadata {
-            let (key, value) = (report::printable(key), report::printable(value));
-            report::print(format_args!("{key}: {value}"))?;
+            let (key, value) = (printable(key), printable(value));
+            print(format_args!("{key}: {value}"))?;
         }
         Ok(())
     }
@@ -140,34 +144,18 @@ impl Quantization {
     fn of(stored: &Stored<'_>) -> Self {
         let scheme = stored.params.scheme();
         let scales = stored.params.scale().iter().copied();
-        let granularity: Granularity = stored.granularity;
         Self {
             dtype: float_dtype(stored.params.float_type()).to_string(),
             bits: scheme.bits,
             symmetric: scheme.symmetry == Symmetry::Symmetric,
-            granularity: granularity.to_string(),
+            granularity: stored.granularity.to_string(),
             qmin: scheme.qmin,
             qmax: scheme.qmax,
             convention: stored.params.convention().name.to_string(),
             scale_min: scales.clone().fold(f64::INFINITY, f64::min),
             scale_max: scales.fold(0.0, f64::max),
+            scheme: scheme_cell(scheme, stored.granularity),
         }
-    }
-
-    fn scheme(&self) -> String {
-        let symmetry = if self.symmetric {
-            "symmetric"
-        } else {
-            "asymmetric"
-        };
-        let Self {
-            bits,
-            qmin,
-            qmax,
-            granularity,
-            ..
-        } = self;
-        format!("{bits} bits {symmetry} [{qmin}, {qmax}] {granularity}")
     }
 
     fn scales(&self) -> String {

@@ -15,8 +15,9 @@ static TEMPORARY: Mutex<Option<PathBuf>> = Mutex::new(None);
 /// # Errors
 /// Those of `create`.
 pub fn guarded(create: impl FnOnce() -> io::Result<NamedTempFile>) -> io::Result<NamedTempFile> {
-    // Without a handler, which a system may refuse, the program works as well.
-    let _ = ctrlc::set_handler(|| {
+    // Without a handler the program works as well. There is none where a signal is ignored already,
+    // as under nohup.
+    let _ = ctrlc::try_set_handler(|| {
         if let Ok(Some(path)) = TEMPORARY.lock().as_deref() {
             let _ = std::fs::remove_file(path);
         }

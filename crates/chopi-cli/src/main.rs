@@ -16,11 +16,13 @@ mod inspect;
 mod interrupt;
 mod metrics;
 mod output;
+mod print;
 mod quantize;
 mod report;
 mod selection;
 mod workers;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{Cli, Command};
@@ -38,7 +40,9 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chopi: {}", report::printable(&error.to_string()));
+            let message = print::printable(&error.to_string()).into_owned();
+            // Where nobody can be told, the exit status still tells.
+            let _ = writeln!(io::stderr(), "chopi: {message}");
             ExitCode::FAILURE
         }
     }

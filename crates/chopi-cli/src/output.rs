@@ -32,20 +32,22 @@ impl Target {
                 replaces: None,
             });
         }
-        if is_same_file(&files.input, &path).unwrap_or(false) {
-            return Err(Error::OutputIsInput { path });
-        }
-        if !files.force {
-            return Err(Error::OutputExists { path });
-        }
         // What a link leads to is replaced, not the link.
         let found = fs::canonicalize(&path).and_then(|real| Ok((fs::metadata(&real)?, real)));
         let (metadata, real) = match found {
             Ok(found) => found,
+            Err(_) if !files.force => return Err(Error::OutputExists { path }),
             Err(source) => return Err(Error::Write { path, source }),
         };
+        // Asked before it is opened: opening a pipe would wait for its other end.
         if !metadata.is_file() {
             return Err(Error::NotRegular { path });
+        }
+        if is_same_file(&files.input, &real).unwrap_or(false) {
+            return Err(Error::OutputIsInput { path });
+        }
+        if !files.force {
+            return Err(Error::OutputExists { path });
         }
         if metadata.permissions().readonly() {
             return Err(Error::OutputReadOnly { path });

@@ -1,39 +1,93 @@
-//! What is printed: tables and JSON.
+//! What a command has done, as a table or as JSON.
 
-use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::time::Instant;
 
+use chopi::{Granularity, Scheme, Symmetry};
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::args::PrintArgs;
+use crate::error::Result;
+use crate::print::{print, print_json};
 
-/// A table in Markdown, so that it can be pasted into one. The columns after the first `left` ones
+/// What became of the tensors of a file.
+#[derive(Debug, Serialize)]
+pub struct Report<R> {
+    tensors: Vec<R>,
+    bytes_in: usize,
+    bytes_out: usize,
+    seconds: f64,
+}
+
+/// What became of one tensor.
+pub trait Row: Serialize {
+    /// The heads of the table's columns: texts, the bytes before and after, then numbers.
+    const COLUMNS: &'static [&'static str];
+    /// How many of them are texts.
+    const TEXTS: usize;
+    /// What the command does to a tensor.
+    const DONE: &'static str;
+
+    /// Whether it was done to this one, which otherwise was copied.
+    fn is_done(&self) -> bool;
+    fn bytes_in(&self) -> usize;
+    fn bytes_out(&self) -> usize;
+    fn cells(&self) -> Vec<String>;
+}
+
+impl<R: Row> Report<R> {
+    pub fn new(tensors: Vec<R>, start: Instant) -> Self {
+        Self {
+            bytes_in: tensors.iter().map(R::bytes_in).sum(),
+            bytes_out: tensors.iter().map(R::bytes_out).sum(),
+            tensors,
+            seconds: start.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn print(&self, args: &PrintArgs) -> Result<()> {
+        match (args.quiet, args.json) {
+            (true, _) => Ok(()),
+            (false, true) => print_json(self),
+            (false, false) => print(self.table()),
+        }
+    }
+
+    fn table(&self) -> impl Display {
+        let mut table = table(R::COLUMNS, R::TEXTS);
+        for row in &self.tensors {
+            table.add_row(row.cells());
+        }
+        let done = self.tensors.iter().filter(|row| row.is_done()).count();
+        let mut totals = vec![String::new(); R::TEXTS - 1];
+        totals[0] = format!("{} tensors", self.tensors.len());
+        totals.push(format!("{done} {}", R::DONE));
+        totals.push(grouped(self.bytes_in));
+        totals.push(grouped(self.bytes_out));
+        table.add_row(totals);
+        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
+        format!(
+            "{table}\n\n{percent:.1} % of the bytes, {:.2} s",
+            self.seconds
+        )
+    }
+}
+
+/// A table in Markdown, so that it can be pasted into one. The columns after the first `texts` ones
 /// hold numbers.
-pub fn table(columns: &[&str], left: usize) -> Table {
+pub fn table(columns: &[&str], texts: usize) -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::ASCII_MARKDOWN)
         .set_header(columns);
-    for column in table.column_iter_mut().skip(left) {
+    for column in table.column_iter_mut().skip(texts) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table
-}
-
-/// Text from a file as it may be shown: control characters, which could move the cursor of a
-/// terminal or start a line of their own, are escaped.
-pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return text.into();
-    }
-    let escape = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
-    };
-    text.chars().map(escape).collect::<String>().into()
 }
 
 /// A number of bytes with separators: 90,868,376.
@@ -41,37 +95,14 @@ pub fn grouped(bytes: usize) -> String {
     HumanCount(bytes as u64).to_string()
 }
 
-/// Prints a table or what follows it.
-///
-/// # Errors
-/// What the system says, unless it is that nobody reads any more.
-pub fn print(text: impl Display) -> Result<()> {
-    printed(writeln!(io::stdout().lock(), "{text}"))
-}
-
-/// Prints one JSON object.
-///
-/// # Errors
-/// Likewise.
-pub fn print_json(object: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(object).map_err(io::Error::from);
-    text.map_err(Error::Print).and_then(print)
-}
-
-fn printed(result: io::Result<()>) -> Result<()> {
-    match result.and_then(|()| io::stdout().lock().flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
-        _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_not_printed() {
-        assert_eq!(printable("naïve/層.weight"), "naïve/層.weight");
-        assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
-    }
+/// A scheme in a cell; `granularity` is the one that it has on the tensor.
+pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> String {
+    let Scheme {
+        bits, qmin, qmax, ..
+    } = scheme;
+    let symmetry = match scheme.symmetry {
+        Symmetry::Symmetric => "symmetric",
+        Symmetry::Asymmetric => "asymmetric",
+    };
+    format!("{bits} bits {symmetry} [{qmin}, {qmax}] {granularity}")
 }
