@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chopi::{Chopi, FloatTensor, Int};
+use chopi::{Chopi, FloatTensor, Int, QParams};
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 use serde::Serialize;
@@ -48,8 +48,8 @@ fn write<K: Framework>(
     let mut tasks = Vec::new();
     let mut companions = BTreeSet::new();
     for (name, quantized) in &record.tensors {
-        let stored = Stored::find(archive, &record, name, quantized)?;
-        companions.extend(stored.companions.iter().cloned());
+        let stored = Stored::find(archive, &record, name)?;
+        companions.extend(stored.companions().map(|tensor| &*tensor.name));
         let dtype = float_dtype(quantized.dtype);
         let shape = &stored.codes.shape;
         let size = dtype.bitsize() / 8;
@@ -65,7 +65,7 @@ fn write<K: Framework>(
         });
     }
     for tensor in archive.tensors.values() {
-        if !record.tensors.contains_key(&tensor.name) && !companions.contains(&tensor.name) {
+        if !record.tensors.contains_key(&tensor.name) && !companions.contains(&*tensor.name) {
             let len = tensor.data.len();
             tasks.push(Task {
                 slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
@@ -110,18 +110,21 @@ impl Task<'_> {
         progress: &ProgressBar,
     ) -> Result<DequantizeRow> {
         match &self.stored {
-            Some(stored) => with_float!(stored.params.float_type(), F => {
-                with_int!(stored.params.int_type(), I => {
-                    self.dequantize::<K, F, I>(stored, archive, output, progress)?
-                })
-            }),
+            Some(stored) => {
+                let params = stored
+                    .params()
+                    .map_err(|e| archive.fault(&self.tensor.name, e))?;
+                with_float!(params.float_type(), F => with_int!(params.int_type(), I => {
+                    self.dequantize::<K, F, I>(stored, &params, archive, output, progress)?
+                }))
+            }
             None => {
                 output.write(self.slot, 0, self.tensor.data)?;
                 progress.inc(self.len as u64);
             }
         }
         let bytes_in = match &self.stored {
-            Some(stored) => stored.len,
+            Some(stored) => stored.len(),
             None => self.len,
         };
         Ok(DequantizeRow {
@@ -138,6 +141,7 @@ impl Task<'_> {
     fn dequantize<K: Framework, F: FloatElement, I: IntElement>(
         &self,
         stored: &Stored<'_>,
+        params: &QParams,
         archive: &Archive<'_>,
         output: &Output,
         progress: &ProgressBar,
@@ -149,7 +153,7 @@ impl Task<'_> {
             let mut written = Ok(());
             let mut piece = || {
                 let codes = K::codes::<F>(Int::slice(&codes), &chunks.shape(&chunk))?;
-                let chopi = Chopi::from_params(chunks.params(&chunk, &stored.params)?);
+                let chopi = Chopi::from_params(chunks.params(&chunk, params)?);
                 chopi.dequantize(&codes)?.with_host(|host| {
                     let offset = chunk.elements.start * size_of::<F>();
                     written = output.write(self.slot, offset, &float_bytes(host.data));

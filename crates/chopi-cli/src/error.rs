@@ -97,7 +97,7 @@ pub enum Fault {
     QuantizedCompanion { name: String },
 
     #[error("dtype {found} does not agree with the metadata, expected {expected}")]
-    Dtype { found: Dtype, expected: String },
+    Dtype { found: Dtype, expected: Dtype },
 
     #[error("{name:?} has dtype {found}, expected {expected}")]
     CompanionDtype {

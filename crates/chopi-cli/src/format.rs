@@ -65,117 +65,157 @@ impl Record {
     }
 }
 
-/// A tensor of codes, found to be what its file says it is.
+/// A tensor of codes with the tensors of its parameters, found to be of the dtypes and shapes that
+/// their file says.
 #[derive(Debug)]
 pub struct Stored<'a> {
     pub codes: &'a Tensor<'a>,
-    pub params: QParams,
+    pub scheme: &'a Scheme,
+    pub convention: Convention,
+    /// The original dtype.
+    pub float: FloatType,
     /// The granularity on this tensor.
     pub granularity: Granularity,
-    /// The names of the tensors that hold the parameters.
-    pub companions: Vec<String>,
-    /// The bytes of the codes and the parameters.
-    pub len: usize,
+    params_shape: Vec<usize>,
+    scale: &'a Tensor<'a>,
+    zero_point: Option<&'a Tensor<'a>>,
 }
 
 impl<'a> Stored<'a> {
     /// # Errors
     /// Where the file does not hold what its record says.
-    pub fn find(
-        archive: &'a Archive<'a>,
-        record: &Record,
-        name: &str,
-        quantized: &Quantized,
-    ) -> Result<Self> {
-        find(archive, record, name, quantized).map_err(|fault| archive.fault(name, fault))
+    pub fn find(archive: &'a Archive<'a>, record: &'a Record, name: &str) -> Result<Self> {
+        let fault = |fault| archive.fault(name, fault);
+        let found = Parts { archive, record }.stored(name);
+        found.map_err(fault)
+    }
+
+    /// The tensors that hold the parameters.
+    pub fn companions(&self) -> impl Iterator<Item = &'a Tensor<'a>> {
+        std::iter::once(self.scale).chain(self.zero_point)
+    }
+
+    /// The bytes of the codes and the parameters.
+    pub fn len(&self) -> usize {
+        self.codes.data.len() + self.companions().map(|t| t.data.len()).sum::<usize>()
+    }
+
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// Where they are not numbers that a calibration can give.
+    pub fn params(&self) -> chopi::Result<QParams> {
+        let scale: Vec<f64> = match self.scale.dtype {
+            Dtype::F64 => elements::<f64>(self.scale.data).into_owned(),
+            _ => {
+                let scale = elements::<f32>(self.scale.data);
+                scale.iter().copied().map(f64::from).collect()
+            }
+        };
+        let zero_point = match self.zero_point {
+            None => vec![0; scale.len()],
+            Some(i64s) if i64s.dtype == Dtype::I64 => elements::<i64>(i64s.data).into_owned(),
+            Some(i32s) => {
+                let zero_point = elements::<i32>(i32s.data);
+                zero_point.iter().copied().map(i64::from).collect()
+            }
+        };
+        QParams::new(
+            self.scheme.clone(),
+            self.convention.clone(),
+            self.float,
+            self.params_shape.clone(),
+            scale,
+            zero_point,
+        )
     }
 }
 
-fn find<'a>(
+/// A file and what it says.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
     archive: &'a Archive<'a>,
-    record: &Record,
-    name: &str,
-    quantized: &Quantized,
-) -> std::result::Result<Stored<'a>, Fault> {
-    let tensor = |name: &str| {
+    record: &'a Record,
+}
+
+impl<'a> Parts<'a> {
+    fn stored(self, name: &str) -> std::result::Result<Stored<'a>, Fault> {
+        let codes = self.tensor(name)?;
+        let Some(quantized) = self.record.tensors.get(name) else {
+            return Err(Fault::Missing {
+                name: name.to_owned(),
+            });
+        };
+        let scheme = &quantized.scheme;
+        scheme.check()?;
+        let convention = Convention::from_name(&quantized.convention)?;
+        if codes.shape.contains(&0) {
+            return Err(Fault::NoElements);
+        }
+        let int = int_dtype(IntType::smallest(scheme.qmin, scheme.qmax));
+        if codes.dtype != int {
+            return Err(Fault::Dtype {
+                found: codes.dtype,
+                expected: int,
+            });
+        }
+        let granularity = convention.granularity_for(scheme.granularity, codes.shape.len());
+        let shape = granularity.params_shape(&codes.shape)?;
+        let scale = self.companion(scale_name(name), &[scale_dtype(quantized.dtype)], &shape)?;
+        let zero_point = match scheme.symmetry {
+            Symmetry::Symmetric => None,
+            Symmetry::Asymmetric => {
+                let dtypes = [Dtype::I32, Dtype::I64];
+                Some(self.companion(zero_point_name(name), &dtypes, &shape)?)
+            }
+        };
+        Ok(Stored {
+            codes,
+            scheme,
+            convention,
+            float: quantized.dtype,
+            granularity,
+            params_shape: shape,
+            scale,
+            zero_point,
+        })
+    }
+
+    fn tensor(self, name: &str) -> std::result::Result<&'a Tensor<'a>, Fault> {
         let missing = || Fault::Missing {
             name: name.to_owned(),
         };
-        archive.tensors.get(name).ok_or_else(missing)
-    };
-    let codes = tensor(name)?;
-    let Quantized {
-        scheme,
-        convention,
-        dtype: float,
-    } = quantized;
-    scheme.check()?;
-    let convention = Convention::from_name(convention)?;
-    if codes.shape.contains(&0) {
-        return Err(Fault::NoElements);
+        self.archive.tensors.get(name).ok_or_else(missing)
     }
-    let int = IntType::smallest(scheme.qmin, scheme.qmax);
-    if codes.dtype != int_dtype(int) {
-        return Err(Fault::Dtype {
-            found: codes.dtype,
-            expected: int_dtype(int).to_string(),
-        });
-    }
-    let granularity = convention.granularity_for(scheme.granularity, codes.shape.len());
-    let shape = granularity.params_shape(&codes.shape)?;
 
-    let mut stored_len = codes.data.len();
-    let mut companions = Vec::new();
-    let mut companion = |name: String, dtypes: &[Dtype]| {
-        let found = tensor(&name)?;
-        if record.tensors.contains_key(&name) {
+    /// A tensor of parameters.
+    fn companion(
+        self,
+        name: String,
+        dtypes: &[Dtype],
+        shape: &[usize],
+    ) -> std::result::Result<&'a Tensor<'a>, Fault> {
+        let tensor = self.tensor(&name)?;
+        if self.record.tensors.contains_key(&name) {
             return Err(Fault::QuantizedCompanion { name });
         }
-        if !dtypes.contains(&found.dtype) {
+        if !dtypes.contains(&tensor.dtype) {
             let expected: Vec<String> = dtypes.iter().map(Dtype::to_string).collect();
             return Err(Fault::CompanionDtype {
                 name,
-                found: found.dtype,
+                found: tensor.dtype,
                 expected: expected.join(" or "),
             });
         }
-        if found.shape != shape {
+        if tensor.shape != shape {
             return Err(Fault::CompanionShape {
                 name,
-                found: found.shape.clone(),
-                expected: shape.clone(),
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
             });
         }
-        stored_len += found.data.len();
-        companions.push(name);
-        Ok(found)
-    };
-    let scale = match companion(scale_name(name), &[scale_dtype(*float)])? {
-        f64s if f64s.dtype == Dtype::F64 => elements::<f64>(f64s.data).into_owned(),
-        f32s => {
-            let scale = elements::<f32>(f32s.data);
-            scale.iter().copied().map(f64::from).collect()
-        }
-    };
-    let zero_point = match scheme.symmetry {
-        Symmetry::Symmetric => vec![0; scale.len()],
-        Symmetry::Asymmetric => {
-            match companion(zero_point_name(name), &[Dtype::I32, Dtype::I64])? {
-                i64s if i64s.dtype == Dtype::I64 => elements::<i64>(i64s.data).into_owned(),
-                i32s => {
-                    let zero_point = elements::<i32>(i32s.data);
-                    zero_point.iter().copied().map(i64::from).collect()
-                }
-            }
-        }
-    };
-    Ok(Stored {
-        codes,
-        params: QParams::new(scheme.clone(), convention, *float, shape, scale, zero_point)?,
-        granularity,
-        companions,
-        len: stored_len,
-    })
+        Ok(tensor)
+    }
 }
 
 pub fn scale_name(name: &str) -> String {

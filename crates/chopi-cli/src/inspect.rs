@@ -64,9 +64,10 @@ impl Report {
     fn of(archive: &Archive<'_>) -> Result<Self> {
         let mut quantized = BTreeMap::new();
         if let Some(record) = Record::of(archive)? {
-            for (name, saved) in &record.tensors {
-                let stored = Stored::find(archive, &record, name, saved)?;
-                quantized.insert(name.clone(), Quantization::of(&stored));
+            for name in record.tensors.keys() {
+                let stored = Stored::find(archive, &record, name)?;
+                let how = Quantization::of(&stored);
+                quantized.insert(name.clone(), how.map_err(|e| archive.fault(name, e))?);
             }
         }
         let tensors: Vec<Row> = archive
@@ -141,21 +142,22 @@ impl Report {
 }
 
 impl Quantization {
-    fn of(stored: &Stored<'_>) -> Self {
-        let scheme = stored.params.scheme();
-        let scales = stored.params.scale().iter().copied();
-        Self {
-            dtype: float_dtype(stored.params.float_type()).to_string(),
+    fn of(stored: &Stored<'_>) -> chopi::Result<Self> {
+        let params = stored.params()?;
+        let scales = params.scale().iter().copied();
+        let scheme = stored.scheme;
+        Ok(Self {
+            dtype: float_dtype(stored.float).to_string(),
             bits: scheme.bits,
             symmetric: scheme.symmetry == Symmetry::Symmetric,
             granularity: stored.granularity.to_string(),
             qmin: scheme.qmin,
             qmax: scheme.qmax,
-            convention: stored.params.convention().name.to_string(),
+            convention: stored.convention.name.to_string(),
             scale_min: scales.clone().fold(f64::INFINITY, f64::min),
             scale_max: scales.fold(0.0, f64::max),
             scheme: scheme_cell(scheme, stored.granularity),
-        }
+        })
     }
 
     fn scales(&self) -> String {
