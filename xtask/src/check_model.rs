@@ -189,11 +189,11 @@ pub fn run(args: &Args) -> Result<()> {
         &[
             "scheme",
             "values",
-            "codes",
-            "scales",
-            "zero points",
-            "dequantized",
-            "others",
+            "≠ codes",
+            "≠ scales",
+            "≠ zero points",
+            "≠ dequantized",
+            "≠ others",
             "least SQNR, dB",
             "seconds",
             "peak MB",
@@ -244,8 +244,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("{table}");
     println!(
-        "The columns from codes to others count differences from NumPy, to the last bit. {:.0} \
-         seconds.",
+        "The columns with ≠ count differences from NumPy, to the last bit. {:.0} seconds.",
         start.elapsed().as_secs_f64()
     );
     if !failures.is_empty() {

@@ -138,11 +138,11 @@ fn print_table(order: &[Row], rows: &BTreeMap<Row, Comparison>, start: Instant) 
             "refused",
             "smallest",
             "values",
-            "codes",
-            "scales",
-            "zero points",
-            "dequantized",
-            "outcomes",
+            "≠ codes",
+            "≠ scales",
+            "≠ zero points",
+            "≠ dequantized",
+            "≠ outcomes",
         ],
         3,
     );
@@ -172,7 +172,8 @@ fn print_table(order: &[Row], rows: &BTreeMap<Row, Comparison>, start: Instant) 
         "A case is one array with one number of bits (2 to 16) and one granularity (per tensor or \
          per channel, in 1 to 4 dimensions). In the refused ones pychop warns that a number \
          overflows, and chopi gives an error. Smallest: the values of the smallest array compared. \
-         The last five columns count differences. {:.0} seconds.",
+         The columns with ≠ count \
+         differences. {:.0} seconds.",
         start.elapsed().as_secs_f64()
     );
 }

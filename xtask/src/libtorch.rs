@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::process::quoted;
 use crate::python::Requirements;
 use crate::{cache, process, wheel};
 
@@ -42,41 +43,83 @@ const LIBRARY_PATH: &str = if cfg!(target_os = "macos") {
     "LD_LIBRARY_PATH"
 };
 
-/// The environment variables that building and running with `tch` needs.
-///
-/// A user who has set tch's own `LIBTORCH` or `LIBTORCH_USE_PYTORCH` keeps that libtorch.
-pub fn environment() -> Result<Vec<(String, String)>> {
-    let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
-    if let Some(use_pytorch) = variable("LIBTORCH_USE_PYTORCH") {
-        let lib = pytorch_libraries()?;
-        return Ok(vec![use_pytorch, library_path(&lib)?]);
+/// A libtorch to build and run with.
+#[derive(Debug)]
+pub struct Libtorch {
+    /// tch's own variables.
+    variables: Vec<(String, String)>,
+    /// The folder of its libraries.
+    libraries: PathBuf,
+}
+
+impl Libtorch {
+    /// The libtorch that the user has chosen by tch's own `LIBTORCH` or `LIBTORCH_USE_PYTORCH`, or
+    /// else that of the cache, made if it is not there.
+    pub fn find() -> Result<Self> {
+        let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+        if let Some(use_pytorch) = variable("LIBTORCH_USE_PYTORCH") {
+            return Ok(Self {
+                variables: vec![use_pytorch],
+                libraries: pytorch_libraries()?,
+            });
+        }
+        if let Ok(libtorch) = std::env::var("LIBTORCH") {
+            let names = [
+                "LIBTORCH",
+                "LIBTORCH_INCLUDE",
+                "LIBTORCH_LIB",
+                "LIBTORCH_CXX11_ABI",
+            ];
+            let libraries = std::env::var("LIBTORCH_LIB").unwrap_or(libtorch);
+            return Ok(Self {
+                variables: names.into_iter().filter_map(variable).collect(),
+                libraries: Path::new(&libraries).join("lib"),
+            });
+        }
+        if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+            bail!(
+                "libtorch can be made on x86-64 Linux only; here, install PyTorch {version} and \
+                 set LIBTORCH_USE_PYTORCH=1, or unpack libtorch {version} and set LIBTORCH to its \
+                 folder",
+                version = WHEELS.version("torch")?,
+            );
+        }
+        let folder = folder()?;
+        Ok(Self {
+            variables: vec![
+                ("LIBTORCH".to_owned(), text(&folder)?),
+                ("LIBTORCH_INCLUDE".to_owned(), text(&folder.join("torch"))?),
+                ("LIBTORCH_CXX11_ABI".to_owned(), "1".to_owned()),
+            ],
+            libraries: folder.join("lib"),
+        })
     }
-    if let Some(libtorch) = variable("LIBTORCH") {
-        let own: Vec<_> = ["LIBTORCH_INCLUDE", "LIBTORCH_LIB", "LIBTORCH_CXX11_ABI"]
-            .into_iter()
-            .filter_map(variable)
+
+    /// The lines for a shell that builds and runs with it.
+    pub fn exports(&self) -> Result<Vec<String>> {
+        let variables = self.variables.iter();
+        let mut exports: Vec<String> = variables
+            .map(|(name, value)| format!("export {name}={}", quoted(value)))
             .collect();
-        let lib = own
-            .iter()
-            .find(|(name, _)| name == "LIBTORCH_LIB")
-            .unwrap_or(&libtorch);
-        let path = library_path(&Path::new(&lib.1).join("lib"))?;
-        return Ok([libtorch].into_iter().chain(own).chain([path]).collect());
+        // The shell's own value: here it would be Cargo's.
+        let libraries = quoted(&text(&self.libraries)?);
+        exports.push(format!(
+            "export {LIBRARY_PATH}={libraries}${{{LIBRARY_PATH}:+:${LIBRARY_PATH}}}"
+        ));
+        Ok(exports)
     }
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        bail!(
-            "libtorch can be made on x86-64 Linux only; here, install PyTorch {version} and set \
-             LIBTORCH_USE_PYTORCH=1, or unpack libtorch {version} and set LIBTORCH to its folder",
-            version = WHEELS.version("torch")?,
-        );
+
+    /// The variables for a command that builds and runs with it.
+    pub fn environment(&self) -> Result<Vec<(String, String)>> {
+        let now = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
+        let folders = [self.libraries.clone()]
+            .into_iter()
+            .chain(std::env::split_paths(&now));
+        let path = std::env::join_paths(folders)?;
+        let mut environment = self.variables.clone();
+        environment.push((LIBRARY_PATH.to_owned(), text(Path::new(&path))?));
+        Ok(environment)
     }
-    let folder = folder()?;
-    Ok(vec![
-        ("LIBTORCH".to_owned(), text(&folder)?),
-        ("LIBTORCH_INCLUDE".to_owned(), text(&folder.join("torch"))?),
-        ("LIBTORCH_CXX11_ABI".to_owned(), "1".to_owned()),
-        library_path(&folder.join("lib"))?,
-    ])
 }
 
 /// The libtorch of the cache, made if it is not there.
@@ -138,17 +181,30 @@ fn pytorch_libraries() -> Result<PathBuf> {
     Ok(lib.trim().into())
 }
 
-/// The variable that lets programs find the libraries of a folder, besides those they find now.
-fn library_path(lib: &Path) -> Result<(String, String)> {
-    let now = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
-    let others = std::env::split_paths(&now).filter(|path| path != lib && *path != Path::new(""));
-    let paths = std::env::join_paths([lib.to_owned()].into_iter().chain(others))?;
-    Ok((LIBRARY_PATH.to_owned(), text(Path::new(&paths))?))
-}
-
 fn text(path: &Path) -> Result<String> {
     let text = path
         .to_str()
         .with_context(|| format!("{} is not UTF-8", path.display()))?;
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exports_keep_the_libraries_that_the_shell_finds_now() {
+        let libtorch = Libtorch {
+            variables: vec![("LIBTORCH".to_owned(), "/a b".to_owned())],
+            libraries: "/a b/lib".into(),
+        };
+        let path = format!("'/a b/lib'${{{LIBRARY_PATH}:+:${LIBRARY_PATH}}}");
+        assert_eq!(
+            libtorch.exports().unwrap(),
+            [
+                "export LIBTORCH='/a b'".to_owned(),
+                format!("export {LIBRARY_PATH}={path}")
+            ]
+        );
+    }
 }

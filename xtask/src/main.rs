@@ -16,8 +16,12 @@ mod test;
 mod wheel;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use libtorch::Libtorch;
 
 /// What a contributor to chopi or CI runs.
 #[derive(Debug, Parser)]
@@ -41,17 +45,25 @@ enum Command {
     CheckPychop(check_pychop::Args),
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Test(args) => test::run(&args),
         Command::Model => {
             println!("{}", model::folder()?.display());
             Ok(())
         }
         Command::Libtorch => {
-            for (name, value) in libtorch::environment()? {
-                println!("export {name}={}", process::quoted(&value));
-            }
+            println!("{}", Libtorch::find()?.exports()?.join("\n"));
             Ok(())
         }
         Command::CheckModel(args) => check_model::run(&args),

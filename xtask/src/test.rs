@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
-use crate::{check_model, check_pychop, libtorch, process, table};
+use crate::{check_model, check_pychop, process, table};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -51,7 +52,7 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     if workspace.needs_libtorch() {
         sections.start("libtorch");
-        cargo.environment = libtorch::environment()?;
+        cargo.environment = Libtorch::find()?.environment()?;
         for (name, value) in &cargo.environment {
             println!("{name}={value}");
         }
