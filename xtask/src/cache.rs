@@ -1,20 +1,22 @@
 //! The per-user cache folder: what was fetched or built once, by name and version.
 //!
-//! It is `$XDG_CACHE_HOME/chopi` (or `~/.cache/chopi`) on Linux, `~/Library/Caches/chopi` on macOS,
-//! `%LOCALAPPDATA%\chopi` on Windows. It survives `cargo clean`, and may be deleted at any time.
+//! It is `$XDG_CACHE_HOME/chopi`, or else `~/.cache/chopi`; on Windows it lies in `%LOCALAPPDATA%`.
+//! It survives `cargo clean`, and may be deleted at any time.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use etcetera::BaseStrategy;
 
 /// The entry of this name, a folder, which `make` fills if it is not there yet.
 ///
 /// The folder is made beside its place and then renamed, so that an entry is whole or absent; a
 /// lock keeps two processes from making the same one.
 pub fn entry(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let root = dirs::cache_dir()
-        .context("there is no cache folder: set XDG_CACHE_HOME or HOME")?
+    let root = etcetera::choose_base_strategy()
+        .context("there is no home folder to keep a cache in")?
+        .cache_dir()
         .join("chopi");
     entry_in(&root, name, make)
 }

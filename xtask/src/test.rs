@@ -59,7 +59,8 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("Lints");
-    let everything = ["--workspace", "--all-features"];
+    let all_features = workspace.all_features();
+    let everything = ["--workspace", &*all_features];
     cargo.run(
         ["clippy", "--all-targets"]
             .iter()
@@ -91,7 +92,7 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     sections.start("Examples");
     for example in facade.examples() {
-        cargo.run(["run", "--quiet", "--all-features", "--example", example])?;
+        cargo.run(["run", "--quiet", "--example", example, &all_features])?;
     }
 
     sections.start("Documentation");

@@ -8,6 +8,9 @@ use serde::Deserialize;
 
 use crate::process;
 
+/// Features that need a device's toolkit to be built.
+const OF_DEVICES: &[&str] = &["cuda", "metal"];
+
 /// The workspace.
 #[derive(Debug, Deserialize)]
 pub struct Workspace {
@@ -47,6 +50,16 @@ impl Workspace {
             .any(|package| package.name == "chopi-tch")
     }
 
+    /// Every feature of every member, but those that need a device, as an argument for Cargo.
+    pub fn all_features(&self) -> String {
+        let features = self.packages.iter().flat_map(|package| {
+            package
+                .features()
+                .map(move |feature| format!("{}/{feature}", package.name))
+        });
+        format!("--features={}", features.collect::<Vec<_>>().join(","))
+    }
+
     /// A Python script of the tasks.
     pub fn python(&self, script: &str) -> PathBuf {
         self.workspace_root.join("xtask/python").join(script)
@@ -62,27 +75,29 @@ impl Workspace {
 }
 
 impl Package {
-    /// The sets of features to be checked, as arguments for Cargo: none, and each alone. All of
-    /// them together are `--all-features`.
-    ///
-    /// A package without features has none.
+    /// The features that need no device.
+    fn features(&self) -> impl Iterator<Item = &str> {
+        let names = self.features.keys().map(String::as_str);
+        names.filter(|name| !OF_DEVICES.contains(name))
+    }
+
+    /// The sets of features to be checked, as arguments for Cargo: none, and each alone. A package
+    /// without features has no sets.
     pub fn feature_sets(&self) -> Vec<Vec<String>> {
-        // `default` that is one feature or none is the same as that one.
-        let is_other_name =
-            |(name, enables): &(&String, &Vec<String>)| *name == "default" && enables.len() < 2;
         if self.features.is_empty() {
             return Vec::new();
         }
+        // `default` that is one feature or none is the same as that one.
+        let is_other_name = |name: &&str| *name == "default" && self.features[*name].len() < 2;
         let none = || vec!["--no-default-features".to_owned()];
         let alone = self
-            .features
-            .iter()
-            .filter(|feature| !is_other_name(feature));
-        let alone = alone.map(|(name, _)| {
-            let mut args = none();
-            args.push(format!("--features={name}"));
-            args
-        });
+            .features()
+            .filter(|name| !is_other_name(name))
+            .map(|name| {
+                let mut args = none();
+                args.push(format!("--features={name}"));
+                args
+            });
         std::iter::once(none()).chain(alone).collect()
     }
 
@@ -104,7 +119,7 @@ mod tests {
     fn feature_sets_are_none_and_each_alone_once() {
         let package: Package = serde_json::from_str(
             r#"{"name": "p", "targets": [],
-                "features": {"default": ["a"], "a": [], "b": ["dep:c"]}}"#,
+                "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"]}}"#,
         )
         .unwrap();
         let sets: Vec<String> = package
@@ -120,5 +135,10 @@ mod tests {
                 "--no-default-features --features=b"
             ]
         );
+        let workspace = Workspace {
+            packages: vec![package],
+            workspace_root: "/".into(),
+        };
+        assert_eq!(workspace.all_features(), "--features=p/a,p/b,p/default");
     }
 }
