@@ -201,6 +201,8 @@ impl Convention {
     /// overflows the input's type (pychop's scale becomes infinite and its result NaN), NaN and
     /// infinities in the calibration data. Where pychop returns `f64` from `dequantize` for `f32`
     /// data (NumPy's promotion of `int32 * float32`), chopi returns that product rounded to `f32`.
+    /// Where q − z is beyond `i32` (z within 2^15 of −2^31), pychop's 8-bit and 16-bit codes wrap
+    /// around in it; chopi's difference is exact.
     /// pychop treats a negative axis as "per tensor"; chopi counts it from the end.
     pub const PYCHOP: Self = Self {
         name: Cow::Borrowed("pychop"),

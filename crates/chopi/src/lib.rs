@@ -1,4 +1,9 @@
-#![doc = include_str!("../../../README.md")]
+// The examples of the README use ndarray.
+#![cfg_attr(feature = "ndarray", doc = include_str!("../../../README.md"))]
+#![cfg_attr(
+    not(feature = "ndarray"),
+    doc = "Integer quantization for Rust tensors, exact to the last bit."
+)]
 
 pub use chopi_core::*;
 

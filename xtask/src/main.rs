@@ -1,0 +1,72 @@
+//! What a contributor to chopi or CI runs: `cargo xtask <command>`.
+//!
+//! Every command that needs something from the network keeps it in a per-user cache folder
+//! ([`cache`]), so that it is fetched once per machine.
+
+mod cache;
+mod check_model;
+mod check_pychop;
+mod libtorch;
+mod measure;
+mod model;
+mod process;
+mod python;
+mod table;
+mod test;
+mod wheel;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use libtorch::Libtorch;
+
+/// What a contributor to chopi or CI runs.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Format, lint, test, document and check everything; stop at the first failure
+    Test(test::Args),
+    /// Fetch the real model all-MiniLM-L6-v2 and print its folder
+    Model,
+    /// Make libtorch, if it is not there, and print the exports that building with tch needs
+    Libtorch,
+    /// Check the program on the real model against NumPy's own evaluation of the formulas
+    CheckModel(check_model::Args),
+    /// Check the convention PYCHOP against pychop's NumPy backend
+    CheckPychop(check_pychop::Args),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Test(args) => test::run(&args),
+        Command::Model => {
+            println!("{}", model::folder()?.display());
+            Ok(())
+        }
+        Command::Libtorch => {
+            println!("{}", Libtorch::find()?.exports()?.join("\n"));
+            Ok(())
+        }
+        Command::CheckModel(args) => check_model::run(&args),
+        Command::CheckPychop(args) => check_pychop::run(&args),
+    }
+}

@@ -1,0 +1,144 @@
+//! What the workspace holds, as Cargo tells it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process;
+
+/// Features that need a device's toolkit to be built, or that build documentation only.
+const LEFT_OUT: &[&str] = &["cuda", "metal", "candle-cuda", "candle-metal", "doc-only"];
+
+/// The workspace.
+#[derive(Debug, Deserialize)]
+pub struct Workspace {
+    /// Its members.
+    pub packages: Vec<Package>,
+    /// Its top folder.
+    pub workspace_root: PathBuf,
+}
+
+/// A member of the workspace.
+#[derive(Debug, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    features: BTreeMap<String, Vec<String>>,
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+impl Workspace {
+    /// Asks Cargo.
+    pub fn load() -> Result<Self> {
+        let args = ["metadata", "--no-deps", "--format-version=1"];
+        let metadata = process::output(&mut process::cargo(args))?;
+        serde_json::from_str(&metadata).context("cannot read what `cargo metadata` says")
+    }
+
+    /// Whether a member needs libtorch.
+    pub fn needs_libtorch(&self) -> bool {
+        self.packages
+            .iter()
+            .any(|package| package.name == "chopi-tch")
+    }
+
+    /// Every feature of every member, but those left out, as an argument for Cargo.
+    pub fn all_features(&self) -> String {
+        let features = self.packages.iter().flat_map(|package| {
+            package
+                .features()
+                .map(move |feature| format!("{}/{feature}", package.name))
+        });
+        format!("--features={}", features.collect::<Vec<_>>().join(","))
+    }
+
+    /// A Python script of the tasks.
+    pub fn python(&self, script: &str) -> PathBuf {
+        self.workspace_root.join("xtask/python").join(script)
+    }
+
+    /// The member of this name.
+    pub fn package(&self, name: &str) -> Result<&Package> {
+        self.packages
+            .iter()
+            .find(|package| package.name == name)
+            .with_context(|| format!("the workspace has no package {name}"))
+    }
+}
+
+impl Package {
+    /// The features that are not left out.
+    fn features(&self) -> impl Iterator<Item = &str> {
+        let names = self.features.keys().map(String::as_str);
+        names.filter(|name| !LEFT_OUT.contains(name))
+    }
+
+    /// The sets of features to be checked, as arguments for Cargo: none, and each alone. A package
+    /// without features has no sets.
+    pub fn feature_sets(&self) -> Vec<Vec<String>> {
+        if self.features.is_empty() {
+            return Vec::new();
+        }
+        // `default` that is one feature or none is the same as that one.
+        let is_other_name = |name: &&str| *name == "default" && self.features[*name].len() < 2;
+        let none = || vec!["--no-default-features".to_owned()];
+        let alone = self
+            .features()
+            .filter(|name| !is_other_name(name))
+            .map(|name| {
+                let mut args = none();
+                args.push(format!("--features={name}"));
+                args
+            });
+        std::iter::once(none()).chain(alone).collect()
+    }
+
+    /// The names of its examples.
+    pub fn examples(&self) -> impl Iterator<Item = &str> {
+        let examples = self
+            .targets
+            .iter()
+            .filter(|target| target.kind == ["example"]);
+        examples.map(|target| &*target.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn feature_sets_are_none_and_each_alone_once() {
+        let package: Package = serde_json::from_str(
+            r#"{"name": "p", "targets": [],
+                "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"]}}"#,
+        )
+        .unwrap();
+        let sets: Vec<String> = package
+            .feature_sets()
+            .iter()
+            .map(|set| set.join(" "))
+            .collect();
+        assert_eq!(
+            sets,
+            [
+                "--no-default-features",
+                "--no-default-features --features=a",
+                "--no-default-features --features=b"
+            ]
+        );
+        let workspace = Workspace {
+            packages: vec![package],
+            workspace_root: "/".into(),
+        };
+        assert_eq!(workspace.all_features(), "--features=p/a,p/b,p/default");
+    }
+}
