@@ -4,6 +4,7 @@
 //! ([`cache`]), so that it is fetched once per machine.
 
 mod cache;
+mod check_backends;
 mod check_model;
 mod check_pychop;
 mod libtorch;
@@ -41,6 +42,8 @@ enum Command {
     Libtorch,
     /// Check the program on the real model against NumPy's own evaluation of the formulas
     CheckModel(check_model::Args),
+    /// Check that the program writes the same bytes with every backend
+    CheckBackends(check_backends::Args),
     /// Check the convention PYCHOP against pychop's NumPy backend
     CheckPychop(check_pychop::Args),
 }
@@ -67,6 +70,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::CheckModel(args) => check_model::run(&args),
+        Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckPychop(args) => check_pychop::run(&args),
     }
 }

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
-use crate::{check_model, check_pychop, process, table};
+use crate::{check_backends, check_model, check_pychop, process, table};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -114,6 +114,9 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     sections.start("pychop: the same numbers with its convention");
     check_pychop::run(&check_pychop::Args::short())?;
+
+    sections.start("The real model: the same bytes with every backend");
+    check_backends::run(&check_backends::Args::short())?;
 
     sections.start("The real model: the same numbers as NumPy");
     check_model::run(&check_model::Args::short())
