@@ -11,7 +11,7 @@ impl Framework for Candle {
     type Floats<'a, F: FloatElement> = Tensor;
     type Codes<F: FloatElement> = Tensor;
 
-    fn floats<'a, F: FloatElement>(data: &'a [F], shape: &[usize]) -> Result<Tensor> {
+    fn floats<F: FloatElement>(data: &[F], shape: &[usize]) -> Result<Tensor> {
         chopi::match_float!(FloatSlice, F::slice(data), data => tensor(data, shape))
     }
 

@@ -12,7 +12,7 @@ impl Framework for LibTorch {
     type Floats<'a, F: FloatElement> = Tensor;
     type Codes<F: FloatElement> = Tensor;
 
-    fn floats<'a, F: FloatElement>(data: &'a [F], shape: &[usize]) -> Result<Tensor> {
+    fn floats<F: FloatElement>(data: &[F], shape: &[usize]) -> Result<Tensor> {
         let kind = match F::TYPE {
             FloatType::F16 => Kind::Half,
             FloatType::BF16 => Kind::BFloat16,
