@@ -161,7 +161,7 @@ impl Cargo {
     }
 
     fn docs(&self, args: &[&str]) -> Result<()> {
-        let mut command = self.command(["doc", "--no-deps"].iter().chain(args));
+        let mut command = self.command(["doc", "--no-deps", "--lib"].iter().chain(args));
         let flags = "-D warnings -D rustdoc::broken_intra_doc_links";
         process::run(command.env("RUSTDOCFLAGS", flags))
     }
