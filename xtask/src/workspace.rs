@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::process;
 
-/// Features that need a device's toolkit to be built.
-const OF_DEVICES: &[&str] = &["cuda", "metal"];
+/// Features that need a device's toolkit to be built, or that build documentation only.
+const LEFT_OUT: &[&str] = &["cuda", "metal", "candle-cuda", "candle-metal", "doc-only"];
 
 /// The workspace.
 #[derive(Debug, Deserialize)]
@@ -50,7 +50,7 @@ impl Workspace {
             .any(|package| package.name == "chopi-tch")
     }
 
-    /// Every feature of every member, but those that need a device, as an argument for Cargo.
+    /// Every feature of every member, but those left out, as an argument for Cargo.
     pub fn all_features(&self) -> String {
         let features = self.packages.iter().flat_map(|package| {
             package
@@ -75,10 +75,10 @@ impl Workspace {
 }
 
 impl Package {
-    /// The features that need no device.
+    /// The features that are not left out.
     fn features(&self) -> impl Iterator<Item = &str> {
         let names = self.features.keys().map(String::as_str);
-        names.filter(|name| !OF_DEVICES.contains(name))
+        names.filter(|name| !LEFT_OUT.contains(name))
     }
 
     /// The sets of features to be checked, as arguments for Cargo: none, and each alone. A package

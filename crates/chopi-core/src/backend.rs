@@ -5,7 +5,8 @@
 //! Core does the rest, so that every framework gives the same bits.
 
 use crate::buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
-use crate::dtype::{FloatType, IntType};
+use crate::device::DeviceTensor;
+use crate::dtype::FloatType;
 use crate::error::Result;
 use crate::layout::Layout;
 
@@ -44,7 +45,13 @@ pub trait FloatTensor<B: Backend> {
     /// A float tensor that owns its elements.
     type Owned;
     /// The framework's tensor of codes.
-    type Int: IntTensor<B, Float = Self::Owned>;
+    type Int: IntTensor<B, Float = Self::Owned, Device = Self::Device>;
+    /// The tensor as one for device operations; [`HostOnly`](crate::device::HostOnly) where every tensor of the framework is
+    /// in host memory.
+    type Device: DeviceTensor<Float = Self::Owned, Int = Self::Int>;
+
+    /// The number of axes.
+    fn rank(&self) -> usize;
 
     /// Calls `f` with the tensor's elements as one slice of host memory: borrowed where they lie
     /// densely, in whatever axis order; copied, row-major, where they do not.
@@ -53,19 +60,25 @@ pub trait FloatTensor<B: Backend> {
     /// Those of `f`; an unsupported dtype; what the framework says.
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R>;
 
-    /// An integer tensor on the same device, of the framework's smallest type that holds the
-    /// values of `int`. `fill` writes its `layout.len()` elements, in the memory order of `layout`.
+    /// The tensor as one for device operations, where its elements are not in host memory: `None`
+    /// for a tensor that [`with_host`](Self::with_host) can borrow.
+    fn on_device(&self) -> Option<Self::Device> {
+        None
+    }
+
+    /// An integer tensor of the framework's smallest type that holds `bounds.0..=bounds.1`. `fill`
+    /// writes its `layout.len()` elements, in the memory order of `layout`.
     ///
     /// # Errors
     /// Those of `fill`; what the framework says.
     fn int_like(
         &self,
-        int: IntType,
+        bounds: (i64, i64),
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Int>;
 
-    /// A float tensor of the same dtype on the same device, written likewise.
+    /// A float tensor of the same dtype, written likewise.
     ///
     /// # Errors
     /// Those of `fill`; what the framework says.
@@ -87,6 +100,8 @@ pub trait FloatTensor<B: Backend> {
 pub trait IntTensor<B: Backend> {
     /// The float tensor that dequantizing gives.
     type Float;
+    /// The tensor as one for device operations, or [`HostOnly`](crate::device::HostOnly).
+    type Device: DeviceTensor<Float = Self::Float>;
 
     /// Calls `f` with the tensor's elements, like [`FloatTensor::with_host`].
     ///
@@ -94,7 +109,12 @@ pub trait IntTensor<B: Backend> {
     /// Those of `f`; an unsupported dtype; what the framework says.
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R>;
 
-    /// A float tensor on the same device, written like [`FloatTensor::float_like`]. `calibrated` is
+    /// The tensor as one for device operations, like [`FloatTensor::on_device`].
+    fn on_device(&self) -> Option<Self::Device> {
+        None
+    }
+
+    /// A float tensor, written like [`FloatTensor::float_like`]. `calibrated` is
     /// the type of the data that the parameters were calibrated on; a framework whose integer
     /// tensors remember a float type of their own takes that instead.
     ///

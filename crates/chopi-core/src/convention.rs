@@ -241,8 +241,9 @@ impl Convention {
             })
     }
 
-    /// The granularity that a scheme's has on a tensor of this rank.
-    pub(crate) fn granularity_for(&self, granularity: Granularity, rank: usize) -> Granularity {
+    /// The granularity that a scheme of this granularity has on a tensor of this rank: per tensor
+    /// instead of per channel below [`per_channel_min_rank`](Self::per_channel_min_rank).
+    pub fn granularity_for(&self, granularity: Granularity, rank: usize) -> Granularity {
         match granularity {
             Granularity::PerChannel { .. } if rank < self.per_channel_min_rank => {
                 Granularity::PerTensor

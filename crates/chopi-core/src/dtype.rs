@@ -103,19 +103,26 @@ impl IntType {
         min <= qmin && qmax <= max
     }
 
+    /// The first of these types that holds `qmin..=qmax`; `I64` where none does.
+    pub fn first_of(types: &[Self], (qmin, qmax): (i64, i64)) -> Self {
+        types
+            .iter()
+            .copied()
+            .find(|int| int.holds(qmin, qmax))
+            .unwrap_or(Self::I64)
+    }
+
     /// The smallest type that holds `qmin..=qmax`; the signed one where both of a width do.
-    pub fn smallest(qmin: i64, qmax: i64) -> Self {
-        [
+    pub fn smallest(bounds: (i64, i64)) -> Self {
+        let types = [
             Self::I8,
             Self::U8,
             Self::I16,
             Self::U16,
             Self::I32,
             Self::U32,
-        ]
-        .into_iter()
-        .find(|int| int.holds(qmin, qmax))
-        .unwrap_or(Self::I64)
+        ];
+        Self::first_of(&types, bounds)
     }
 
     /// The bytes that one value takes.

@@ -16,6 +16,7 @@ pub mod backend;
 mod buffer;
 mod calibrate;
 mod convention;
+pub mod device;
 mod dtype;
 mod error;
 mod kernel;
@@ -33,6 +34,7 @@ pub use convention::{
     Arithmetic, ConstantGroup, Convention, DefaultRange, ScaleFloor, Scaling, SymmetricScale,
     ZeroPointAdd, ZeroPointRule,
 };
+pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};

@@ -181,9 +181,14 @@ impl QParams {
         &self.zero_point
     }
 
+    /// The smallest and the largest code.
+    pub fn bounds(&self) -> (i64, i64) {
+        (self.scheme.qmin, self.scheme.qmax)
+    }
+
     /// The smallest integer type that holds the codes.
     pub fn int_type(&self) -> IntType {
-        IntType::smallest(self.scheme.qmin, self.scheme.qmax)
+        IntType::smallest(self.bounds())
     }
 
     /// The granularity on a tensor of this shape.

@@ -9,7 +9,7 @@ use crate::ranges::Ranges;
 use crate::scheme::{
     CodeRange, Granularity, NanPolicy, Rounding, Scheme, Symmetry, Zero, check_bits,
 };
-use crate::{match_float, match_int, slices};
+use crate::{device, match_float, match_int, slices};
 
 /// A quantizer to b-bit integers, for the tensors of every framework.
 ///
@@ -186,7 +186,15 @@ impl Chopi {
     /// [`Error::ZeroPoint`] for data that the convention cannot represent. The earlier parameters
     /// are kept then.
     pub fn calibrate<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<()> {
-        self.params = Some(x.with_host(|host| self.params_of(host))?);
+        let granularity = self
+            .convention
+            .granularity_for(self.scheme.granularity, x.rank());
+        let ranges = Ranges::observe(x, granularity)?;
+        self.params = Some(QParams::from_ranges(
+            &ranges,
+            &self.scheme,
+            &self.convention,
+        )?);
         Ok(())
     }
 
@@ -200,13 +208,16 @@ impl Chopi {
     pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<T::Int> {
         self.calibrate_if_needed(x)?;
         let params = self.calibrated()?;
+        if let Some(x) = x.on_device() {
+            return device::quantize(&x, params, self.nan);
+        }
         x.with_host(|HostFloats { data, layout }| {
             match_float!(FloatSlice, data, data => {
                 let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
                 let codes = |out: IntSliceMut<'_>| {
                     slices::quantize(&data, &layout, params, self.nan, out)
                 };
-                x.int_like(params.int_type(), &layout, Fill::new(codes))
+                x.int_like(params.bounds(), &layout, Fill::new(codes))
             })
         })
     }
@@ -218,6 +229,9 @@ impl Chopi {
     /// [`Error::Code`] for a code outside of the scheme's range.
     pub fn dequantize<B: Backend, Q: IntTensor<B> + ?Sized>(&self, q: &Q) -> Result<Q::Float> {
         let params = self.calibrated()?;
+        if let Some(q) = q.on_device() {
+            return device::dequantize(&q, params);
+        }
         q.with_host(|HostInts { data, layout }| {
             let values = |out: FloatSliceMut<'_>| {
                 match_int!(IntSlice, data, codes => {
@@ -244,6 +258,9 @@ impl Chopi {
     ) -> Result<T::Owned> {
         self.calibrate_if_needed(x)?;
         let params = self.calibrated()?;
+        if let Some(x) = x.on_device() {
+            return device::fake_quantize(&x, params);
+        }
         x.with_host(|HostFloats { data, layout }| {
             match_float!(FloatSlice, data, data => {
                 let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
@@ -310,14 +327,5 @@ impl Chopi {
 
     fn calibrated(&self) -> Result<&QParams> {
         self.params.as_ref().ok_or(Error::NotCalibrated)
-    }
-
-    fn params_of(&self, host: HostFloats<'_>) -> Result<QParams> {
-        let rank = host.layout.shape().len();
-        let granularity = self
-            .convention
-            .granularity_for(self.scheme.granularity, rank);
-        let ranges = Ranges::observe_host(host, granularity)?;
-        QParams::from_ranges(&ranges, &self.scheme, &self.convention)
     }
 }

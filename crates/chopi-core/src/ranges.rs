@@ -1,6 +1,7 @@
 //! The observed range of each group of elements.
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::device;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::minmax::{MinMax, min_max};
@@ -33,10 +34,29 @@ impl Ranges {
         tensor: &T,
         granularity: Granularity,
     ) -> Result<Self> {
-        tensor.with_host(|host| Self::observe_host(host, granularity))
+        match tensor.on_device() {
+            Some(tensor) => device::observe(&tensor, granularity),
+            None => tensor.with_host(|host| Self::observe_host(host, granularity)),
+        }
     }
 
-    pub(crate) fn observe_host(host: HostFloats<'_>, granularity: Granularity) -> Result<Self> {
+    pub(crate) fn new(
+        granularity: Granularity,
+        float: FloatType,
+        shape: Vec<usize>,
+        min: Vec<f64>,
+        max: Vec<f64>,
+    ) -> Self {
+        Self {
+            granularity,
+            float,
+            shape,
+            min,
+            max,
+        }
+    }
+
+    fn observe_host(host: HostFloats<'_>, granularity: Granularity) -> Result<Self> {
         let HostFloats { data, layout } = host;
         match_float!(FloatSlice, data, data => Self::observe_slice(data, &layout, granularity))
     }
@@ -62,13 +82,13 @@ impl Ranges {
             let values: Vec<f64> = values.into_iter().map(|v| v.as_f64() + 0.0).collect();
             tiles.to_row_major(&values)
         };
-        Ok(Self {
+        Ok(Self::new(
             granularity,
-            float: F::TYPE,
+            F::TYPE,
             shape,
-            min: in_row_major(min),
-            max: in_row_major(max),
-        })
+            in_row_major(min),
+            in_row_major(max),
+        ))
     }
 
     /// The range of this data and that of `other`.

@@ -1,8 +1,8 @@
 //! The traits of chopi-core on arrays.
 
 use chopi_core::{
-    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, Int,
-    IntSliceMut, IntTensor, IntType, Layout, Result,
+    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
+    HostOnly, Int, IntSliceMut, IntTensor, IntType, Layout, Result,
 };
 use ndarray::{Array, ArrayBase, Data, Dimension};
 
@@ -24,6 +24,11 @@ where
 {
     type Owned = Array<A, D>;
     type Int = IntArray<A, D>;
+    type Device = HostOnly<Array<A, D>, IntArray<A, D>>;
+
+    fn rank(&self) -> usize {
+        self.ndim()
+    }
 
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
         with_slice(self, |data, layout| {
@@ -36,12 +41,12 @@ where
 
     fn int_like(
         &self,
-        int: IntType,
+        bounds: (i64, i64),
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<IntArray<A, D>> {
         let len = layout.len();
-        Ok(match int {
+        Ok(match IntType::smallest(bounds) {
             IntType::I8 => from_memory::<i8, D>(fill.ints(len)?, layout)?.into(),
             IntType::U8 => from_memory::<u8, D>(fill.ints(len)?, layout)?.into(),
             IntType::I16 => from_memory::<i16, D>(fill.ints(len)?, layout)?.into(),
@@ -63,6 +68,7 @@ where
 
 impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
     type Float = Array<A, D>;
+    type Device = HostOnly<Array<A, D>, Self>;
 
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
         match_codes!(self.codes(), codes => {

@@ -13,10 +13,26 @@ pub mod ndarray {
     pub use chopi_ndarray::*;
 }
 
+/// chopi on candle tensors of `f32`, `f64`, `f16` or `bf16`.
+#[cfg(feature = "candle")]
+pub mod candle {
+    pub use chopi_candle::*;
+}
+
+/// chopi on libtorch tensors of kind Float, Double, Half or BFloat16.
+#[cfg(feature = "tch")]
+pub mod tch {
+    pub use chopi_tch::*;
+}
+
 /// The names of the frameworks that are compiled in.
 pub fn backends() -> &'static [&'static str] {
     &[
         #[cfg(feature = "ndarray")]
         <ndarray::NdArray as Backend>::NAME,
+        #[cfg(feature = "candle")]
+        <candle::Candle as Backend>::NAME,
+        #[cfg(feature = "tch")]
+        <tch::LibTorch as Backend>::NAME,
     ]
 }

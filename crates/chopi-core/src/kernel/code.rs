@@ -21,8 +21,16 @@ macro_rules! impl_code {
     )*};
 }
 
-// A 64-bit integer is written only where no 32-bit signed one holds the codes, which are then ≥ 0.
+// In 64 bits, codes that may exceed i32 are not negative.
 impl_code!(u8, u16, u32, u64);
+
+/// Codes that may be negative fit i32, whose sign is extended.
+impl Code for i64 {
+    #[inline(always)]
+    fn from_low_bits(bits: u32) -> Self {
+        (bits as i32).into()
+    }
+}
 
 /// A slice of codes to be written, by width.
 pub(crate) enum CodeSliceMut<'a> {
@@ -30,10 +38,12 @@ pub(crate) enum CodeSliceMut<'a> {
     W16(&'a mut [MaybeUninit<u16>]),
     W32(&'a mut [MaybeUninit<u32>]),
     W64(&'a mut [MaybeUninit<u64>]),
+    Signed64(&'a mut [MaybeUninit<i64>]),
 }
 
-impl<'a> From<IntSliceMut<'a>> for CodeSliceMut<'a> {
-    fn from(slice: IntSliceMut<'a>) -> Self {
+impl<'a> CodeSliceMut<'a> {
+    /// The slice for codes that are at least `qmin`.
+    pub fn new(slice: IntSliceMut<'a>, qmin: i64) -> Self {
         /// Reinterprets a slice of signed integers as one of unsigned integers.
         ///
         /// # Safety
@@ -53,6 +63,7 @@ impl<'a> From<IntSliceMut<'a>> for CodeSliceMut<'a> {
             IntSliceMut::I16(data) => Self::W16(unsafe { unsigned(data) }),
             // SAFETY: i32 and u32 have one width.
             IntSliceMut::I32(data) => Self::W32(unsafe { unsigned(data) }),
+            IntSliceMut::I64(data) if qmin < 0 => Self::Signed64(data),
             // SAFETY: i64 and u64 have one width.
             IntSliceMut::I64(data) => Self::W64(unsafe { unsigned(data) }),
         }

@@ -16,9 +16,9 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    let sum = Steps::new::<F>(params).sum;
+    let sum = Steps::new(params, F::TYPE).sum;
     let lanes = Lanes::new(params, tiles, sum);
-    if integers_fit::<F::Compute>(params) {
+    if integers_fit(params, F::TYPE) {
         fast(codes, &lanes, tiles, out);
     } else {
         let zero = Lanes::<f64>::new(params, tiles, sum).zero;

@@ -19,10 +19,10 @@ pub(crate) fn fake_quantize<F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    if !is_fast::<F>(params) {
+    if !is_fast(params, F::TYPE) {
         return general::fake_quantize(x, &Coder::new::<F>(params, tiles), tiles, out);
     }
-    let steps = Steps::new::<F>(params);
+    let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, steps.sum);
     let run = match (steps.scaling, steps.sum) {
         (Scaling::Divide, Sum::Exact) => fast::<F, false, EXACT>,

@@ -3,10 +3,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::convention::{Arithmetic, Scaling};
+use crate::convention::Scaling;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::Code;
-use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block};
+use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_native_half};
 use crate::kernel::per_cpu;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
@@ -26,11 +26,11 @@ pub(crate) struct Coder<C> {
 
 impl<C: Compute> Coder<C> {
     pub fn new<F: Float<Compute = C>>(params: &QParams, tiles: &Tiles) -> Self {
-        let steps = Steps::new::<F>(params);
+        let steps = Steps::new(params, F::TYPE);
         Self {
             steps,
             rounding: params.scheme().rounding,
-            native: params.convention().arithmetic == Arithmetic::Element,
+            native: is_native_half(params, F::TYPE),
             scales: Lanes::new(params, tiles, steps.sum),
             integers: Lanes::new(params, tiles, steps.sum),
         }
@@ -67,7 +67,6 @@ impl<C: Compute> Coder<C> {
         let mut buffer: Block<C> = [MaybeUninit::uninit(); HALF_BLOCK];
         let x = F::widen_block(x, &mut buffer);
         let at = |i: usize| if ROW { i } else { 0 };
-        // Where nothing is rounded to the element type, the compiler drops the conversion.
         let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
         match self.steps.scaling {
             Scaling::Divide => {
@@ -154,7 +153,7 @@ impl<C: Compute> Coder<C> {
 /// The number in [0, 1) that the element of this index compares its fraction with: 53 bits of the
 /// `index`-th output of SplitMix64.
 #[inline(always)]
-fn uniform(seed: u64, index: u64) -> f64 {
+pub(crate) fn uniform(seed: u64, index: u64) -> f64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

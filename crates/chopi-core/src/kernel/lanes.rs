@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::convention::{Arithmetic, Scaling, ZeroPointAdd};
-use crate::dtype::{Compute, Float};
+use crate::dtype::{Compute, FloatType};
 use crate::qparams::QParams;
 use crate::scheme::Rounding;
 use crate::tiles::Tiles;
@@ -53,12 +53,12 @@ pub(crate) enum Sum {
 }
 
 impl Steps {
-    pub fn new<F: Float>(params: &QParams) -> Self {
+    pub fn new(params: &QParams, float: FloatType) -> Self {
         let convention = params.convention();
         let sum = match convention.zero_point_add {
             ZeroPointAdd::Exact => Sum::Exact,
             // The f64 sum of an f32 quotient and an integer is exact wherever it is not clamped.
-            ZeroPointAdd::InF64 if F::TYPE != crate::FloatType::F64 => Sum::Exact,
+            ZeroPointAdd::InF64 if float != FloatType::F64 => Sum::Exact,
             ZeroPointAdd::InF64 | ZeroPointAdd::Rounded => Sum::Rounded,
             ZeroPointAdd::AfterRounding => Sum::After,
         };
@@ -69,18 +69,26 @@ impl Steps {
     }
 }
 
+/// Whether each operation is rounded to the element type, a half.
+pub(crate) fn is_native_half(params: &QParams, float: FloatType) -> bool {
+    params.convention().arithmetic == Arithmetic::Element && float != float.compute()
+}
+
 /// Whether codes can be computed in the compute type itself: see [`super`].
-pub(crate) fn is_fast<F: Float>(params: &QParams) -> bool {
-    let scheme = params.scheme();
-    let native_half =
-        params.convention().arithmetic == Arithmetic::Element && F::TYPE != F::TYPE.compute();
-    scheme.rounding == Rounding::NearestEven && !native_half && integers_fit::<F::Compute>(params)
+pub(crate) fn is_fast(params: &QParams, float: FloatType) -> bool {
+    params.scheme().rounding == Rounding::NearestEven
+        && !is_native_half(params, float)
+        && integers_fit(params, float)
 }
 
 /// Whether the codes, the zero points and their differences are all small in the compute type.
-pub(crate) fn integers_fit<C: Compute>(params: &QParams) -> bool {
+pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
+    let limit = match float {
+        FloatType::F64 => f64::MAGIC_LIMIT,
+        _ => f32::MAGIC_LIMIT,
+    };
+    let small = |n: i64| n.abs() <= limit;
     let scheme = params.scheme();
-    let small = |n: i64| n.abs() <= C::MAGIC_LIMIT;
     small(scheme.qmin) && small(scheme.qmax) && params.zero_point().iter().all(|&z| small(z))
 }
 

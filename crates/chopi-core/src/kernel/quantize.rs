@@ -24,11 +24,12 @@ pub(crate) fn quantize<F: Float>(
     nan: NanPolicy,
     out: IntSliceMut<'_>,
 ) -> bool {
-    match CodeSliceMut::from(out) {
+    match CodeSliceMut::new(out, params.scheme().qmin) {
         CodeSliceMut::W8(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W16(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W32(out) => quantize_codes(x, params, tiles, nan, out),
         CodeSliceMut::W64(out) => quantize_codes(x, params, tiles, nan, out),
+        CodeSliceMut::Signed64(out) => quantize_codes(x, params, tiles, nan, out),
     }
 }
 
@@ -39,12 +40,11 @@ fn quantize_codes<F: Float, O: Code>(
     nan: NanPolicy,
     out: &mut [MaybeUninit<O>],
 ) -> bool {
-    if !is_fast::<F>(params) {
+    if !is_fast(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
-        let bounds = (params.scheme().qmin, params.scheme().qmax);
-        return general::quantize(x, &coder, tiles, nan, bounds, out);
+        return general::quantize(x, &coder, tiles, nan, params.bounds(), out);
     }
-    let steps = Steps::new::<F>(params);
+    let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, steps.sum);
     let run = match (steps.scaling, steps.sum) {
         (Scaling::Divide, Sum::Exact) => fast::<F, O, false, EXACT>,

@@ -1,0 +1,343 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use chopi::{Chopi, CodeRange, Convention, FloatType, Granularity, QParams, Scheme};
+use clap::error::ErrorKind;
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use globset::Glob;
+
+use crate::framework::FrameworkName;
+use crate::selection::{Ranks, Selection};
+
+/// Quantize, dequantize and inspect safetensors model files.
+#[derive(Debug, Parser)]
+#[command(name = "chopi", version, propagate_version = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  chopi quantize model.safetensors -o q.safetensors --symmetric --per-channel 0
+  chopi inspect q.safetensors
+  chopi dequantize q.safetensors -o back.safetensors
+
+Exit status: 0; 1 where an input or an output is bad; 2 where the command line is.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Quantize(Box<QuantizeArgs>),
+    Dequantize(DequantizeArgs),
+    Inspect(InspectArgs),
+    /// List the tensor frameworks that this program can compute with.
+    ///
+    /// One line each: the name for --backend, and for one that was not built in the feature of
+    /// chopi-cli that builds it in.
+    Backends,
+}
+
+/// Quantize the float tensors of a file to integers.
+///
+/// Takes every F16, BF16, F32 and F64 tensor of two or more dimensions and copies the rest
+/// unchanged. A quantized tensor NAME keeps its name and shape and gets an integer dtype; beside it
+/// lie NAME_scale and, unless the scheme is symmetric, NAME_zero_point. The file's metadata, under
+/// the key `chopi`, keep what `dequantize` and `inspect` need.
+///
+/// Prints a table of what it did: the bytes before and after, the signal-to-quantization-noise
+/// ratio (SQNR, 10·log10(Σx²/Σ(x−x̂)²), "inf" where every element comes back exactly) and the
+/// largest error of each tensor.
+#[derive(Debug, Args)]
+#[command(after_help = QUANTIZE_EXAMPLES)]
+pub struct QuantizeArgs {
+    #[command(flatten)]
+    pub files: FileArgs,
+
+    /// The width of a code in bits, 2 to 32.
+    #[arg(long, value_name = "BITS", default_value_t = 8,
+          value_parser = clap::value_parser!(u32).range(2..=32), help_heading = SCHEME)]
+    pub bits: u32,
+
+    /// Keep the zero point at 0: the code of 0.0 is 0.
+    #[arg(long, help_heading = SCHEME)]
+    pub symmetric: bool,
+
+    /// A scale for each index along this axis; -1 is the last. Default: one for each tensor.
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true,
+          conflicts_with = "group_size", help_heading = SCHEME)]
+    pub per_channel: Option<isize>,
+
+    /// A scale for each N consecutive elements along an axis; the last group may be shorter.
+    #[arg(long, value_name = "N", help_heading = SCHEME)]
+    pub group_size: Option<NonZeroUsize>,
+
+    /// The axis along which groups lie; -1, the default, is the last.
+    #[arg(long, value_name = "AXIS", allow_negative_numbers = true, requires = "group_size", conflicts_with = "per_channel",
+          help_heading = SCHEME)]
+    pub axis: Option<isize>,
+
+    /// The integers to use: `unsigned` is [0, 2^b-1], `signed` [-2^(b-1), 2^(b-1)-1], `narrow`
+    /// [-2^(b-1)+1, 2^(b-1)-1], LO:HI any range. Default: the convention's.
+    #[arg(long, value_name = "unsigned|signed|narrow|LO:HI", allow_hyphen_values = true,
+          value_parser = parse_range, help_heading = SCHEME)]
+    pub range: Option<CodeRange>,
+
+    /// Whose numbers to compute: chopi's own, or those of another library, to the bit.
+    #[arg(long, value_name = "NAME", default_value = "chopi", value_parser = parse_convention,
+          help_heading = SCHEME)]
+    pub convention: Convention,
+
+    /// Use this scale for every tensor instead of calibrating.
+    #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = parse_scale,
+          conflicts_with_all = ["per_channel", "group_size"], help_heading = SCHEME)]
+    pub scale: Option<f64>,
+
+    /// The zero point that goes with --scale; needed unless the scheme is symmetric.
+    #[arg(long, value_name = "Z", allow_negative_numbers = true, requires = "scale",
+          help_heading = SCHEME)]
+    pub zero_point: Option<i64>,
+
+    /// Take only tensors whose name matches this glob (`*`, `?`, `[a-z]`, `{a,b}`); may be repeated.
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, value_parser = parse_glob,
+          help_heading = TENSORS)]
+    pub include: Vec<Glob>,
+
+    /// Leave tensors whose name matches this glob as they are; may be repeated.
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, value_parser = parse_glob,
+          help_heading = TENSORS)]
+    pub exclude: Vec<Glob>,
+
+    /// Take float tensors of fewer than two dimensions too.
+    #[arg(long, help_heading = TENSORS)]
+    pub all: bool,
+
+    #[command(flatten)]
+    pub work: WorkArgs,
+
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+const SCHEME: &str = "Scheme";
+const TENSORS: &str = "Tensors";
+
+const QUANTIZE_EXAMPLES: &str = "\
+Examples:
+  8-bit weights, a scale for each output channel:
+    chopi quantize model.safetensors -o q.safetensors --symmetric --per-channel 0
+  4 bits in groups of 128 along the last axis, the embeddings left alone:
+    chopi quantize model.safetensors -o q.safetensors --bits 4 --group-size 128 --exclude '*embed*'
+  The numbers of pychop:
+    chopi quantize model.safetensors -o q.safetensors --convention pychop
+  Parameters from elsewhere, the report for a script:
+    chopi quantize x.safetensors -o q.safetensors --scale 0.05 --zero-point 128 --json";
+
+/// Turn a file that `quantize` wrote back into floats.
+///
+/// Every quantized tensor gets its original dtype and the values of its codes, (q - z)*s: the bits
+/// that fake-quantizing the original tensor gives. Its NAME_scale and NAME_zero_point go, other
+/// tensors and metadata stay.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  chopi dequantize q.safetensors -o back.safetensors")]
+pub struct DequantizeArgs {
+    #[command(flatten)]
+    pub files: FileArgs,
+
+    #[command(flatten)]
+    pub work: WorkArgs,
+
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
+/// List the tensors of a file, and how they are quantized.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  chopi inspect q.safetensors --json")]
+pub struct InspectArgs {
+    /// The file to read.
+    #[arg(value_name = "FILE.safetensors")]
+    pub file: PathBuf,
+
+    /// Print one JSON object instead of the table.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// The file to read.
+    #[arg(value_name = "IN.safetensors")]
+    pub input: PathBuf,
+
+    /// The file to write. It appears, whole, only when all has gone well.
+    #[arg(short, long, value_name = "OUT.safetensors")]
+    pub output: PathBuf,
+
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkArgs {
+    /// The framework that computes; the numbers are the same with each.
+    #[arg(long, value_name = "NAME", default_value = "ndarray", value_parser = FrameworkName::parse)]
+    pub backend: FrameworkName,
+
+    /// How many threads work. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+}
+
+#[derive(Debug, Args)]
+pub struct PrintArgs {
+    /// Print one JSON object instead of the table; an infinite SQNR is null.
+    #[arg(long, conflicts_with = "quiet")]
+    pub json: bool,
+
+    /// Print nothing but errors.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// What `quantize` is to do, checked as far as that is possible without a tensor.
+#[derive(Debug)]
+pub struct Settings {
+    pub scheme: Scheme,
+    pub convention: Convention,
+    pub parameters: Parameters,
+    pub selection: Selection,
+}
+
+/// Where scales and zero points come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Parameters {
+    /// From each tensor.
+    Calibrated,
+    /// From the command line.
+    Given { scale: f64, zero_point: i64 },
+}
+
+impl QuantizeArgs {
+    /// # Errors
+    /// A usage error, where options do not go together.
+    pub fn settings(&self) -> Result<Settings, clap::Error> {
+        let granularity = match (self.per_channel, self.group_size) {
+            (Some(axis), _) => Granularity::PerChannel { axis },
+            (None, Some(size)) => Granularity::PerGroup {
+                axis: self.axis.unwrap_or(-1),
+                size: size.get(),
+            },
+            (None, None) => Granularity::PerTensor,
+        };
+        let scheme = Chopi::builder()
+            .num_bits(self.bits)
+            .symmetric(self.symmetric)
+            .granularity(granularity)
+            .range(self.range.unwrap_or_default())
+            .convention(self.convention.clone())
+            .scheme()
+            .map_err(usage)?;
+        let parameters = match (self.scale, self.zero_point) {
+            (None, _) => Parameters::Calibrated,
+            (Some(_), None) if !self.symmetric => {
+                return Err(usage(
+                    "--scale needs --zero-point, unless the scheme is --symmetric",
+                ));
+            }
+            (Some(scale), zero_point) => {
+                let zero_point = zero_point.unwrap_or(0);
+                QParams::new(
+                    scheme.clone(),
+                    self.convention.clone(),
+                    FloatType::F64,
+                    vec![1],
+                    vec![scale],
+                    vec![zero_point],
+                )
+                .map_err(usage)?;
+                Parameters::Given { scale, zero_point }
+            }
+        };
+        let ranks = if self.all {
+            Ranks::All
+        } else {
+            Ranks::TwoOrMore
+        };
+        Ok(Settings {
+            scheme,
+            convention: self.convention.clone(),
+            parameters,
+            selection: Selection::new(ranks, &self.include, &self.exclude).map_err(usage)?,
+        })
+    }
+}
+
+/// The error of `chopi quantize` for options that clap cannot check by itself.
+fn usage(message: impl ToString) -> clap::Error {
+    let mut command = Cli::command();
+    command.build();
+    let message = message.to_string();
+    match command.find_subcommand_mut("quantize") {
+        Some(quantize) => quantize.error(ErrorKind::ValueValidation, message),
+        None => command.error(ErrorKind::ValueValidation, message),
+    }
+}
+
+fn parse_range(text: &str) -> Result<CodeRange, String> {
+    let expected = || "expected unsigned, signed, narrow or LO:HI, such as -8:7".to_owned();
+    Ok(match text {
+        "unsigned" => CodeRange::Unsigned,
+        "signed" => CodeRange::Signed,
+        "narrow" => CodeRange::Narrow,
+        _ => {
+            let (qmin, qmax) = text.split_once(':').ok_or_else(expected)?;
+            CodeRange::Custom {
+                qmin: qmin.parse().map_err(|_| expected())?,
+                qmax: qmax.parse().map_err(|_| expected())?,
+            }
+        }
+    })
+}
+
+fn parse_convention(name: &str) -> Result<Convention, chopi::Error> {
+    Convention::from_name(name)
+}
+
+fn parse_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && f64::is_finite(scale) => Ok(scale),
+        _ => Err("expected a positive finite number".to_owned()),
+    }
+}
+
+fn parse_glob(text: &str) -> Result<Glob, globset::Error> {
+    Glob::new(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_have_names_or_bounds() {
+        let custom = |qmin, qmax| Ok(CodeRange::Custom { qmin, qmax });
+        assert_eq!(parse_range("narrow"), Ok(CodeRange::Narrow));
+        assert_eq!(parse_range("-8:7"), custom(-8, 7));
+        assert_eq!(parse_range("0:15"), custom(0, 15));
+        for bad in ["", ":", "1", "1:", "a:b", "1:2:3", "1.5:2", "Signed"] {
+            assert!(parse_range(bad).is_err(), "{bad:?}");
+        }
+    }
+}

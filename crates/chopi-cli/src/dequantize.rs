@@ -1,0 +1,235 @@
+//! `chopi dequantize`: codes back to floats.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use chopi::{Chopi, FloatTensor, Int, QParams};
+use indicatif::ProgressBar;
+use safetensors::Dtype;
+use serde::Serialize;
+
+use crate::archive::{Archive, Mapped, Tensor};
+use crate::args::DequantizeArgs;
+use crate::chunks::{Chunk, Chunks};
+use crate::element::{FloatElement, IntElement, elements, float_bytes, with_float, with_int};
+use crate::error::{Error, Result};
+use crate::format::{KEY, Record, Stored, float_dtype};
+use crate::framework::{Framework, with_framework};
+use crate::header::{Header, Slot};
+use crate::output::{Output, Target};
+use crate::print::printable;
+use crate::report::{Report, Row, grouped};
+use crate::workers;
+
+/// # Errors
+/// What is wrong with the input or the output.
+pub fn run(args: &DequantizeArgs) -> Result<()> {
+    let start = Instant::now();
+    let mapped = Mapped::open(&args.files.input)?;
+    let archive = mapped.parse()?;
+    let target = Target::new(&args.files)?;
+    let rows = with_framework!(args.work.backend, K => write::<K>(&archive, args, target)?);
+    Report::new(rows, start).print(&args.print)
+}
+
+/// Writes the file of floats.
+fn write<K: Framework>(
+    archive: &Archive<'_>,
+    args: &DequantizeArgs,
+    target: Target,
+) -> Result<Vec<DequantizeRow>> {
+    let record = Record::of(archive)?.ok_or_else(|| Error::NotQuantized {
+        path: archive.path.to_owned(),
+    })?;
+    let mut metadata = archive.metadata.clone();
+    metadata.remove(KEY);
+    let mut header = Header::new(metadata);
+
+    let mut tasks = Vec::new();
+    let mut companions = BTreeSet::new();
+    for (name, quantized) in &record.tensors {
+        let stored = Stored::find(archive, &record, name)?;
+        companions.extend(stored.companions().map(|tensor| &*tensor.name));
+        let dtype = float_dtype(quantized.dtype);
+        let shape = &stored.codes.shape;
+        let size = dtype.bitsize() / 8;
+        // The file holds at least a byte for each element, so the product is no longer than 8
+        // files.
+        let len = shape.iter().product::<usize>() * size;
+        tasks.push(Task {
+            slot: header.add(name, dtype, shape, len),
+            tensor: stored.codes,
+            dtype,
+            len,
+            stored: Some(stored),
+        });
+    }
+    for tensor in archive.tensors.values() {
+        if !record.tensors.contains_key(&tensor.name) && !companions.contains(&*tensor.name) {
+            let len = tensor.data.len();
+            tasks.push(Task {
+                slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
+                tensor,
+                dtype: tensor.dtype,
+                len,
+                stored: None,
+            });
+        }
+    }
+    tasks.sort_by(|a, b| a.tensor.name.cmp(&b.tensor.name));
+
+    let output = target.create(&header)?;
+    let progress = workers::progress(tasks.iter().map(|task| task.len).sum(), args.print.quiet);
+    let rows = workers::run(
+        &tasks,
+        |task| task.len,
+        args.work.threads,
+        |task| task.run::<K>(archive, &output, &progress),
+    );
+    progress.finish_and_clear();
+    let rows = rows?;
+    output.persist()?;
+    Ok(rows)
+}
+
+/// What is to be done with one tensor, and where the result goes.
+struct Task<'a> {
+    tensor: &'a Tensor<'a>,
+    slot: Slot,
+    /// The dtype and the bytes of the result.
+    dtype: Dtype,
+    len: usize,
+    stored: Option<Stored<'a>>,
+}
+
+impl Task<'_> {
+    fn run<K: Framework>(
+        &self,
+        archive: &Archive<'_>,
+        output: &Output,
+        progress: &ProgressBar,
+    ) -> Result<DequantizeRow> {
+        match &self.stored {
+            Some(stored) => {
+                let params = stored
+                    .params()
+                    .map_err(|e| archive.fault(&self.tensor.name, e))?;
+                with_float!(params.float_type(), F => with_int!(params.int_type(), I => {
+                    self.dequantize::<K, F, I>(stored, &params, archive, output, progress)?
+                }))
+            }
+            None => {
+                output.write(self.slot, 0, self.tensor.data)?;
+                progress.inc(self.len as u64);
+            }
+        }
+        let bytes_in = match &self.stored {
+            Some(stored) => stored.len(),
+            None => self.len,
+        };
+        Ok(DequantizeRow {
+            name: self.tensor.name.clone(),
+            shape: self.tensor.shape.clone(),
+            dtype: self.dtype.to_string(),
+            codes: self.stored.as_ref().map(|stored| stored.codes.dtype),
+            bytes_in,
+            bytes_out: self.len,
+        })
+    }
+
+    /// Dequantizes the tensor piece by piece.
+    fn dequantize<K: Framework, F: FloatElement, I: IntElement>(
+        &self,
+        stored: &Stored<'_>,
+        params: &QParams,
+        archive: &Archive<'_>,
+        output: &Output,
+        progress: &ProgressBar,
+    ) -> Result<()> {
+        let chunks = Chunks::new(&self.tensor.shape, stored.granularity);
+        for chunk in chunks.iter() {
+            let range = chunk.elements.start * size_of::<I>()..chunk.elements.end * size_of::<I>();
+            let codes = elements::<I>(&self.tensor.data[range]);
+            let mut written = Ok(());
+            let mut piece = || {
+                let codes = K::codes::<F>(Int::slice(&codes), &chunks.shape(&chunk))?;
+                let chopi = Chopi::from_params(chunks.params(&chunk, params)?);
+                chopi.dequantize(&codes)?.with_host(|host| {
+                    let offset = chunk.elements.start * size_of::<F>();
+                    written = output.write(self.slot, offset, &float_bytes(host.data));
+                    Ok(())
+                })
+            };
+            piece().map_err(|error| {
+                let error = error_in_tensor(error, &chunks, &chunk);
+                archive.fault(&self.tensor.name, error)
+            })?;
+            written?;
+            progress.inc((chunk.elements.len() * size_of::<F>()) as u64);
+        }
+        Ok(())
+    }
+}
+
+/// The error in a piece of a tensor, with the index in the tensor.
+fn error_in_tensor(error: chopi::Error, chunks: &Chunks<'_>, chunk: &Chunk) -> chopi::Error {
+    match error {
+        chopi::Error::Code {
+            index,
+            code,
+            qmin,
+            qmax,
+        } => chopi::Error::Code {
+            index: chunks.index(chunk, index),
+            code,
+            qmin,
+            qmax,
+        },
+        other => other,
+    }
+}
+
+/// What became of a tensor.
+#[derive(Debug, Serialize)]
+struct DequantizeRow {
+    name: String,
+    shape: Vec<usize>,
+    /// The dtype in the output.
+    dtype: String,
+    bytes_in: usize,
+    bytes_out: usize,
+    /// The dtype of the codes of one that was dequantized.
+    #[serde(skip)]
+    codes: Option<Dtype>,
+}
+
+impl Row for DequantizeRow {
+    const COLUMNS: &'static [&'static str] = &["tensor", "shape", "dtype", "bytes in", "bytes out"];
+    const TEXTS: usize = 3;
+    const DONE: &'static str = "dequantized";
+
+    fn is_done(&self) -> bool {
+        self.codes.is_some()
+    }
+
+    fn bytes_in(&self) -> usize {
+        self.bytes_in
+    }
+
+    fn bytes_out(&self) -> usize {
+        self.bytes_out
+    }
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            printable(&self.name).into_owned(),
+            format!("{:?}", self.shape),
+            match self.codes {
+                Some(codes) => format!("{codes} → {}", self.dtype),
+                None => self.dtype.clone(),
+            },
+            grouped(self.bytes_in),
+            grouped(self.bytes_out),
+        ]
+    }
+}

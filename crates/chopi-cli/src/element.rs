@@ -1,0 +1,210 @@
+//! Elements as they lie in a file: little-endian, at any alignment.
+
+use std::borrow::Cow;
+
+use bytemuck::Pod;
+use chopi::{Float, FloatSlice, Int, IntSlice, IntType, bf16, f16};
+use half::slice::HalfFloatSliceExt;
+
+/// A number that a file holds.
+pub trait Element: Pod {
+    fn from_le(bytes: &[u8]) -> Self;
+    fn push_le(self, bytes: &mut Vec<u8>);
+}
+
+/// A float that is quantized.
+pub trait FloatElement: Element + Float {
+    /// The slice as one of this type, if it is.
+    fn from_floats(data: FloatSlice<'_>) -> Option<&[Self]>;
+    /// Writes the values of `src` to `out`, which is as long.
+    fn widen_to_f64(src: &[Self], out: &mut [f64]);
+}
+
+/// An integer that codes are stored in.
+pub trait IntElement: Element + Int {
+    /// The value, which the type must hold.
+    fn of(code: i64) -> Self;
+}
+
+macro_rules! impl_element {
+    ($($t:ident),*) => {$(
+        impl Element for $t {
+            fn from_le(bytes: &[u8]) -> Self {
+                let mut number = [0; size_of::<Self>()];
+                number.copy_from_slice(bytes);
+                Self::from_le_bytes(number)
+            }
+            fn push_le(self, bytes: &mut Vec<u8>) {
+                bytes.extend(self.to_le_bytes());
+            }
+        }
+    )*};
+}
+
+impl_element!(f16, bf16, f32, f64, i8, u8, i16, u16, i32, u32, i64);
+
+macro_rules! impl_float {
+    ($t:ident $variant:ident, $src:ident, $out:ident => $widen:expr) => {
+        impl FloatElement for $t {
+            fn from_floats(data: FloatSlice<'_>) -> Option<&[Self]> {
+                match data {
+                    FloatSlice::$variant(data) => Some(data),
+                    _ => None,
+                }
+            }
+            fn widen_to_f64($src: &[Self], $out: &mut [f64]) {
+                $widen
+            }
+        }
+    };
+}
+
+impl_float!(f16 F16, src, out => src.convert_to_f64_slice(out));
+impl_float!(bf16 BF16, src, out => src.convert_to_f64_slice(out));
+impl_float!(f32 F32, src, out => {
+    for (out, &x) in out.iter_mut().zip(src) {
+        *out = f64::from(x);
+    }
+});
+impl_float!(f64 F64, src, out => out.copy_from_slice(src));
+
+macro_rules! impl_int {
+    ($($t:ident),*) => {$(
+        impl IntElement for $t {
+            fn of(code: i64) -> Self {
+                code as Self
+            }
+        }
+    )*};
+}
+
+impl_int!(i8, u8, i16, u16, i32, u32, i64);
+
+/// Evaluates an expression in which `$F` is the type that a [`chopi::FloatType`] stands for.
+macro_rules! with_float {
+    ($float:expr, $F:ident => $body:expr) => {
+        match $float {
+            chopi::FloatType::F16 => {
+                type $F = chopi::f16;
+                $body
+            }
+            chopi::FloatType::BF16 => {
+                type $F = chopi::bf16;
+                $body
+            }
+            chopi::FloatType::F32 => {
+                type $F = f32;
+                $body
+            }
+            chopi::FloatType::F64 => {
+                type $F = f64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_float;
+
+/// Evaluates an expression in which `$I` is the type that an [`IntType`] stands for.
+macro_rules! with_int {
+    ($int:expr, $I:ident => $body:expr) => {
+        match $int {
+            chopi::IntType::I8 => {
+                type $I = i8;
+                $body
+            }
+            chopi::IntType::U8 => {
+                type $I = u8;
+                $body
+            }
+            chopi::IntType::I16 => {
+                type $I = i16;
+                $body
+            }
+            chopi::IntType::U16 => {
+                type $I = u16;
+                $body
+            }
+            chopi::IntType::I32 => {
+                type $I = i32;
+                $body
+            }
+            chopi::IntType::U32 => {
+                type $I = u32;
+                $body
+            }
+            chopi::IntType::I64 => {
+                type $I = i64;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_int;
+
+/// The elements of these bytes: borrowed where the machine can read them where they lie.
+pub fn elements<T: Element>(bytes: &[u8]) -> Cow<'_, [T]> {
+    if cfg!(target_endian = "little")
+        && let Ok(elements) = bytemuck::try_cast_slice(bytes)
+    {
+        return Cow::Borrowed(elements);
+    }
+    bytes
+        .chunks_exact(size_of::<T>())
+        .map(T::from_le)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+/// The bytes of these elements.
+pub fn bytes<T: Element>(elements: &[T]) -> Cow<'_, [u8]> {
+    if cfg!(target_endian = "little") {
+        return Cow::Borrowed(bytemuck::cast_slice(elements));
+    }
+    let mut bytes = Vec::with_capacity(size_of_val(elements));
+    for &element in elements {
+        element.push_le(&mut bytes);
+    }
+    bytes.into()
+}
+
+/// The bytes of these codes as integers of type `int`, which holds them. A framework that lacks
+/// the type has computed them in a wider one.
+pub fn code_bytes(codes: IntSlice<'_>, int: IntType) -> Cow<'_, [u8]> {
+    chopi::match_int!(IntSlice, codes, codes => {
+        if Int::slice(codes).int_type() == int {
+            bytes(codes)
+        } else {
+            with_int!(int, I => {
+                let codes: Vec<I> = codes.iter().map(|q| I::of(q.to_i64())).collect();
+                bytes(&codes).into_owned().into()
+            })
+        }
+    })
+}
+
+/// The bytes of these floats.
+pub fn float_bytes(data: FloatSlice<'_>) -> Cow<'_, [u8]> {
+    chopi::match_float!(FloatSlice, data, data => bytes(data))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_are_read_at_any_alignment() {
+        let numbers = [1.5_f64, -2.25, 1e-300];
+        let mut shifted = vec![0];
+        shifted.extend_from_slice(&bytes(&numbers));
+        assert_eq!(*elements::<f64>(&shifted[1..]), numbers);
+        assert_eq!(*elements::<f64>(&bytes(&numbers)), numbers);
+    }
+
+    #[test]
+    fn codes_computed_in_a_wider_type_are_stored_in_the_smallest() {
+        let wide = [-128_i16, 0, 127];
+        let narrow = code_bytes(Int::slice(&wide), IntType::I8);
+        assert_eq!(*elements::<i8>(&narrow), [-128, 0, 127]);
+    }
+}

@@ -1,0 +1,115 @@
+//! What can be wrong with the files that the program is given.
+
+use std::io;
+use std::path::PathBuf;
+
+use safetensors::{Dtype, SafeTensorError};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was wrong: each message names the file, and the tensor where it is one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{path}: cannot read: {source}")]
+    Read { path: PathBuf, source: io::Error },
+
+    #[error("{path}: cannot write: {source}")]
+    Write { path: PathBuf, source: io::Error },
+
+    #[error("{path}: not a regular file")]
+    NotRegular { path: PathBuf },
+
+    #[error("{path}: not a safetensors file: it is empty")]
+    Empty { path: PathBuf },
+
+    #[error("{path}: not a valid safetensors file: {source}")]
+    Header {
+        path: PathBuf,
+        source: SafeTensorError,
+    },
+
+    #[error("{path}: tensor {tensor:?}: {fault}")]
+    Tensor {
+        path: PathBuf,
+        tensor: String,
+        #[source]
+        fault: Box<Fault>,
+    },
+
+    #[error("{path}: no tensor that can be quantized matches --include")]
+    NothingIncluded { path: PathBuf },
+
+    #[error("{path}: is quantized already (it has metadata under the key \"chopi\")")]
+    AlreadyQuantized { path: PathBuf },
+
+    #[error("{path}: was not quantized by chopi (it has no metadata under the key \"chopi\")")]
+    NotQuantized { path: PathBuf },
+
+    #[error("{path}: bad metadata under the key \"chopi\": {reason}")]
+    Metadata { path: PathBuf, reason: String },
+
+    #[error("{path}: the output is the input")]
+    OutputIsInput { path: PathBuf },
+
+    #[error("{path}: exists already (--force replaces it)")]
+    OutputExists { path: PathBuf },
+
+    #[error("{path}: is read-only")]
+    OutputReadOnly { path: PathBuf },
+
+    #[error("{path}: the header would be {len} bytes long, more than the {limit} of the format")]
+    HeaderTooLong {
+        path: PathBuf,
+        len: usize,
+        limit: usize,
+    },
+
+    #[error("standard output: cannot write: {0}")]
+    Print(io::Error),
+
+    #[error("cannot start the threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// What was wrong with one tensor.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error(transparent)]
+    Quantizer(#[from] chopi::Error),
+
+    #[error("holds NaN or infinity: the first of {count} is {value} at index {index:?}")]
+    NonFinite {
+        index: Vec<usize>,
+        value: f64,
+        count: usize,
+    },
+
+    #[error("to quantize it needs the name {name:?}, which another tensor has")]
+    NameTaken { name: String },
+
+    #[error("the metadata say that it is quantized, but there is no tensor {name:?}")]
+    Missing { name: String },
+
+    #[error("the metadata say that it is quantized, but it has no elements")]
+    NoElements,
+
+    #[error("the metadata say that {name:?} belongs to it and is quantized itself")]
+    QuantizedCompanion { name: String },
+
+    #[error("dtype {found} does not agree with the metadata, expected {expected}")]
+    Dtype { found: Dtype, expected: Dtype },
+
+    #[error("{name:?} has dtype {found}, expected {expected}")]
+    CompanionDtype {
+        name: String,
+        found: Dtype,
+        expected: String,
+    },
+
+    #[error("{name:?} has shape {found:?}, expected {expected:?}")]
+    CompanionShape {
+        name: String,
+        found: Vec<usize>,
+        expected: Vec<usize>,
+    },
+}

@@ -1,0 +1,264 @@
+//! How a quantized tensor is kept in a file.
+//!
+//! A quantized tensor `NAME` has an integer dtype. `NAME_scale` holds its scales and, where the
+//! scheme is asymmetric, `NAME_zero_point` its zero points, both of the shape of
+//! [`chopi::QParams::shape`]. The file's metadata hold a [`Record`] as JSON under the key `chopi`.
+
+use std::collections::BTreeMap;
+
+use chopi::{Convention, FloatType, Granularity, IntType, QParams, Scheme, Symmetry};
+use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
+
+use crate::archive::{Archive, Tensor};
+use crate::element::elements;
+use crate::error::{Fault, Result};
+
+/// The key of the [`Record`] in the metadata of a file.
+pub const KEY: &str = "chopi";
+const VERSION: u32 = 1;
+
+/// What a file says about its quantized tensors.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Record {
+    version: u32,
+    pub tensors: BTreeMap<String, Quantized>,
+}
+
+/// What a file says about one of them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Quantized {
+    pub scheme: Scheme,
+    /// The name that [`Convention::from_name`] knows.
+    pub convention: String,
+    /// The original dtype.
+    pub dtype: FloatType,
+}
+
+impl Record {
+    pub fn new(tensors: BTreeMap<String, Quantized>) -> Self {
+        Self {
+            version: VERSION,
+            tensors,
+        }
+    }
+
+    /// The record of a file, if it has one.
+    ///
+    /// # Errors
+    /// Where it is not a record of this version.
+    pub fn of(archive: &Archive<'_>) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Some(json) = archive.metadata.get(KEY) else {
+            return Ok(None);
+        };
+        let invalid = |error| archive.bad_metadata(error);
+        let Version { version } = serde_json::from_str(json).map_err(invalid)?;
+        if version != VERSION {
+            let reason = format!("version {version} is unknown, expected {VERSION}");
+            return Err(archive.bad_metadata(reason));
+        }
+        serde_json::from_str(json).map(Some).map_err(invalid)
+    }
+}
+
+/// A tensor of codes with the tensors of its parameters, found to be of the dtypes and shapes that
+/// their file says.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    pub codes: &'a Tensor<'a>,
+    pub scheme: &'a Scheme,
+    pub convention: Convention,
+    /// The original dtype.
+    pub float: FloatType,
+    /// The granularity on this tensor.
+    pub granularity: Granularity,
+    params_shape: Vec<usize>,
+    scale: &'a Tensor<'a>,
+    zero_point: Option<&'a Tensor<'a>>,
+}
+
+impl<'a> Stored<'a> {
+    /// # Errors
+    /// Where the file does not hold what its record says.
+    pub fn find(archive: &'a Archive<'a>, record: &'a Record, name: &str) -> Result<Self> {
+        let fault = |fault| archive.fault(name, fault);
+        let found = Parts { archive, record }.stored(name);
+        found.map_err(fault)
+    }
+
+    /// The tensors that hold the parameters.
+    pub fn companions(&self) -> impl Iterator<Item = &'a Tensor<'a>> {
+        std::iter::once(self.scale).chain(self.zero_point)
+    }
+
+    /// The bytes of the codes and the parameters.
+    pub fn len(&self) -> usize {
+        self.codes.data.len() + self.companions().map(|t| t.data.len()).sum::<usize>()
+    }
+
+    /// Reads the parameters.
+    ///
+    /// # Errors
+    /// Where they are not numbers that a calibration can give.
+    pub fn params(&self) -> chopi::Result<QParams> {
+        let scale: Vec<f64> = match self.scale.dtype {
+            Dtype::F64 => elements::<f64>(self.scale.data).into_owned(),
+            _ => {
+                let scale = elements::<f32>(self.scale.data);
+                scale.iter().copied().map(f64::from).collect()
+            }
+        };
+        let zero_point = match self.zero_point {
+            None => vec![0; scale.len()],
+            Some(i64s) if i64s.dtype == Dtype::I64 => elements::<i64>(i64s.data).into_owned(),
+            Some(i32s) => {
+                let zero_point = elements::<i32>(i32s.data);
+                zero_point.iter().copied().map(i64::from).collect()
+            }
+        };
+        QParams::new(
+            self.scheme.clone(),
+            self.convention.clone(),
+            self.float,
+            self.params_shape.clone(),
+            scale,
+            zero_point,
+        )
+    }
+}
+
+/// A file and what it says.
+#[derive(Clone, Copy)]
+struct Parts<'a> {
+    archive: &'a Archive<'a>,
+    record: &'a Record,
+}
+
+impl<'a> Parts<'a> {
+    fn stored(self, name: &str) -> std::result::Result<Stored<'a>, Fault> {
+        let codes = self.tensor(name)?;
+        let Some(quantized) = self.record.tensors.get(name) else {
+            return Err(Fault::Missing {
+                name: name.to_owned(),
+            });
+        };
+        let scheme = &quantized.scheme;
+        scheme.check()?;
+        let convention = Convention::from_name(&quantized.convention)?;
+        if codes.shape.contains(&0) {
+            return Err(Fault::NoElements);
+        }
+        let int = int_dtype(IntType::smallest((scheme.qmin, scheme.qmax)));
+        if codes.dtype != int {
+            return Err(Fault::Dtype {
+                found: codes.dtype,
+                expected: int,
+            });
+        }
+        let granularity = convention.granularity_for(scheme.granularity, codes.shape.len());
+        let shape = granularity.params_shape(&codes.shape)?;
+        let scale = self.companion(scale_name(name), &[scale_dtype(quantized.dtype)], &shape)?;
+        let zero_point = match scheme.symmetry {
+            Symmetry::Symmetric => None,
+            Symmetry::Asymmetric => {
+                let dtypes = [Dtype::I32, Dtype::I64];
+                Some(self.companion(zero_point_name(name), &dtypes, &shape)?)
+            }
+        };
+        Ok(Stored {
+            codes,
+            scheme,
+            convention,
+            float: quantized.dtype,
+            granularity,
+            params_shape: shape,
+            scale,
+            zero_point,
+        })
+    }
+
+    fn tensor(self, name: &str) -> std::result::Result<&'a Tensor<'a>, Fault> {
+        let missing = || Fault::Missing {
+            name: name.to_owned(),
+        };
+        self.archive.tensors.get(name).ok_or_else(missing)
+    }
+
+    /// A tensor of parameters.
+    fn companion(
+        self,
+        name: String,
+        dtypes: &[Dtype],
+        shape: &[usize],
+    ) -> std::result::Result<&'a Tensor<'a>, Fault> {
+        let tensor = self.tensor(&name)?;
+        if self.record.tensors.contains_key(&name) {
+            return Err(Fault::QuantizedCompanion { name });
+        }
+        if !dtypes.contains(&tensor.dtype) {
+            let expected: Vec<String> = dtypes.iter().map(Dtype::to_string).collect();
+            return Err(Fault::CompanionDtype {
+                name,
+                found: tensor.dtype,
+                expected: expected.join(" or "),
+            });
+        }
+        if tensor.shape != shape {
+            return Err(Fault::CompanionShape {
+                name,
+                found: tensor.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        Ok(tensor)
+    }
+}
+
+pub fn scale_name(name: &str) -> String {
+    format!("{name}_scale")
+}
+
+pub fn zero_point_name(name: &str) -> String {
+    format!("{name}_zero_point")
+}
+
+/// The dtype of the scales of a tensor of this type: they are numbers of its compute type.
+pub fn scale_dtype(float: FloatType) -> Dtype {
+    float_dtype(float.compute())
+}
+
+/// The float type of a dtype that chopi quantizes.
+pub fn float_type(dtype: Dtype) -> Option<FloatType> {
+    match dtype {
+        Dtype::F16 => Some(FloatType::F16),
+        Dtype::BF16 => Some(FloatType::BF16),
+        Dtype::F32 => Some(FloatType::F32),
+        Dtype::F64 => Some(FloatType::F64),
+        _ => None,
+    }
+}
+
+pub fn float_dtype(float: FloatType) -> Dtype {
+    match float {
+        FloatType::F16 => Dtype::F16,
+        FloatType::BF16 => Dtype::BF16,
+        FloatType::F32 => Dtype::F32,
+        FloatType::F64 => Dtype::F64,
+    }
+}
+
+pub fn int_dtype(int: IntType) -> Dtype {
+    match int {
+        IntType::I8 => Dtype::I8,
+        IntType::U8 => Dtype::U8,
+        IntType::I16 => Dtype::I16,
+        IntType::U16 => Dtype::U16,
+        IntType::I32 => Dtype::I32,
+        IntType::U32 => Dtype::U32,
+        IntType::I64 => Dtype::I64,
+    }
+}

@@ -1,0 +1,50 @@
+//! The program `chopi`: quantizes, dequantizes and inspects safetensors model files.
+//!
+//! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad, or 2
+//! where the command line is.
+
+mod archive;
+mod args;
+mod chunks;
+mod dequantize;
+mod element;
+mod error;
+mod format;
+mod framework;
+mod header;
+mod inspect;
+mod interrupt;
+mod metrics;
+mod output;
+mod print;
+mod quantize;
+mod report;
+mod selection;
+mod workers;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Cli, Command};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Quantize(args) => {
+            let settings = args.settings().unwrap_or_else(|usage| usage.exit());
+            quantize::run(&args, &settings)
+        }
+        Command::Dequantize(args) => dequantize::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Backends => print::print(framework::FrameworkName::list()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let message = print::printable(&error.to_string()).into_owned();
+            // Where nobody can be told, the exit status still tells.
+            let _ = writeln!(io::stderr(), "chopi: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The file that is written: a temporary one beside the target, which replaces it at the end.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use same_file::is_same_file;
+use tempfile::NamedTempFile;
+
+use crate::args::FileArgs;
+use crate::error::{Error, Result};
+use crate::header::{Header, Layout, Slot};
+use crate::interrupt;
+
+/// Where a file may be written.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
+    /// The permissions of the file that is replaced.
+    replaces: Option<Permissions>,
+}
+
+impl Target {
+    /// # Errors
+    /// Where the output is the input, exists and is not to be replaced, or cannot be.
+    pub fn new(files: &FileArgs) -> Result<Self> {
+        let path = files.output.clone();
+        // Not followed, so that a link that leads nowhere counts as existing.
+        if fs::symlink_metadata(&path).is_err() {
+            return Ok(Self {
+                path,
+                replaces: None,
+            });
+        }
+        // What a link leads to is replaced, not the link.
+        let found = fs::canonicalize(&path).and_then(|real| Ok((fs::metadata(&real)?, real)));
+        let (metadata, real) = match found {
+            Ok(found) => found,
+            Err(_) if !files.force => return Err(Error::OutputExists { path }),
+            Err(source) => return Err(Error::Write { path, source }),
+        };
+        // Asked before it is opened: opening a pipe would wait for its other end.
+        if !metadata.is_file() {
+            return Err(Error::NotRegular { path });
+        }
+        if is_same_file(&files.input, &real).unwrap_or(false) {
+            return Err(Error::OutputIsInput { path });
+        }
+        if !files.force {
+            return Err(Error::OutputExists { path });
+        }
+        if metadata.permissions().readonly() {
+            return Err(Error::OutputReadOnly { path });
+        }
+        if let Err(source) = File::options().write(true).open(&real) {
+            return Err(Error::Write { path, source });
+        }
+        Ok(Self {
+            path: real,
+            replaces: Some(metadata.permissions()),
+        })
+    }
+
+    /// Creates the temporary file and writes the header.
+    ///
+    /// # Errors
+    /// Where the file cannot be created or written, or the header is too long for the format.
+    pub fn create(self, header: &Header) -> Result<Output> {
+        let write = |source| Error::Write {
+            path: self.path.clone(),
+            source,
+        };
+        let layout = header.layout().map_err(|e| write(e.into()))?;
+        if layout.bytes.len() - 8 > Header::LIMIT {
+            return Err(Error::HeaderTooLong {
+                len: layout.bytes.len() - 8,
+                limit: Header::LIMIT,
+                path: self.path,
+            });
+        }
+        let folder = match self.path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let file = interrupt::guarded(|| temporary_file(folder)).map_err(write)?;
+        if let Some(permissions) = &self.replaces {
+            let permissions = permissions.clone();
+            file.as_file().set_permissions(permissions).map_err(write)?;
+        }
+        let output = Output {
+            file,
+            layout,
+            target: self,
+            #[cfg(not(unix))]
+            position: std::sync::Mutex::new(()),
+        };
+        output.write_at(&output.layout.bytes, 0)?;
+        Ok(output)
+    }
+}
+
+fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".chopi-").suffix(".tmp");
+    // What any new file gets, rather than the 0600 of a temporary one.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// A file that is being written, by many threads at once. Dropped, it vanishes.
+#[derive(Debug)]
+pub struct Output {
+    file: NamedTempFile,
+    layout: Layout,
+    target: Target,
+    #[cfg(not(unix))]
+    position: std::sync::Mutex<()>,
+}
+
+impl Output {
+    /// Writes a part of the data of a tensor that begins `offset` bytes into them.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn write(&self, slot: Slot, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.write_at(bytes, self.layout.start(slot) + offset as u64)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
+        self.write_all_at(bytes, position)
+            .map_err(|source| Error::Write {
+                path: self.target.path.clone(),
+                source,
+            })
+    }
+
+    #[cfg(unix)]
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(self.file.as_file(), bytes, position)
+    }
+
+    #[cfg(not(unix))]
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        use std::io::{Seek, SeekFrom, Write};
+        let _held = self.position.lock();
+        let mut file = self.file.as_file();
+        file.seek(SeekFrom::Start(position))?;
+        file.write_all(bytes)
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// What the system says, and where the target has come into being meanwhile.
+    pub fn persist(self) -> Result<()> {
+        let Target { path, replaces } = self.target;
+        let persisted = match replaces {
+            Some(_) => self.file.persist(&path),
+            None => self.file.persist_noclobber(&path),
+        };
+        interrupt::forget();
+        match persisted {
+            Ok(_) => Ok(()),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::OutputExists { path })
+            }
+            Err(e) => Err(Error::Write {
+                path,
+                source: e.error,
+            }),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What `quantize` reports of one tensor.
+
+use chopi::Symmetry;
+use safetensors::Dtype;
+use serde::Serialize;
+
+use super::task::Quantize;
+use crate::archive::Tensor;
+use crate::args::Settings;
+use crate::format::int_dtype;
+use crate::metrics::Metrics;
+use crate::print::printable;
+use crate::report::{Row, grouped, scheme_cell};
+
+/// What became of a tensor. One that was copied has no scheme and no error.
+#[derive(Debug, Serialize)]
+pub struct QuantizeRow {
+    name: String,
+    shape: Vec<usize>,
+    /// The dtype in the input.
+    dtype: String,
+    bits: Option<u32>,
+    symmetric: Option<bool>,
+    granularity: Option<String>,
+    convention: Option<String>,
+    bytes_in: usize,
+    bytes_out: usize,
+    /// JSON has no infinity: written as null where it is infinite.
+    sqnr_db: Option<f64>,
+    mse: Option<f64>,
+    max_abs_error: Option<f64>,
+    /// The dtype of the codes, and the scheme in words.
+    #[serde(skip)]
+    codes: Option<(Dtype, String)>,
+}
+
+impl QuantizeRow {
+    pub fn copied(tensor: &Tensor<'_>) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            dtype: tensor.dtype.to_string(),
+            bits: None,
+            symmetric: None,
+            granularity: None,
+            convention: None,
+            bytes_in: tensor.data.len(),
+            bytes_out: tensor.data.len(),
+            sqnr_db: None,
+            mse: None,
+            max_abs_error: None,
+            codes: None,
+        }
+    }
+
+    pub fn quantized(
+        tensor: &Tensor<'_>,
+        quantize: &Quantize,
+        settings: &Settings,
+        metrics: &Metrics,
+    ) -> Self {
+        let scheme = &settings.scheme;
+        let granularity = quantize.granularity;
+        Self {
+            bits: Some(scheme.bits),
+            symmetric: Some(scheme.symmetry == Symmetry::Symmetric),
+            granularity: Some(granularity.to_string()),
+            convention: Some(settings.convention.name.to_string()),
+            bytes_out: quantize.len,
+            sqnr_db: Some(metrics.sqnr_db()),
+            mse: Some(metrics.mse()),
+            max_abs_error: Some(metrics.max_abs_error()),
+            codes: Some((int_dtype(quantize.int), scheme_cell(scheme, granularity))),
+            ..Self::copied(tensor)
+        }
+    }
+}
+
+impl Row for QuantizeRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "tensor",
+        "shape",
+        "dtype",
+        "scheme",
+        "bytes in",
+        "bytes out",
+        "SQNR dB",
+        "max error",
+    ];
+    const TEXTS: usize = 4;
+    const DONE: &'static str = "quantized";
+
+    fn is_done(&self) -> bool {
+        self.codes.is_some()
+    }
+
+    fn bytes_in(&self) -> usize {
+        self.bytes_in
+    }
+
+    fn bytes_out(&self) -> usize {
+        self.bytes_out
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let (dtype, scheme) = match &self.codes {
+            Some((codes, scheme)) => (format!("{} → {codes}", self.dtype), scheme.clone()),
+            None => (self.dtype.clone(), "copied".to_owned()),
+        };
+        let optional = |text: Option<String>| text.unwrap_or_default();
+        vec![
+            printable(&self.name).into_owned(),
+            format!("{:?}", self.shape),
+            dtype,
+            scheme,
+            grouped(self.bytes_in),
+            grouped(self.bytes_out),
+            optional(self.sqnr_db.map(|db| format!("{db:.2}"))),
+            optional(self.max_abs_error.map(|error| format!("{error:.3e}"))),
+        ]
+    }
+}

@@ -1,0 +1,205 @@
+//! One tensor: where its results go, and the work.
+
+use chopi::{
+    Chopi, Error, FloatTensor, FloatType, Granularity, IntSlice, IntTensor, IntType, QParams,
+    Symmetry,
+};
+use indicatif::ProgressBar;
+use safetensors::Dtype;
+
+use super::calibrate::{calibrate, zero_point_type};
+use super::row::QuantizeRow;
+use crate::archive::{Archive, Tensor};
+use crate::args::Settings;
+use crate::chunks::Chunks;
+use crate::element::{FloatElement, bytes, code_bytes, elements, with_float};
+use crate::error::{Fault, Result};
+use crate::format::{int_dtype, scale_dtype, scale_name, zero_point_name};
+use crate::framework::Framework;
+use crate::header::{Header, Slot};
+use crate::metrics::Metrics;
+use crate::output::Output;
+
+/// What is to be done with one tensor, and where the result goes.
+#[derive(Debug)]
+pub struct Task<'a> {
+    tensor: &'a Tensor<'a>,
+    slot: Slot,
+    quantize: Option<Quantize>,
+}
+
+/// What the tasks of a file share.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    pub archive: &'a Archive<'a>,
+    pub settings: &'a Settings,
+    pub output: &'a Output,
+    pub progress: &'a ProgressBar,
+}
+
+/// How a tensor is quantized that is not just copied.
+#[derive(Debug)]
+pub struct Quantize {
+    float: FloatType,
+    /// The type of the codes.
+    pub int: IntType,
+    /// The granularity on this tensor.
+    pub granularity: Granularity,
+    scale: Slot,
+    zero_point: Option<(Slot, IntType)>,
+    /// The bytes of the codes and the parameters.
+    pub len: usize,
+}
+
+impl<'a> Task<'a> {
+    pub fn copy(tensor: &'a Tensor<'a>, header: &mut Header) -> Self {
+        let len = tensor.data.len();
+        Self {
+            tensor,
+            slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
+            quantize: None,
+        }
+    }
+
+    /// # Errors
+    /// Where the granularity does not fit the tensor, or the name of a tensor of parameters is
+    /// taken.
+    pub fn quantize<K: Framework>(
+        archive: &Archive<'_>,
+        tensor: &'a Tensor<'a>,
+        float: FloatType,
+        settings: &Settings,
+        header: &mut Header,
+    ) -> std::result::Result<Self, Fault> {
+        let scheme = &settings.scheme;
+        let rank = tensor.shape.len();
+        let granularity = settings
+            .convention
+            .granularity_for(scheme.granularity, rank);
+        let shape = granularity.params_shape(&tensor.shape)?;
+        let groups: usize = shape.iter().product();
+        let count: usize = tensor.shape.iter().product();
+
+        let int = IntType::smallest((scheme.qmin, scheme.qmax));
+        let mut len = count * int.size();
+        let slot = header.add(&tensor.name, int_dtype(int), &tensor.shape, len);
+        let mut companion = |name: String, dtype: Dtype| {
+            if archive.tensors.contains_key(&name) {
+                return Err(Fault::NameTaken { name });
+            }
+            let bytes = groups * dtype.bitsize() / 8;
+            len += bytes;
+            Ok(header.add(&name, dtype, &shape, bytes))
+        };
+        let scale = companion(scale_name(&tensor.name), scale_dtype(float))?;
+        let zero_point = match scheme.symmetry {
+            Symmetry::Symmetric => None,
+            Symmetry::Asymmetric => {
+                let int = zero_point_type::<K>(tensor, float, granularity, settings)?;
+                let slot = companion(zero_point_name(&tensor.name), int_dtype(int))?;
+                Some((slot, int))
+            }
+        };
+        Ok(Self {
+            tensor,
+            slot,
+            quantize: Some(Quantize {
+                float,
+                int,
+                granularity,
+                scale,
+                zero_point,
+                len,
+            }),
+        })
+    }
+
+    /// The bytes to read.
+    pub fn size(&self) -> usize {
+        self.tensor.data.len()
+    }
+
+    /// # Errors
+    /// What is wrong with the tensor or the output.
+    pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
+        let Some(quantize) = &self.quantize else {
+            shared.output.write(self.slot, 0, self.tensor.data)?;
+            shared.progress.inc(self.size() as u64);
+            return Ok(QuantizeRow::copied(self.tensor));
+        };
+        let settings = shared.settings;
+        let metrics = with_float!(quantize.float, F => {
+            let data = elements::<F>(self.tensor.data);
+            let (params, abs_max) =
+                calibrate::<K, F>(&data, self.tensor, quantize.granularity, settings)
+                    .map_err(|fault| shared.archive.fault(&self.tensor.name, fault))?;
+            quantize.write_params(&params, shared.output)?;
+            let mut metrics = Metrics::new(abs_max);
+            self.write_codes::<K, F>(&data, quantize, &params, &mut metrics, shared)?;
+            metrics
+        });
+        Ok(QuantizeRow::quantized(
+            self.tensor,
+            quantize,
+            settings,
+            &metrics,
+        ))
+    }
+
+    /// Quantizes the tensor piece by piece, and adds each to the metrics.
+    fn write_codes<K: Framework, F: FloatElement>(
+        &self,
+        data: &[F],
+        quantize: &Quantize,
+        params: &QParams,
+        metrics: &mut Metrics,
+        shared: Shared<'_>,
+    ) -> Result<()> {
+        let chunks = Chunks::new(&self.tensor.shape, quantize.granularity);
+        for chunk in chunks.iter() {
+            let data = &data[chunk.elements.clone()];
+            let mut written = Ok(());
+            let mut piece = || {
+                let x = K::floats(data, &chunks.shape(&chunk))?;
+                let mut chopi = Chopi::from_params(chunks.params(&chunk, params)?);
+                let codes = chopi.quantize(&x)?;
+                codes.with_host(|host| {
+                    let bytes = code_bytes(host.data, quantize.int);
+                    let offset = chunk.elements.start * quantize.int.size();
+                    written = shared.output.write(self.slot, offset, &bytes);
+                    Ok(())
+                })?;
+                chopi.dequantize(&codes)?.with_host(|host| {
+                    let quantized = F::from_floats(host.data).ok_or_else(|| Error::Dtype {
+                        backend: K::NAME,
+                        dtype: host.data.float_type().to_string(),
+                        expected: "the dtype of the tensor itself",
+                    })?;
+                    metrics.add(data, quantized);
+                    Ok(())
+                })
+            };
+            piece().map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
+            written?;
+            shared.progress.inc(size_of_val(data) as u64);
+        }
+        Ok(())
+    }
+}
+
+impl Quantize {
+    fn write_params(&self, params: &QParams, output: &Output) -> Result<()> {
+        let scale = params.scale();
+        if self.float.compute() == FloatType::F64 {
+            output.write(self.scale, 0, &bytes(scale))?;
+        } else {
+            let scale: Vec<f32> = scale.iter().map(|&s| s as f32).collect();
+            output.write(self.scale, 0, &bytes(&scale))?;
+        }
+        if let Some((slot, int)) = self.zero_point {
+            let zero_point = IntSlice::I64(params.zero_point());
+            output.write(slot, 0, &code_bytes(zero_point, int))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! What a command has done, as a table or as JSON.
+
+use std::fmt::Display;
+use std::time::Instant;
+
+use chopi::{Granularity, Scheme, Symmetry};
+use comfy_table::{CellAlignment, Table, presets};
+use indicatif::HumanCount;
+use serde::Serialize;
+
+use crate::args::PrintArgs;
+use crate::error::Result;
+use crate::print::{print, print_json};
+
+/// What became of the tensors of a file.
+#[derive(Debug, Serialize)]
+pub struct Report<R> {
+    tensors: Vec<R>,
+    bytes_in: usize,
+    bytes_out: usize,
+    seconds: f64,
+}
+
+/// What became of one tensor.
+pub trait Row: Serialize {
+    /// The heads of the table's columns: texts, the bytes before and after, then numbers.
+    const COLUMNS: &'static [&'static str];
+    /// How many of them are texts.
+    const TEXTS: usize;
+    /// What the command does to a tensor.
+    const DONE: &'static str;
+
+    /// Whether it was done to this one, which otherwise was copied.
+    fn is_done(&self) -> bool;
+    fn bytes_in(&self) -> usize;
+    fn bytes_out(&self) -> usize;
+    fn cells(&self) -> Vec<String>;
+}
+
+impl<R: Row> Report<R> {
+    pub fn new(tensors: Vec<R>, start: Instant) -> Self {
+        Self {
+            bytes_in: tensors.iter().map(R::bytes_in).sum(),
+            bytes_out: tensors.iter().map(R::bytes_out).sum(),
+            tensors,
+            seconds: start.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn print(&self, args: &PrintArgs) -> Result<()> {
+        match (args.quiet, args.json) {
+            (true, _) => Ok(()),
+            (false, true) => print_json(self),
+            (false, false) => print(self.table()),
+        }
+    }
+
+    fn table(&self) -> impl Display {
+        let mut table = table(R::COLUMNS, R::TEXTS);
+        for row in &self.tensors {
+            table.add_row(row.cells());
+        }
+        let done = self.tensors.iter().filter(|row| row.is_done()).count();
+        let mut totals = vec![String::new(); R::TEXTS - 1];
+        totals[0] = format!("{} tensors", self.tensors.len());
+        totals.push(format!("{done} {}", R::DONE));
+        totals.push(grouped(self.bytes_in));
+        totals.push(grouped(self.bytes_out));
+        table.add_row(totals);
+        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
+        format!(
+            "{table}\n\n{percent:.1} % of the bytes, {:.2} s",
+            self.seconds
+        )
+    }
+}
+
+/// A table in Markdown, so that it can be pasted into one. The columns after the first `texts` ones
+/// hold numbers.
+pub fn table(columns: &[&str], texts: usize) -> Table {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::ASCII_MARKDOWN)
+        .set_header(columns);
+    for column in table.column_iter_mut().skip(texts) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A number of bytes with separators: 90,868,376.
+pub fn grouped(bytes: usize) -> String {
+    HumanCount(bytes as u64).to_string()
+}
+
+/// A scheme in a cell; `granularity` is the one that it has on the tensor.
+pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> String {
+    let Scheme {
+        bits, qmin, qmax, ..
+    } = scheme;
+    let symmetry = match scheme.symmetry {
+        Symmetry::Symmetric => "symmetric",
+        Symmetry::Asymmetric => "asymmetric",
+    };
+    format!("{bits} bits {symmetry} [{qmin}, {qmax}] {granularity}")
+}

@@ -1,0 +1,9 @@
+//! The program as its users meet it: files in, files out, text and exit status.
+
+mod bad_input;
+mod bad_usage;
+mod fuzz;
+mod model;
+mod printing;
+mod round_trip;
+mod selection;

@@ -1,0 +1,272 @@
+//! What the program prints.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use crate::model::{Folder, Model, chopi, convert_well, noise};
+
+fn model() -> Model {
+    Model::new()
+        .metadata("format", "pt")
+        .array("weight", &noise::<f32>(&[8, 3]))
+        .array("half", &noise::<half::f16>(&[4, 4]))
+        .array("bias", &noise::<f32>(&[8]))
+        .floats("zero", &[2, 2], &[0.0; 4])
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let rows = report["tensors"].as_array().unwrap();
+    rows.iter().find(|row| row["name"] == name).unwrap()
+}
+
+#[test]
+fn quantize_reports_every_tensor_as_json() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    let args = ["--json", "--per-channel", "0"];
+    let json = convert_well("quantize", &input, &folder.path("out"), &args);
+    let report: Value = serde_json::from_str(&json).unwrap();
+
+    assert_eq!(
+        keys(&report),
+        ["bytes_in", "bytes_out", "seconds", "tensors"]
+    );
+    for row in report["tensors"].as_array().unwrap() {
+        assert_eq!(
+            keys(row),
+            [
+                "bits",
+                "bytes_in",
+                "bytes_out",
+                "convention",
+                "dtype",
+                "granularity",
+                "max_abs_error",
+                "mse",
+                "name",
+                "shape",
+                "sqnr_db",
+                "symmetric"
+            ]
+        );
+    }
+    let weight = row(&report, "weight");
+    assert_eq!(weight["shape"], serde_json::json!([8, 3]));
+    assert_eq!(weight["dtype"], "F32");
+    assert_eq!(weight["bits"], 8);
+    assert_eq!(weight["symmetric"], false);
+    assert_eq!(weight["granularity"], "per_channel(axis 0)");
+    assert_eq!(weight["convention"], "chopi");
+    assert_eq!(weight["bytes_in"], 96);
+    // The codes, eight scales and eight zero points.
+    assert_eq!(weight["bytes_out"], 24 + 32 + 32);
+    assert!(weight["sqnr_db"].as_f64().unwrap() > 40.0);
+    assert!(weight["mse"].as_f64().unwrap() < 1e-4);
+    assert!(weight["max_abs_error"].as_f64().unwrap() < 1e-2);
+    // Nothing is lost of zeros: the ratio is infinite, which JSON has no number for.
+    let zero = row(&report, "zero");
+    assert_eq!(
+        (&zero["sqnr_db"], &zero["mse"]),
+        (&Value::Null, &0.0.into())
+    );
+    let bias = row(&report, "bias");
+    assert_eq!(
+        (&bias["bits"], &bias["bytes_out"]),
+        (&Value::Null, &32.into())
+    );
+
+    let rows = report["tensors"].as_array().unwrap();
+    let total = |key: &str| {
+        rows.iter()
+            .map(|row| row[key].as_u64().unwrap())
+            .sum::<u64>()
+    };
+    assert_eq!(report["bytes_in"], total("bytes_in"));
+    assert_eq!(report["bytes_out"], total("bytes_out"));
+    assert!(report["seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn quantize_prints_a_table_with_totals() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    let table = convert_well("quantize", &input, &folder.path("out"), &["--symmetric"]);
+    let line = |name: &str| table.lines().find(|line| line.contains(name)).unwrap();
+    assert!(line("tensor ").contains("SQNR dB"));
+    let weight = line("| weight");
+    assert!(weight.contains("F32 → I8"), "{weight}");
+    assert!(
+        weight.contains("8 bits symmetric [-128, 127] per_tensor"),
+        "{weight}"
+    );
+    assert!(line("| half").contains("F16 → I8"));
+    assert!(line("| bias").contains("copied"));
+    assert!(line("| zero").contains("inf"));
+    let totals = line("4 tensors");
+    assert!(
+        totals.contains("3 quantized") && totals.contains("176"),
+        "{totals}"
+    );
+}
+
+#[test]
+fn dequantize_reports_too() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    let quantized = folder.path("q");
+    convert_well("quantize", &input, &quantized, &[]);
+    let json = convert_well("dequantize", &quantized, &folder.path("back"), &["--json"]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        keys(&report),
+        ["bytes_in", "bytes_out", "seconds", "tensors"]
+    );
+    let half = row(&report, "half");
+    assert_eq!(
+        (&half["dtype"], &half["bytes_in"]),
+        (&"F16".into(), &(16 + 4 + 4).into())
+    );
+    assert_eq!(half["bytes_out"], 32);
+    let table = convert_well("dequantize", &quantized, &folder.path("back"), &["--force"]);
+    assert!(
+        table.contains("U8 → F16") && table.contains("3 dequantized"),
+        "{table}"
+    );
+}
+
+#[test]
+fn inspect_says_how_tensors_are_quantized() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    let quantized = folder.path("q");
+    let args = ["--bits", "4", "--group-size", "2", "--exclude", "zero"];
+    convert_well("quantize", &input, &quantized, &args);
+    let inspect = |args: &[&str]| {
+        let done = chopi(["inspect"])
+            .arg(&quantized)
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(done.status.success());
+        assert!(done.stderr.is_empty());
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let report: Value = serde_json::from_str(&inspect(&["--json"])).unwrap();
+    assert_eq!(
+        keys(&report),
+        ["bytes", "file_bytes", "metadata", "tensors"]
+    );
+    assert_eq!(report["metadata"], serde_json::json!({"format": "pt"}));
+    let how = &row(&report, "half")["quantized"];
+    assert_eq!(
+        keys(how),
+        [
+            "bits",
+            "convention",
+            "dtype",
+            "granularity",
+            "qmax",
+            "qmin",
+            "scale_max",
+            "scale_min",
+            "symmetric"
+        ]
+    );
+    assert_eq!((&how["dtype"], &how["qmax"]), (&"F16".into(), &15.into()));
+    assert_eq!(how["granularity"], "per_group(2, axis -1)");
+    let scale = |key: &str| how[key].as_f64().unwrap();
+    assert!(0.0 < scale("scale_min") && scale("scale_min") <= scale("scale_max"));
+    assert_eq!(row(&report, "half")["dtype"], "I8");
+    assert_eq!(row(&report, "half_scale")["quantized"], Value::Null);
+    assert_eq!(row(&report, "zero")["quantized"], Value::Null);
+
+    let table = inspect(&[]);
+    assert!(
+        table.contains("4 bits asymmetric [0, 15] per_group(2, axis -1)"),
+        "{table}"
+    );
+    assert!(
+        table.contains("8 tensors") && table.contains("2 quantized"),
+        "{table}"
+    );
+    assert!(table.contains("format: pt"), "{table}");
+}
+
+#[test]
+fn inspect_lists_any_file() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    let done = chopi(["inspect"]).arg(&input).output().unwrap();
+    assert!(done.status.success());
+    let table = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        table.contains("weight") && table.contains("0 quantized"),
+        "{table}"
+    );
+    let empty = folder.file("none.safetensors", &Model::new().bytes());
+    assert!(
+        chopi(["inspect"])
+            .arg(empty)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}
+
+#[test]
+fn quiet_prints_nothing() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model().bytes());
+    assert_eq!(
+        convert_well("quantize", &input, &folder.path("q"), &["--quiet"]),
+        ""
+    );
+    let quantized = folder.path("q");
+    assert_eq!(
+        convert_well("dequantize", &quantized, &folder.path("b"), &["--quiet"]),
+        ""
+    );
+}
+
+#[test]
+fn names_cannot_write_to_the_terminal() {
+    let folder = Folder::new();
+    let model = Model::new().array("a\u{1b}[2J\nb", &noise::<f32>(&[2, 2]));
+    let input = folder.file("in.safetensors", &model.bytes());
+    let table = convert_well("quantize", &input, &folder.path("q"), &[]);
+    assert!(!table.contains('\u{1b}'));
+    assert!(table.contains("a\\u{1b}[2J\\nb"), "{table}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = Folder::new();
+    let model = (0..500).fold(Model::new(), |model, i| {
+        model.array(
+            &format!("tensor {i} with a name that fills pipes"),
+            &noise::<f32>(&[1, 1]),
+        )
+    });
+    let input = folder.file("in.safetensors", &model.bytes());
+    let mut inspect = chopi(["inspect"]);
+    inspect
+        .arg(&input)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = inspect.spawn().unwrap();
+    drop(child.stdout.take());
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success());
+    assert_eq!(String::from_utf8(done.stderr).unwrap(), "");
+}
