@@ -96,7 +96,8 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("Documentation");
-    cargo.docs(&everything)?;
+    // As on docs.rs, without libtorch.
+    Cargo::default().docs(&["--workspace", &workspace.documentation_features()])?;
 
     sections.start("Licenses and sources of dependencies");
     if process::succeeds(&mut process::cargo(["deny", "--version"])) {
