@@ -96,7 +96,8 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("Documentation");
-    cargo.docs(&everything)?;
+    // As on docs.rs, without libtorch.
+    Cargo::default().docs(&["--workspace", &workspace.documentation_features()])?;
 
     sections.start("Licenses and sources of dependencies");
     if process::succeeds(&mut process::cargo(["deny", "--version"])) {
@@ -164,7 +165,7 @@ impl Cargo {
     }
 
     fn docs(&self, args: &[&str]) -> Result<()> {
-        let mut command = self.command(["doc", "--no-deps"].iter().chain(args));
+        let mut command = self.command(["doc", "--no-deps", "--lib"].iter().chain(args));
         let flags = "-D warnings -D rustdoc::broken_intra_doc_links";
         process::run(command.env("RUSTDOCFLAGS", flags))
     }

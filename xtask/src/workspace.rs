@@ -8,8 +8,10 @@ use serde::Deserialize;
 
 use crate::process;
 
-/// Features that need a device's toolkit to be built, or that build documentation only.
-const LEFT_OUT: &[&str] = &["cuda", "metal", "candle-cuda", "candle-metal", "doc-only"];
+/// Features that need a device's toolkit to be built.
+const OF_DEVICES: &[&str] = &["cuda", "metal", "candle-cuda", "candle-metal"];
+/// The feature that builds documentation, and nothing that links, without libtorch.
+const DOCUMENTATION: &str = "doc-only";
 
 /// The workspace.
 #[derive(Debug, Deserialize)]
@@ -50,7 +52,8 @@ impl Workspace {
             .any(|package| package.name == "chopi-tch")
     }
 
-    /// Every feature of every member, but those left out, as an argument for Cargo.
+    /// Every feature of every member, as an argument for Cargo; but not those of devices, nor that
+    /// of documentation.
     pub fn all_features(&self) -> String {
         let features = self.packages.iter().flat_map(|package| {
             package
@@ -58,6 +61,15 @@ impl Workspace {
                 .map(move |feature| format!("{}/{feature}", package.name))
         });
         format!("--features={}", features.collect::<Vec<_>>().join(","))
+    }
+
+    /// All features and that of documentation.
+    pub fn documentation_features(&self) -> String {
+        let packages = self.packages.iter();
+        let packages = packages.filter(|package| package.features.contains_key(DOCUMENTATION));
+        packages.fold(self.all_features(), |features, package| {
+            format!("{features},{}/{DOCUMENTATION}", package.name)
+        })
     }
 
     /// A Python script of the tasks.
@@ -75,10 +87,10 @@ impl Workspace {
 }
 
 impl Package {
-    /// The features that are not left out.
+    /// The features to build and test with.
     fn features(&self) -> impl Iterator<Item = &str> {
         let names = self.features.keys().map(String::as_str);
-        names.filter(|name| !LEFT_OUT.contains(name))
+        names.filter(|name| !OF_DEVICES.contains(name) && *name != DOCUMENTATION)
     }
 
     /// The sets of features to be checked, as arguments for Cargo: none, and each alone. A package
@@ -119,7 +131,8 @@ mod tests {
     fn feature_sets_are_none_and_each_alone_once() {
         let package: Package = serde_json::from_str(
             r#"{"name": "p", "targets": [],
-                "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"]}}"#,
+                "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"],
+                             "doc-only": []}}"#,
         )
         .unwrap();
         let sets: Vec<String> = package
@@ -140,5 +153,9 @@ mod tests {
             workspace_root: "/".into(),
         };
         assert_eq!(workspace.all_features(), "--features=p/a,p/b,p/default");
+        assert_eq!(
+            workspace.documentation_features(),
+            "--features=p/a,p/b,p/default,p/doc-only"
+        );
     }
 }
