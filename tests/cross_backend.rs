@@ -8,7 +8,7 @@ use std::mem::{Discriminant, discriminant};
 use candle_core::{DType, Tensor};
 use chopi::{
     Backend, Chopi, CodeRange, Convention, Error, Float, FloatTensor, FloatType, Granularity,
-    IntTensor, NanPolicy, Rounding, bf16, f16,
+    Groups, IntTensor, NanPolicy, Rounding, bf16, f16,
 };
 use chopi_conformance::{Composed, data::to};
 use ndarray::{ArrayD, Axis, Slice};
@@ -56,7 +56,8 @@ fn cases() -> impl Strategy<Value = Case> {
         Rounding::Stochastic { seed: 11 },
     ];
     let layouts = [Layout::RowMajor, Layout::Transposed, Layout::EverySecond];
-    let conventions = Convention::ALL.to_vec();
+    let mut conventions = Convention::ALL.to_vec();
+    conventions.extend([Convention::CHOPI; 8]);
     let element = prop_oneof![
         20 => -4.0..4.0_f64,
         4 => (-40..40_i32).prop_map(|x| f64::from(x) / 4.0),
@@ -84,18 +85,29 @@ fn cases() -> impl Strategy<Value = Case> {
     )
         .prop_flat_map(move |(float, layout, scheme, shape, special)| {
             let (bits, symmetric, range, rounding, convention, granularity, size, axis) = scheme;
+            // What the convention has of what was drawn.
+            let support = convention.support;
+            let bits = match support.bits {
+                [] => bits,
+                some => some[bits as usize % some.len()],
+            };
+            let full = matches!(range, CodeRange::Signed | CodeRange::Unsigned);
             let granularity = match granularity {
                 0 => Granularity::PerTensor,
-                1 => Granularity::PerChannel { axis },
-                _ => Granularity::PerGroup { axis, size },
+                2 if support.groups != Groups::None => Granularity::PerGroup { axis, size },
+                _ => Granularity::PerChannel { axis },
             };
-            let builder = Chopi::builder()
+            let mut builder = Chopi::builder()
                 .num_bits(bits)
-                .symmetric(symmetric)
-                .range(range)
-                .rounding(rounding)
+                .symmetric(symmetric || support.symmetric_only.contains(&bits))
                 .convention(convention)
                 .granularity(granularity);
+            if support.any_range || support.any_sign && full {
+                builder = builder.range(range);
+            }
+            if support.any_rounding {
+                builder = builder.rounding(rounding);
+            }
             let count = shape.iter().product::<usize>();
             prop::collection::vec(element.clone(), count).prop_map(move |mut data| {
                 if let (Some(special), Some(last)) = (special, data.last_mut()) {

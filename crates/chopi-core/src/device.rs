@@ -4,11 +4,10 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::convention::Scaling;
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::general::uniform;
-use crate::kernel::lanes::{Steps, Sum, integers_fit, is_fast, is_native_half};
+use crate::kernel::lanes::{Steps, Sum, integers_fit, inverse, is_fast, is_native_half};
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::{Ranges, first_index};
@@ -254,7 +253,7 @@ pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Resul
 /// The codes of a tensor.
 pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams, nan: NanPolicy) -> Result<T::Int> {
     let shape = x.shape();
-    let granularity = params.granularity_for(&shape)?;
+    let granularity = params.granularity_for(x.float_type()?, &shape)?;
     let is_nan = x.ne(x)?;
     let mut x = x.reshape(&shape)?;
     if any(&is_nan, &x)? {
@@ -283,7 +282,7 @@ pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams, nan: NanPolicy)
 /// The values of a tensor of codes.
 pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::Float> {
     let shape = q.shape();
-    let granularity = params.granularity_for(&shape)?;
+    let granularity = params.granularity_for(params.float_type(), &shape)?;
     let q = q.cast(FloatType::F64)?;
     let (qmin, qmax) = params.bounds();
     let bound = |bound: i64| q.constant(&[bound as f64], &vec![1; shape.len()], FloatType::F64);
@@ -311,7 +310,7 @@ pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::
 /// The dequantized codes of a tensor; NaN stays NaN.
 pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Float> {
     let (shape, float) = (x.shape(), x.float_type()?);
-    let granularity = params.granularity_for(&shape)?;
+    let granularity = params.granularity_for(float, &shape)?;
     let draws = draws(x, params)?;
     by_parts(&shape, granularity, |part| {
         values(
@@ -369,11 +368,12 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
         _ => f64::from(f32::MAGIC),
     };
     let (qmin, qmax) = params.bounds();
-    let (scale, zero) = (params.scale(), params.zero_point());
+    let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
-    let zero = |group: usize| zero[group] as f64;
+    let zero = |group: usize| zero[group];
+    let is_native = is_native_half(params, float);
     let native = |v: T| {
-        if is_native_half(params, float) {
+        if is_native {
             v.cast(float)?.cast(compute)
         } else {
             Ok(v)
@@ -382,19 +382,36 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
     let number = |x: &T, n: f64| x.constant(&[n], &vec![1; part.shape.len()], wide);
 
     let x = part.tensor(x)?.cast(compute)?;
-    let mut v = match steps.scaling {
-        Scaling::Divide => x.div(&part.constant(&x, compute, scale)?)?,
-        Scaling::Reciprocal => {
-            x.mul(&part.constant(&x, compute, |group| compute.round(1.0 / scale(group)))?)?
+    let inverse = || part.constant(&x, compute, |group| inverse(params, float, scale(group)));
+    let mut v = match (steps.reciprocal, steps.sum) {
+        (_, Sum::Fused) => {
+            // The product of two f32 is exact in f64; of the sum with z, what f64 rounds off decides
+            // where it lies halfway between two f32.
+            let exact = FloatType::F64;
+            let product = x.cast(exact)?.mul(&inverse()?.cast(exact)?)?;
+            let zero = part.constant(&x, exact, zero)?;
+            let sum = product.add(&zero)?;
+            // Knuth's two-sum, for operands of any order of magnitude.
+            let virtual_zero = sum.sub(&product)?;
+            let virtual_product = sum.sub(&virtual_zero)?;
+            let error = product
+                .sub(&virtual_product)?
+                .add(&zero.sub(&virtual_zero)?)?;
+            round_to_f32(&sum, &error, &|n| {
+                x.constant(&[n], &vec![1; part.shape.len()], exact)
+            })?
+            .cast(compute)?
         }
+        (true, _) => native(x.mul(&inverse()?)?)?,
+        (false, _) => native(x.div(&part.constant(&x, compute, scale)?)?)?,
     };
-    v = native(v)?;
     if steps.sum == Sum::Rounded {
-        v = native(v.add(&part.constant(&x, compute, zero)?)?)?;
+        let zero = native(part.constant(&x, compute, zero)?)?;
+        v = native(v.add(&zero)?)?;
     }
     v = v.cast(wide)?;
     let offset = |group| {
-        if steps.sum == Sum::Rounded {
+        if steps.sum.before_clamp() {
             0.0
         } else {
             zero(group)
@@ -410,7 +427,7 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
     if params.scheme().rounding == Rounding::NearestEven {
         return match steps.sum {
             Sum::Exact => v.add(&m.add(&zero)?)?.sub(&m),
-            Sum::Rounded => v.add(&m)?.sub(&m),
+            Sum::Rounded | Sum::Fused => v.add(&m)?.sub(&m),
             Sum::After => v.add(&m)?.sub(&m)?.add(&zero),
         };
     }
@@ -453,7 +470,7 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
         }
     };
     let r = r.add(&step)?;
-    if steps.sum == Sum::Rounded {
+    if steps.sum.before_clamp() {
         Ok(r)
     } else {
         r.add(&zero)
@@ -463,19 +480,20 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
 /// (q − z)·s of the codes of a part, rounded once to the compute type of `float`.
 fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatType) -> Result<T> {
     let compute = float.compute();
-    let (scale, zero) = (params.scale(), params.zero_point());
+    let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
-    if integers_fit(params, float) || compute == FloatType::F64 {
-        let zero = part.constant(q, compute, |group| zero[group] as f64)?;
-        return q
-            .cast(compute)?
-            .sub(&zero)?
-            .mul(&part.constant(q, compute, scale)?);
+    let fit = integers_fit(params, float) || params.has_real_zero_points();
+    if fit || compute == FloatType::F64 {
+        let zero = part.constant(q, compute, |group| zero[group])?;
+        let mut d = q.cast(compute)?.sub(&zero)?;
+        if is_native_half(params, float) {
+            d = d.cast(float)?.cast(compute)?;
+        }
+        return d.mul(&part.constant(q, compute, scale)?);
     }
     // The exact product of an integer of 34 bits and an f32, as the f64 `product` and what it
-    // leaves, `error`; then the rounding to f32. Only where `product` lies halfway between two f32
-    // does the error decide. Large scales are made small first, so that nothing overflows before
-    // the end.
+    // leaves, `error`; then the rounding to f32. Large scales are made small first, so that nothing
+    // overflows before the end.
     let wide = FloatType::F64;
     let shrink = |group: usize| {
         if scale(group) > 1.0 {
@@ -485,8 +503,7 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
         }
     };
     let number = |n: f64| q.constant(&[n], &vec![1; part.shape.len()], wide);
-    let to_f32 = |x: &T| x.cast(FloatType::F32)?.cast(wide);
-    let zero = part.constant(q, wide, |group| zero[group] as f64)?;
+    let zero = part.constant(q, wide, |group| zero[group])?;
     let scaled = part.constant(q, wide, |group| scale(group) / shrink(group))?;
     let d = q.sub(&zero)?;
     let magic = number(f64::MAGIC)?;
@@ -498,12 +515,23 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
     let (a, b) = (high.mul(&scaled)?, d.sub(&high)?.mul(&scaled)?);
     let product = a.add(&b)?;
     let error = b.sub(&product.sub(&a)?)?;
-    let near = to_f32(&product)?;
-    let rest = product.sub(&near)?;
-    let other = near.add(&rest.add(&rest)?)?;
-    let beyond = error.mul(&rest)?.gt(&number(0.0)?)?.select(&other, &near)?;
-    let rounded = to_f32(&other)?.ne(&other)?.select(&near, &beyond)?;
-    rounded
+    round_to_f32(&product, &error, &number)?
         .mul(&part.constant(q, wide, shrink)?)?
         .cast(FloatType::F32)
+}
+
+/// The `f64` number `sum + error`, error at most half a unit in the last place of sum, rounded once
+/// to `f32` and held in `f64`. Only where the sum lies halfway between two `f32` does the error
+/// decide.
+fn round_to_f32<T: DeviceTensor>(
+    sum: &T,
+    error: &T,
+    number: &impl Fn(f64) -> Result<T>,
+) -> Result<T> {
+    let to_f32 = |x: &T| x.cast(FloatType::F32)?.cast(FloatType::F64);
+    let near = to_f32(sum)?;
+    let rest = sum.sub(&near)?;
+    let other = near.add(&rest.add(&rest)?)?;
+    let beyond = error.mul(&rest)?.gt(&number(0.0)?)?.select(&other, &near)?;
+    to_f32(&other)?.ne(&other)?.select(&near, &beyond)
 }

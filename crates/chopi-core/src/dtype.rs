@@ -41,6 +41,16 @@ impl FloatType {
         }
     }
 
+    /// The distance from 1 to the next larger number of this type.
+    pub fn epsilon(self) -> f64 {
+        match self {
+            Self::F16 => f16::EPSILON.to_f64(),
+            Self::BF16 => bf16::EPSILON.to_f64(),
+            Self::F32 => f64::from(f32::EPSILON),
+            Self::F64 => f64::EPSILON,
+        }
+    }
+
     /// The smallest positive normal number of this type.
     pub fn min_positive(self) -> f64 {
         match self {

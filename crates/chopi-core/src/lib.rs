@@ -31,8 +31,8 @@ mod tiles;
 pub use backend::{Backend, FloatTensor, HostFloats, HostInts, IntTensor};
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, ScaleFloor, Scaling, SymmetricScale,
-    ZeroPointAdd, ZeroPointRule,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
+    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule,
 };
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};

@@ -1,9 +1,10 @@
 //! The result of calibration.
 
-use crate::calibrate::scale_and_zero_point;
-use crate::convention::Convention;
+use crate::calibrate::{scale_and_zero_point, symmetric_zero};
+use crate::convention::{Convention, Scaling};
 use crate::dtype::{FloatType, IntType};
 use crate::error::{Error, Result};
+use crate::kernel::lanes::inverse;
 use crate::ranges::Ranges;
 use crate::scheme::{Granularity, Scheme, Symmetry};
 
@@ -23,7 +24,17 @@ pub struct QParams {
     float: FloatType,
     shape: Vec<usize>,
     scale: Vec<f64>,
-    zero_point: Vec<i64>,
+    zero_point: ZeroPoints,
+}
+
+/// The zero points of all groups.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(untagged))]
+pub(crate) enum ZeroPoints {
+    Integer(Vec<i64>),
+    /// Of conventions with [`ZeroPointRule::Real`].
+    Real(Vec<f64>),
 }
 
 /// What a saved [`QParams`] says, before it is checked.
@@ -35,7 +46,7 @@ struct Unchecked {
     float: FloatType,
     shape: Vec<usize>,
     scale: Vec<f64>,
-    zero_point: Vec<i64>,
+    zero_point: ZeroPoints,
 }
 
 #[cfg(feature = "serde")]
@@ -43,15 +54,15 @@ impl TryFrom<Unchecked> for QParams {
     type Error = Error;
 
     fn try_from(saved: Unchecked) -> Result<Self> {
-        let Unchecked {
-            scheme,
-            convention,
-            float,
-            shape,
-            scale,
-            zero_point,
-        } = saved;
-        Self::new(scheme, convention, float, shape, scale, zero_point)
+        Self {
+            scheme: saved.scheme,
+            convention: saved.convention,
+            float: saved.float,
+            shape: saved.shape,
+            scale: saved.scale,
+            zero_point: saved.zero_point,
+        }
+        .checked()
     }
 }
 
@@ -67,10 +78,12 @@ impl QParams {
     /// `zero_point` are in its row-major order.
     ///
     /// # Errors
-    /// What [`Scheme::check`] says; [`Error::ParamsCount`] where the numbers do not fit the shape;
-    /// [`Error::Scale`] where a scale is not a positive finite number once it is rounded to the
-    /// compute type; [`Error::ZeroPoint`] where a zero point is beyond
-    /// [`ZERO_POINT_LIMIT`](Self::ZERO_POINT_LIMIT), or not 0 in a symmetric scheme.
+    /// What [`Scheme::check`] and [`Convention::check_scheme`] say; [`Error::ParamsCount`] where the
+    /// numbers do not fit the shape; [`Error::Scale`] where a scale is not a positive finite number
+    /// once it is rounded to the compute type; [`Error::ZeroPoint`] where a zero point is beyond
+    /// [`ZERO_POINT_LIMIT`](Self::ZERO_POINT_LIMIT), or not what a symmetric scheme has (0 but for
+    /// the unsigned codes of some conventions), or outside of the integer range in a convention that
+    /// needs it inside, or an integer in a convention whose zero points are real.
     pub fn new(
         scheme: Scheme,
         convention: Convention,
@@ -79,76 +92,158 @@ impl QParams {
         scale: Vec<f64>,
         zero_point: Vec<i64>,
     ) -> Result<Self> {
-        scheme.check()?;
-        let groups = shape.iter().product::<usize>();
-        if scale.len() != groups || zero_point.len() != groups {
-            let (scales, zero_points) = (scale.len(), zero_point.len());
-            return Err(Error::ParamsCount {
-                scales,
-                zero_points,
-                shape,
-            });
-        }
-        let compute = float.compute();
-        let scale = scale
-            .into_iter()
-            .enumerate()
-            .map(|(group, scale)| check_scale(group, scale, compute))
-            .collect::<Result<_>>()?;
-        let limit = match scheme.symmetry {
-            Symmetry::Symmetric => 0,
-            Symmetry::Asymmetric => Self::ZERO_POINT_LIMIT,
-        };
-        if let Some(group) = zero_point
-            .iter()
-            .position(|z| z.unsigned_abs() > limit as u64)
-        {
-            return Err(Error::ZeroPoint {
-                group,
-                zero_point: zero_point[group] as f64,
-                expected: match limit {
-                    0 => "0 in a symmetric scheme".to_owned(),
-                    _ => format!("within ±{limit}"),
-                },
-            });
-        }
-        Ok(Self {
+        let zero_point = ZeroPoints::Integer(zero_point);
+        Self {
             scheme,
             convention,
             float,
             shape,
             scale,
             zero_point,
-        })
+        }
+        .checked()
+    }
+
+    /// The same for a convention whose zero points are real.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new); [`Error::ZeroPoint`] where the convention's are integers.
+    pub fn with_real_zero_points(
+        scheme: Scheme,
+        convention: Convention,
+        float: FloatType,
+        shape: Vec<usize>,
+        scale: Vec<f64>,
+        zero_point: Vec<f64>,
+    ) -> Result<Self> {
+        let zero_point = ZeroPoints::Real(zero_point);
+        Self {
+            scheme,
+            convention,
+            float,
+            shape,
+            scale,
+            zero_point,
+        }
+        .checked()
     }
 
     /// The parameters for observed ranges.
     ///
     /// # Errors
-    /// What [`Scheme::check`] says; [`Error::Scale`] where a range is too wide for the compute
-    /// type; [`Error::ZeroPoint`] where the convention cannot represent a zero point.
+    /// What [`Scheme::check`] and [`Convention::check_scheme`] say; [`Error::Unsupported`] for a
+    /// float type that the convention does not have; [`Error::Scale`] where a range is too wide for
+    /// the compute type; [`Error::ZeroPoint`] where the convention cannot represent a zero point.
     pub fn from_ranges(ranges: &Ranges, scheme: &Scheme, convention: &Convention) -> Result<Self> {
         scheme.check()?;
+        convention.check_scheme(scheme)?;
+        convention.check_float(scheme, ranges.float_type())?;
         let groups = ranges.min().iter().zip(ranges.max());
         let (mut scale, mut zero_point) = (Vec::new(), Vec::new());
         for (group, (&min, &max)) in groups.enumerate() {
             let params =
                 scale_and_zero_point((min, max), scheme, convention, ranges.float_type(), group)?;
-            scale.push(check_scale(
-                group,
-                params.scale,
-                ranges.float_type().compute(),
-            )?);
+            scale.push(params.scale);
             zero_point.push(params.zero_point);
         }
-        Ok(Self {
+        let zero_point = match convention.has_real_zero_points(scheme) {
+            true => ZeroPoints::Real(zero_point),
+            false => ZeroPoints::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
+        };
+        Self {
             scheme: scheme.clone(),
-            convention: convention.clone(),
+            convention: *convention,
             float: ranges.float_type(),
             shape: ranges.shape().to_vec(),
             scale,
             zero_point,
-        })
+        }
+        .checked()
+    }
+
+    /// The parameters, if they can be used.
+    fn checked(mut self) -> Result<Self> {
+        self.scheme.check()?;
+        self.convention.check_scheme(&self.scheme)?;
+        let groups = self.shape.iter().product::<usize>();
+        let zero_points: Vec<f64> = self.zero_points().collect();
+        if self.scale.len() != groups || zero_points.len() != groups {
+            return Err(Error::ParamsCount {
+                scales: self.scale.len(),
+                zero_points: zero_points.len(),
+                shape: self.shape,
+            });
+        }
+        let compute = self.float.compute();
+        for (group, scale) in self.scale.iter_mut().enumerate() {
+            let rounded = compute.round(*scale);
+            if !(rounded > 0.0 && rounded.is_finite()) {
+                return Err(Error::Scale {
+                    group,
+                    scale: *scale,
+                    float: compute,
+                });
+            }
+            *scale = rounded;
+        }
+        let infinite = |&scale: &f64| inverse(&self, self.float, scale).is_infinite();
+        if self.convention.scaling != Scaling::Divide
+            && let Some(group) = self.scale.iter().position(infinite)
+        {
+            return Err(Error::Scale {
+                group,
+                scale: self.scale[group],
+                float: compute,
+            });
+        }
+        let real = self.has_real_zero_points();
+        let symmetric = self.scheme.symmetry == Symmetry::Symmetric;
+        let (low, high) = if symmetric {
+            let zero = symmetric_zero(self.convention.parameters.symmetric_zero, &self.scheme);
+            // Libraries that move the zero point to the middle have data for which they do not.
+            (zero.min(0), zero)
+        } else if self.convention.support.zero_point_in_range {
+            self.bounds()
+        } else {
+            (-Self::ZERO_POINT_LIMIT, Self::ZERO_POINT_LIMIT)
+        };
+        for (group, &zero_point) in zero_points.iter().enumerate() {
+            let wrong_kind = real != self.convention.has_real_zero_points(&self.scheme);
+            if wrong_kind || !(low as f64..=high as f64).contains(&zero_point) {
+                let kind = if real == wrong_kind {
+                    "an integer"
+                } else {
+                    "a number"
+                };
+                let expected = match symmetric {
+                    true => format!("{high} in a symmetric scheme"),
+                    false => format!("{kind} in {low}..={high}"),
+                };
+                return Err(Error::ZeroPoint {
+                    group,
+                    zero_point,
+                    expected,
+                });
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether the zero points are real numbers, not integers.
+    pub(crate) fn has_real_zero_points(&self) -> bool {
+        matches!(self.zero_point, ZeroPoints::Real(_))
+    }
+
+    /// The zero point of each group, whether integers or not.
+    pub(crate) fn zero_points(&self) -> impl Iterator<Item = f64> {
+        let (integers, reals) = match &self.zero_point {
+            ZeroPoints::Integer(integers) => (&integers[..], &[][..]),
+            ZeroPoints::Real(reals) => (&[][..], &reals[..]),
+        };
+        integers
+            .iter()
+            .map(|&z| z as f64)
+            .chain(reals.iter().copied())
     }
 
     /// The scheme.
@@ -176,9 +271,20 @@ impl QParams {
         &self.scale
     }
 
-    /// The zero point of each group, in row-major order.
+    /// The zero point of each group, in row-major order; empty where zero points are real.
     pub fn zero_point(&self) -> &[i64] {
-        &self.zero_point
+        match &self.zero_point {
+            ZeroPoints::Integer(integers) => integers,
+            ZeroPoints::Real(_) => &[],
+        }
+    }
+
+    /// The zero point of each group, in row-major order, in a convention whose zero points are real.
+    pub fn real_zero_point(&self) -> Option<&[f64]> {
+        match &self.zero_point {
+            ZeroPoints::Integer(_) => None,
+            ZeroPoints::Real(reals) => Some(reals),
+        }
     }
 
     /// The smallest and the largest code.
@@ -191,11 +297,14 @@ impl QParams {
         IntType::smallest(self.bounds())
     }
 
-    /// The granularity on a tensor of this shape.
+    /// The granularity on a tensor of this type and shape.
     ///
     /// # Errors
-    /// [`Error::ParamsShape`] where the parameters are for another shape.
-    pub(crate) fn granularity_for(&self, shape: &[usize]) -> Result<Granularity> {
+    /// [`Error::ParamsShape`] where the parameters are for another shape, [`Error::Unsupported`]
+    /// where the convention does not have such tensors.
+    pub(crate) fn granularity_for(&self, float: FloatType, shape: &[usize]) -> Result<Granularity> {
+        self.convention.check_float(&self.scheme, float)?;
+        self.convention.check_groups(&self.scheme, shape)?;
         let granularity = self
             .convention
             .granularity_for(self.scheme.granularity, shape.len());
@@ -209,19 +318,5 @@ impl QParams {
                 shape: shape.to_vec(),
             })
         }
-    }
-}
-
-/// The scale rounded to the compute type, if it is a positive finite number there.
-fn check_scale(group: usize, scale: f64, compute: FloatType) -> Result<f64> {
-    let rounded = compute.round(scale);
-    if rounded > 0.0 && rounded.is_finite() {
-        Ok(rounded)
-    } else {
-        Err(Error::Scale {
-            group,
-            scale,
-            float: compute,
-        })
     }
 }

@@ -126,6 +126,7 @@ impl Builder {
             rounding: self.rounding.unwrap_or(self.convention.rounding),
         };
         scheme.check()?;
+        self.convention.check_scheme(&scheme)?;
         Ok(scheme)
     }
 
@@ -172,7 +173,7 @@ impl Chopi {
     pub fn from_params(params: QParams) -> Self {
         Self {
             scheme: params.scheme().clone(),
-            convention: params.convention().clone(),
+            convention: *params.convention(),
             nan: NanPolicy::default(),
             params: Some(params),
         }
@@ -287,7 +288,8 @@ impl Chopi {
         self.params().map(QParams::scale)
     }
 
-    /// The zero point of each group, once calibrated.
+    /// The zero point of each group, once calibrated; empty in a convention whose zero points are
+    /// real, which [`QParams::real_zero_point`] gives.
     pub fn zero_point(&self) -> Option<&[i64]> {
         self.params().map(QParams::zero_point)
     }

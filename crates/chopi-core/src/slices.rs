@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use crate::buffer::{FloatSliceMut, IntSliceMut};
-use crate::dtype::{Float, Int};
+use crate::dtype::{Float, FloatType, Int};
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::layout::Layout;
@@ -33,8 +33,8 @@ pub(crate) fn ordered<T: Copy>(
 ///
 /// # Errors
 /// [`Error::ParamsShape`] where the parameters are for another shape.
-fn tiles(params: &QParams, layout: &Layout) -> Result<Tiles> {
-    let granularity = params.granularity_for(layout.shape())?;
+fn tiles(params: &QParams, float: FloatType, layout: &Layout) -> Result<Tiles> {
+    let granularity = params.granularity_for(float, layout.shape())?;
     Tiles::new(layout, granularity)
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn quantize<F: Float>(
     nan: NanPolicy,
     out: IntSliceMut<'_>,
 ) -> Result<()> {
-    let tiles = tiles(params, layout)?;
+    let tiles = tiles(params, F::TYPE, layout)?;
     if kernel::quantize::quantize(x, params, &tiles, nan, out) {
         return Ok(());
     }
@@ -62,7 +62,7 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     params: &QParams,
     out: &mut [MaybeUninit<F>],
 ) -> Result<()> {
-    let tiles = tiles(params, layout)?;
+    let tiles = tiles(params, F::TYPE, layout)?;
     let (qmin, qmax) = (params.scheme().qmin, params.scheme().qmax);
     if kernel::dequantize::any_outside(codes, qmin, qmax) {
         let outside = |q: &I| !(qmin..=qmax).contains(&q.to_i64());
@@ -85,7 +85,7 @@ pub(crate) fn fake_quantize<F: Float>(
     params: &QParams,
     out: FloatSliceMut<'_>,
 ) -> Result<()> {
-    let tiles = tiles(params, layout)?;
+    let tiles = tiles(params, F::TYPE, layout)?;
     let float = out.float_type();
     let out = F::from_slice_mut(out).ok_or_else(|| Error::Dtype {
         backend: "float_like",

@@ -3,8 +3,8 @@
 use std::mem::MaybeUninit;
 
 use crate::dtype::{Float, HALF_BLOCK, Int};
-use crate::kernel::general::dequantize_block;
-use crate::kernel::lanes::{Lanes, Steps, for_each_block, integers_fit};
+use crate::kernel::general::Coder;
+use crate::kernel::lanes::{Lanes, for_each_block, integers_fit, is_native_half};
 use crate::kernel::per_cpu;
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
@@ -16,13 +16,10 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    let sum = Steps::new(params, F::TYPE).sum;
-    let lanes = Lanes::new(params, tiles, sum);
-    if integers_fit(params, F::TYPE) {
-        fast(codes, &lanes, tiles, out);
+    if integers_fit(params, F::TYPE) && !is_native_half(params, F::TYPE) {
+        fast(codes, &Lanes::new(params, tiles, F::TYPE), tiles, out);
     } else {
-        let zero = Lanes::<f64>::new(params, tiles, sum).zero;
-        general(codes, &lanes.scale, &zero, tiles, out);
+        general(codes, &Coder::new::<F>(params, tiles), tiles, out);
     }
 }
 
@@ -55,8 +52,7 @@ per_cpu! {
 per_cpu! {
     fn general[I: Int, F: Float][I, F](
         codes: &[I],
-        scale: &[F::Compute],
-        zero: &[f64],
+        coder: &Coder<F::Compute>,
         tiles: &Tiles,
         out: &mut [MaybeUninit<F>],
     ) -> () {
@@ -66,7 +62,7 @@ per_cpu! {
             for (wide, &q) in block.iter_mut().zip(&codes[elements.clone()]) {
                 *wide = q.to_compute::<f64>();
             }
-            dequantize_block(block, &scale[params.clone()], &zero[params], &mut out[elements]);
+            coder.dequantize_block(block, params, &mut out[elements]);
         });
     }
 }

@@ -2,12 +2,11 @@
 
 use std::mem::MaybeUninit;
 
-use crate::convention::Scaling;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
 use crate::kernel::per_cpu;
-use crate::kernel::quantize::{AFTER, EXACT, ROUNDED, clamped};
+use crate::kernel::quantize::{AFTER, EXACT, FUSED, ROUNDED, clamped};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -23,14 +22,15 @@ pub(crate) fn fake_quantize<F: Float>(
         return general::fake_quantize(x, &Coder::new::<F>(params, tiles), tiles, out);
     }
     let steps = Steps::new(params, F::TYPE);
-    let lanes = Lanes::new(params, tiles, steps.sum);
-    let run = match (steps.scaling, steps.sum) {
-        (Scaling::Divide, Sum::Exact) => fast::<F, false, EXACT>,
-        (Scaling::Divide, Sum::Rounded) => fast::<F, false, ROUNDED>,
-        (Scaling::Divide, Sum::After) => fast::<F, false, AFTER>,
-        (Scaling::Reciprocal, Sum::Exact) => fast::<F, true, EXACT>,
-        (Scaling::Reciprocal, Sum::Rounded) => fast::<F, true, ROUNDED>,
-        (Scaling::Reciprocal, Sum::After) => fast::<F, true, AFTER>,
+    let lanes = Lanes::new(params, tiles, F::TYPE);
+    let run = match (steps.reciprocal, steps.sum) {
+        (false, Sum::Exact) => fast::<F, false, EXACT>,
+        (false, Sum::Rounded) => fast::<F, false, ROUNDED>,
+        (false, Sum::After) => fast::<F, false, AFTER>,
+        (true, Sum::Exact) => fast::<F, true, EXACT>,
+        (true, Sum::Rounded) => fast::<F, true, ROUNDED>,
+        (true, Sum::After) => fast::<F, true, AFTER>,
+        (_, Sum::Fused) => fast::<F, true, FUSED>,
     };
     run(x, &lanes, tiles, out)
 }
@@ -79,13 +79,12 @@ fn fast_block<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
     }
 }
 
-/// (round(v) − z)·s, where v holds z as [`Lanes`] says. Every difference is exact.
+/// (round(v) − z)·s, where v holds z as [`Lanes`] says.
 #[inline(always)]
 fn dequantized<C: Compute, const SUM: u8>(v: C, scale: C, zero: C, magic: C) -> C {
     let rounded = (v + magic) - magic;
-    if SUM == ROUNDED {
-        (rounded - zero) * scale
-    } else {
-        rounded * scale
+    match SUM {
+        ROUNDED | FUSED => (rounded - zero) * scale,
+        _ => rounded * scale,
     }
 }

@@ -3,10 +3,11 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::convention::Scaling;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::Code;
-use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_native_half};
+use crate::kernel::lanes::{
+    LaneBlock, Lanes, Steps, Sum, for_each_block, integers_fit, is_native_half,
+};
 use crate::kernel::per_cpu;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
@@ -18,6 +19,8 @@ pub(crate) struct Coder<C> {
     rounding: Rounding,
     /// Whether each operation is rounded to the element type, a half.
     native: bool,
+    /// Whether differences of integers are exact in `f64` only.
+    exact: bool,
     /// The scales, in the compute type.
     scales: Lanes<C>,
     /// The integers, exact.
@@ -31,8 +34,9 @@ impl<C: Compute> Coder<C> {
             steps,
             rounding: params.scheme().rounding,
             native: is_native_half(params, F::TYPE),
-            scales: Lanes::new(params, tiles, steps.sum),
-            integers: Lanes::new(params, tiles, steps.sum),
+            exact: !integers_fit(params, F::TYPE) && !params.has_real_zero_points(),
+            scales: Lanes::new(params, tiles, F::TYPE),
+            integers: Lanes::new(params, tiles, F::TYPE),
         }
     }
 
@@ -68,21 +72,27 @@ impl<C: Compute> Coder<C> {
         let x = F::widen_block(x, &mut buffer);
         let at = |i: usize| if ROW { i } else { 0 };
         let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
-        match self.steps.scaling {
-            Scaling::Divide => {
+        let inverse = p.inverse;
+        match (self.steps.reciprocal, self.steps.sum) {
+            (_, Sum::Fused) => {
                 for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
-                    *v = native(x / p.scale[at(i)]).as_f64();
+                    *v = x.mul_add(inverse[at(i)], p.zero[at(i)]).as_f64();
                 }
             }
-            Scaling::Reciprocal => {
+            (true, _) => {
                 for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
-                    *v = native(x * p.inverse[at(i)]).as_f64();
+                    *v = native(x * inverse[at(i)]).as_f64();
+                }
+            }
+            (false, _) => {
+                for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
+                    *v = native(x / p.scale[at(i)]).as_f64();
                 }
             }
         }
         if self.steps.sum == Sum::Rounded {
             for (i, v) in v.iter_mut().enumerate() {
-                *v = native(C::from_f64(*v) + p.zero[at(i)]).as_f64();
+                *v = native(C::from_f64(*v) + native(p.zero[at(i)])).as_f64();
             }
         }
     }
@@ -119,7 +129,7 @@ impl<C: Compute> Coder<C> {
             }
         };
         let after = |i: usize| {
-            if sum == Sum::Rounded {
+            if sum.before_clamp() {
                 0.0
             } else {
                 p.zero[at(i)]
@@ -204,29 +214,32 @@ per_cpu! {
         for_each_block(tiles, HALF_BLOCK, |elements, params| {
             let codes = &mut buffer[..elements.len()];
             coder.codes(&x[elements.clone()], params.clone(), elements.start, codes);
-            dequantize_block(codes, &coder.scales.scale[params.clone()],
-                &coder.integers.zero[params], &mut out[elements]);
+            coder.dequantize_block(codes, params, &mut out[elements]);
         });
     }
 }
 
-/// x̂ = (q − z)·s, for codes held in `f64`.
-#[inline(always)]
-pub(crate) fn dequantize_block<F: Float>(
-    codes: &[f64],
-    scale: &[F::Compute],
-    zero: &[f64],
-    out: &mut [MaybeUninit<F>],
-) {
-    F::narrow_block(out, |out| {
-        if scale.len() == 1 {
-            for (out, &q) in out.iter_mut().zip(codes) {
-                out.write(F::Compute::exact_product(q - zero[0], scale[0]));
+impl<C: Compute> Coder<C> {
+    /// x̂ = (q − z)·s, for codes held in `f64`.
+    #[inline(always)]
+    pub fn dequantize_block<F: Float<Compute = C>>(
+        &self,
+        codes: &[f64],
+        params: Range<usize>,
+        out: &mut [MaybeUninit<F>],
+    ) {
+        let p = self.scales.block(params.clone());
+        let exact = self.integers.block(params);
+        let at = |i: usize| if p.scale.len() == 1 { 0 } else { i };
+        let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
+        F::narrow_block(out, |out| {
+            for (i, (out, &q)) in out.iter_mut().zip(codes).enumerate() {
+                let scale = p.scale[at(i)];
+                out.write(match self.exact {
+                    true => C::exact_product(q - exact.zero[at(i)], scale),
+                    false => native(C::from_f64(q) - p.zero[at(i)]) * scale,
+                });
             }
-        } else {
-            for (((out, &q), &scale), &zero) in out.iter_mut().zip(codes).zip(scale).zip(zero) {
-                out.write(F::Compute::exact_product(q - zero, scale));
-            }
-        }
-    });
+        });
+    }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::convention::{Arithmetic, Scaling, ZeroPointAdd};
 use crate::dtype::{Compute, FloatType};
 use crate::qparams::QParams;
-use crate::scheme::Rounding;
+use crate::scheme::{Granularity, Rounding};
 use crate::tiles::Tiles;
 
 /// The parameters of each group, an array for each number, in the memory order of the tensor and
@@ -17,7 +17,7 @@ use crate::tiles::Tiles;
 /// |---|---|---|---|
 /// | exactly, before rounding | qmin − z, qmax − z | M + z | clamp(v) + magic − M |
 /// | after rounding | qmin − z, qmax − z | M | clamp(v) + magic − M + z |
-/// | rounded, before rounding | qmin, qmax | M | clamp(v + z) + magic − M |
+/// | rounded or fused, before rounding | qmin, qmax | M | clamp(v + z) + magic − M |
 ///
 /// The floating-point sum with `magic` is exact but for one rounding, to an integer, half to even:
 /// it *is* the rounding. Clamping before it equals clamping after it, since the bounds are integers.
@@ -37,7 +37,8 @@ pub(crate) struct Lanes<C> {
 /// How a convention scales and adds, as the kernels see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Steps {
-    pub scaling: Scaling,
+    /// Whether x is multiplied by 1/s, not divided by s.
+    pub reciprocal: bool,
     pub sum: Sum,
 }
 
@@ -48,24 +49,52 @@ pub(crate) enum Sum {
     Exact,
     /// Before rounding, the sum rounded to the compute type.
     Rounded,
+    /// Before rounding, product and sum rounded together.
+    Fused,
     /// After rounding.
     After,
+}
+
+impl Sum {
+    /// Whether v holds z already when it is clamped.
+    pub fn before_clamp(self) -> bool {
+        matches!(self, Self::Rounded | Self::Fused)
+    }
 }
 
 impl Steps {
     pub fn new(params: &QParams, float: FloatType) -> Self {
         let convention = params.convention();
-        let sum = match convention.zero_point_add {
+        let add = match params.scheme().granularity {
+            Granularity::PerTensor => convention.zero_point_add,
+            _ => convention.zero_point_add_grouped,
+        };
+        let sum = match add {
             ZeroPointAdd::Exact => Sum::Exact,
             // The f64 sum of an f32 quotient and an integer is exact wherever it is not clamped.
             ZeroPointAdd::InF64 if float != FloatType::F64 => Sum::Exact,
             ZeroPointAdd::InF64 | ZeroPointAdd::Rounded => Sum::Rounded,
+            ZeroPointAdd::Fused => Sum::Fused,
             ZeroPointAdd::AfterRounding => Sum::After,
         };
         Self {
-            scaling: convention.scaling,
+            reciprocal: convention.scaling != Scaling::Divide,
             sum,
         }
+    }
+}
+
+/// 1/s as the convention takes it for data of type `float`.
+pub(crate) fn inverse(params: &QParams, float: FloatType, scale: f64) -> f64 {
+    let inverse = float.compute().round(1.0 / scale);
+    match params.convention().scaling {
+        Scaling::Divide | Scaling::Reciprocal => inverse,
+        Scaling::ReciprocalOfF16 if float == FloatType::F16 => float.round(inverse),
+        Scaling::ReciprocalOfF16 => inverse,
+        Scaling::ReciprocalOfElement => match float.round(inverse) {
+            rounded if rounded.is_infinite() => 1.0,
+            rounded => rounded,
+        },
     }
 }
 
@@ -89,35 +118,35 @@ pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
     };
     let small = |n: i64| n.abs() <= limit;
     let scheme = params.scheme();
-    small(scheme.qmin) && small(scheme.qmax) && params.zero_point().iter().all(|&z| small(z))
+    let zero_points_are_small = params.zero_points().all(|z| z.abs() <= limit as f64);
+    small(scheme.qmin) && small(scheme.qmax) && zero_points_are_small
 }
 
 impl<C: Compute> Lanes<C> {
-    pub fn new(params: &QParams, tiles: &Tiles, sum: Sum) -> Self {
-        let scheme = params.scheme();
-        let scale = tiles.to_memory_order(params.scale());
-        let zero = tiles.to_memory_order(params.zero_point());
+    /// The parameters for data of type `float`.
+    pub fn new(params: &QParams, tiles: &Tiles, float: FloatType) -> Self {
+        let Steps { reciprocal, sum } = Steps::new(params, float);
         let repeat = tiles.repeat();
-        let scales = |f: &dyn Fn(C) -> C| each(&scale, repeat, |s| f(C::from_f64(s)));
-        let zeros = |f: &dyn Fn(i64) -> i64| each(&zero, repeat, |z| C::from_i64(f(z)));
-        let (low, high) = match sum {
-            Sum::Rounded => (zeros(&|_| scheme.qmin), zeros(&|_| scheme.qmax)),
-            _ => (zeros(&|z| scheme.qmin - z), zeros(&|z| scheme.qmax - z)),
-        };
+        let scale = tiles.to_memory_order(params.scale());
+        let zero: Vec<f64> = params.zero_points().collect();
+        let zero = tiles.to_memory_order(&zero);
+        let zeros = |f: &dyn Fn(f64) -> f64| each(&zero, repeat, |z| C::from_f64(f(z)));
+        let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
+        let offset = |z: f64| if sum.before_clamp() { 0.0 } else { z };
         let magic = each(&zero, repeat, |z| match sum {
-            Sum::Exact => C::MAGIC + C::from_i64(z),
+            Sum::Exact => C::MAGIC + C::from_f64(z),
             _ => C::MAGIC,
         });
-        let inverse = match params.convention().scaling {
-            Scaling::Divide => Vec::new(),
-            Scaling::Reciprocal => scales(&|s| C::one() / s),
+        let inverse = match reciprocal {
+            false => Vec::new(),
+            true => each(&scale, repeat, |s| C::from_f64(inverse(params, float, s))),
         };
         Self {
-            scale: scales(&|s| s),
+            scale: each(&scale, repeat, C::from_f64),
             inverse,
             zero: zeros(&|z| z),
-            low,
-            high,
+            low: zeros(&|z| qmin - offset(z)),
+            high: zeros(&|z| qmax - offset(z)),
             magic,
         }
     }

@@ -19,7 +19,7 @@ pub(crate) mod quantize;
 /// Defines a function whose body is compiled for AVX-512, AVX2 and the baseline, and which calls
 /// the best that the CPU has. The body must call `#[inline(always)]` functions only.
 ///
-/// The bodies do no fused multiply-add and reassociate nothing, so the bits are the same in each.
+/// The compiler fuses and reassociates nothing on its own, so the bits are the same in each.
 macro_rules! per_cpu {
     (
         $(#[$meta:meta])*
@@ -34,11 +34,11 @@ macro_rules! per_cpu {
 
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512<$($params)*>($($arg: $type),*) -> $ret {
                     body::<$($generics)*>($($arg),*)
                 }
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 fn avx2<$($params)*>($($arg: $type),*) -> $ret {
                     body::<$($generics)*>($($arg),*)
                 }
@@ -50,7 +50,7 @@ macro_rules! per_cpu {
                     // SAFETY: the features that the function enables were just detected.
                     return unsafe { avx512::<$($generics)*>($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: likewise.
                     return unsafe { avx2::<$($generics)*>($($arg),*) };
                 }

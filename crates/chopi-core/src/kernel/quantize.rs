@@ -3,7 +3,6 @@
 use std::mem::MaybeUninit;
 
 use crate::buffer::IntSliceMut;
-use crate::convention::Scaling;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::{Code, CodeSliceMut};
 use crate::kernel::general::{self, Coder};
@@ -45,14 +44,15 @@ fn quantize_codes<F: Float, O: Code>(
         return general::quantize(x, &coder, tiles, nan, params.bounds(), out);
     }
     let steps = Steps::new(params, F::TYPE);
-    let lanes = Lanes::new(params, tiles, steps.sum);
-    let run = match (steps.scaling, steps.sum) {
-        (Scaling::Divide, Sum::Exact) => fast::<F, O, false, EXACT>,
-        (Scaling::Divide, Sum::Rounded) => fast::<F, O, false, ROUNDED>,
-        (Scaling::Divide, Sum::After) => fast::<F, O, false, AFTER>,
-        (Scaling::Reciprocal, Sum::Exact) => fast::<F, O, true, EXACT>,
-        (Scaling::Reciprocal, Sum::Rounded) => fast::<F, O, true, ROUNDED>,
-        (Scaling::Reciprocal, Sum::After) => fast::<F, O, true, AFTER>,
+    let lanes = Lanes::new(params, tiles, F::TYPE);
+    let run = match (steps.reciprocal, steps.sum) {
+        (false, Sum::Exact) => fast::<F, O, false, EXACT>,
+        (false, Sum::Rounded) => fast::<F, O, false, ROUNDED>,
+        (false, Sum::After) => fast::<F, O, false, AFTER>,
+        (true, Sum::Exact) => fast::<F, O, true, EXACT>,
+        (true, Sum::Rounded) => fast::<F, O, true, ROUNDED>,
+        (true, Sum::After) => fast::<F, O, true, AFTER>,
+        (_, Sum::Fused) => fast::<F, O, true, FUSED>,
     };
     run(x, &lanes, tiles, nan, out)
 }
@@ -60,6 +60,7 @@ fn quantize_codes<F: Float, O: Code>(
 pub(crate) const EXACT: u8 = 0;
 pub(crate) const ROUNDED: u8 = 1;
 pub(crate) const AFTER: u8 = 2;
+pub(crate) const FUSED: u8 = 3;
 
 per_cpu! {
     fn fast[F: Float, O: Code, const RECIPROCAL: bool, const SUM: u8][F, O, RECIPROCAL, SUM](
@@ -158,10 +159,12 @@ pub(crate) fn clamped<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
     low: C,
     high: C,
 ) -> C {
-    let mut v = if RECIPROCAL { x * scale } else { x / scale };
-    if SUM == ROUNDED {
-        v = v + zero;
-    }
+    let v = match (RECIPROCAL, SUM) {
+        (_, FUSED) => x.mul_add(scale, zero),
+        (true, _) => x * scale,
+        (false, _) => x / scale,
+    };
+    let v = if SUM == ROUNDED { v + zero } else { v };
     // In this order a comparison with NaN keeps the NaN, and each is one instruction.
     let v = if low > v { low } else { v };
     if high < v { high } else { v }
