@@ -11,7 +11,7 @@ use globset::Glob;
 use crate::framework::FrameworkName;
 use crate::selection::{Ranks, Selection};
 
-/// Quantize, dequantize and inspect safetensors model files.
+/// Quantize, dequantize, inspect and compare safetensors model files.
 #[derive(Debug, Parser)]
 #[command(name = "chopi", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -24,14 +24,17 @@ Examples:
   chopi quantize model.safetensors -o q.safetensors --symmetric --per-channel 0
   chopi inspect q.safetensors
   chopi dequantize q.safetensors -o back.safetensors
+  chopi compare model.safetensors back.safetensors
 
-Exit status: 0; 1 where an input or an output is bad; 2 where the command line is.";
+Exit status: 0; 1 where an input or an output is bad, or files that are compared differ; 2 where
+the command line is bad.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Quantize(Box<QuantizeArgs>),
     Dequantize(DequantizeArgs),
     Inspect(InspectArgs),
+    Compare(CompareArgs),
     /// List the tensor frameworks that this program can compute with.
     ///
     /// One line each: the name for --backend, and for one that was not built in the feature of
@@ -169,6 +172,44 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
+/// Say where the tensors of two files differ, and by how much.
+///
+/// Compares the tensors of the same name: how many elements differ, by how much at most, the index
+/// of the first one, and the signal-to-quantization-noise ratio (SQNR) of B against A,
+/// 10·log10(Σa²/Σ(a−b)²), "inf" where there is no difference. Integers are compared as integers.
+/// Floats are compared bit for bit: a NaN equals the same NaN, and 0.0 differs from -0.0, by 0. The
+/// difference from a NaN is NaN. Other dtypes have no difference that is a number: their elements
+/// are the same or not.
+///
+/// A tensor differs too where only one file has it, or where its shape or its dtype is another. Of
+/// two dtypes, the values are compared if both are integers or both are floats (a NaN then equals
+/// any NaN). The scales and zero points of quantized files are tensors like the others; the metadata
+/// of the files are not compared.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  What quantizing loses:
+    chopi quantize model.safetensors -o q.safetensors
+    chopi dequantize q.safetensors -o back.safetensors
+    chopi compare model.safetensors back.safetensors
+  Whether two programs give the same codes:
+    chopi compare --quiet q.safetensors theirs.safetensors && echo the same
+
+Exit status: 0 where nothing differs; 1 where anything does, or, with a line on standard error,
+where a file is bad; 2 where the command line is bad.")]
+pub struct CompareArgs {
+    /// The file to compare with.
+    #[arg(value_name = "A.safetensors")]
+    pub a: PathBuf,
+
+    /// The file to compare.
+    #[arg(value_name = "B.safetensors")]
+    pub b: PathBuf,
+
+    #[command(flatten)]
+    pub print: PrintArgs,
+}
+
 #[derive(Debug, Args)]
 pub struct FileArgs {
     /// The file to read.
@@ -197,7 +238,8 @@ pub struct WorkArgs {
 
 #[derive(Debug, Args)]
 pub struct PrintArgs {
-    /// Print one JSON object instead of the table; an infinite SQNR is null.
+    /// Print one JSON object instead of the table; numbers that are not finite, such as the SQNR of
+    /// equal tensors, are null.
     #[arg(long, conflicts_with = "quiet")]
     pub json: bool,
 

@@ -41,7 +41,7 @@ macro_rules! impl_element {
     )*};
 }
 
-impl_element!(f16, bf16, f32, f64, i8, u8, i16, u16, i32, u32, i64);
+impl_element!(f16, bf16, f32, f64, i8, u8, i16, u16, i32, u32, i64, u64);
 
 macro_rules! impl_float {
     ($t:ident $variant:ident, $src:ident, $out:ident => $widen:expr) => {

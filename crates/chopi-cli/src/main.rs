@@ -1,11 +1,12 @@
-//! The program `chopi`: quantizes, dequantizes and inspects safetensors model files.
+//! The program `chopi`: quantizes, dequantizes, inspects and compares safetensors model files.
 //!
-//! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad, or 2
-//! where the command line is.
+//! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad or
+//! files that are compared differ, or 2 where the command line is bad.
 
 mod archive;
 mod args;
 mod chunks;
+mod compare;
 mod dequantize;
 mod element;
 mod error;
@@ -29,22 +30,24 @@ use args::{Cli, Command};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        let message = print::printable(&error.to_string()).into_owned();
+        // Where nobody can be told, the exit status still tells.
+        let _ = writeln!(io::stderr(), "chopi: {message}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> error::Result<ExitCode> {
+    match command {
         Command::Quantize(args) => {
             let settings = args.settings().unwrap_or_else(|usage| usage.exit());
-            quantize::run(&args, &settings)
+            quantize::run(&args, &settings)?;
         }
-        Command::Dequantize(args) => dequantize::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Backends => print::print(framework::FrameworkName::list()),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let message = print::printable(&error.to_string()).into_owned();
-            // Where nobody can be told, the exit status still tells.
-            let _ = writeln!(io::stderr(), "chopi: {message}");
-            ExitCode::FAILURE
-        }
+        Command::Dequantize(args) => dequantize::run(&args)?,
+        Command::Inspect(args) => inspect::run(&args)?,
+        Command::Compare(args) => return compare::run(&args),
+        Command::Backends => print::print(framework::FrameworkName::list())?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -41,28 +41,36 @@ impl Metrics {
         for (x, y) in x.chunks(BLOCK).zip(quantized.chunks(BLOCK)) {
             F::widen_to_f64(x, &mut a[..x.len()]);
             F::widen_to_f64(y, &mut b[..x.len()]);
-            // Zeros add nothing, so that every block is a whole number of lanes.
-            let end = x.len().next_multiple_of(LANES);
-            a[x.len()..end].fill(0.0);
-            b[x.len()..end].fill(0.0);
-            self.add_block(&a[..end], &b[..end]);
+            for (y, x) in b.iter_mut().zip(&a[..x.len()]) {
+                *y = (x - *y).abs();
+            }
+            self.add_errors(&a[..x.len()], &b[..x.len()]);
         }
-        self.count += x.len();
     }
 
-    fn add_block(&mut self, x: &[f64], quantized: &[f64]) {
-        let unit = self.unit;
-        let (x, _) = x.as_chunks::<LANES>();
-        let (y, _) = quantized.as_chunks::<LANES>();
-        for (x, y) in x.iter().zip(y) {
-            for lane in 0..LANES {
-                let error = (x[lane] - y[lane]).abs();
-                let (signal, noise) = (x[lane] * unit, error * unit);
-                self.signal[lane] += signal * signal;
-                self.noise[lane] += noise * noise;
-                if error > self.max_error[lane] {
-                    self.max_error[lane] = error;
-                }
+    /// Adds elements and their errors |x − x̂|.
+    pub fn add_errors(&mut self, x: &[f64], errors: &[f64]) {
+        self.count += x.len();
+        let (x, x_rest) = x.as_chunks();
+        let (errors, errors_rest) = errors.as_chunks();
+        for (x, errors) in x.iter().zip(errors) {
+            self.add_lanes(x, errors);
+        }
+        // Zeros add nothing.
+        let (mut x, mut errors) = ([0.0; LANES], [0.0; LANES]);
+        x[..x_rest.len()].copy_from_slice(x_rest);
+        errors[..errors_rest.len()].copy_from_slice(errors_rest);
+        self.add_lanes(&x, &errors);
+    }
+
+    #[inline(always)]
+    fn add_lanes(&mut self, x: &[f64; LANES], errors: &[f64; LANES]) {
+        for lane in 0..LANES {
+            let (signal, noise) = (x[lane] * self.unit, errors[lane] * self.unit);
+            self.signal[lane] += signal * signal;
+            self.noise[lane] += noise * noise;
+            if errors[lane] > self.max_error[lane] {
+                self.max_error[lane] = errors[lane];
             }
         }
     }

@@ -22,8 +22,13 @@ fn survives(bytes: &[u8]) {
         }
         assert_eq!(folder.names(), ["in"]);
     }
-    let done = chopi(["inspect"]).arg(&input).output().unwrap();
-    assert!(matches!(done.status.code(), Some(0 | 1)));
+    let inspect = chopi(["inspect"]).arg(&input).output().unwrap();
+    assert!(matches!(inspect.status.code(), Some(0 | 1)));
+    let compare = chopi(["compare"]).args([&input, &input]).output().unwrap();
+    match compare.status.code() {
+        Some(0) => assert!(compare.stderr.is_empty()),
+        other => assert_eq!((other, compare.stdout), (Some(1), vec![])),
+    }
 }
 
 /// A quantized file.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_usage;
+mod compare;
 mod fuzz;
 mod model;
 mod printing;

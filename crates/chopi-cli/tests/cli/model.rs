@@ -9,6 +9,7 @@ use chopi::{Float, bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// A folder that vanishes at the end of a test.
@@ -194,4 +195,20 @@ pub fn integers(file: &SafeTensors<'_>, name: &str) -> Vec<i64> {
 pub fn metadata(bytes: &[u8]) -> HashMap<String, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).unwrap();
     header.metadata().clone().unwrap_or_default()
+}
+
+/// The keys of a JSON object.
+pub fn keys(object: &Value) -> Vec<&str> {
+    object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+/// What a report says of a tensor.
+pub fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let rows = report["tensors"].as_array().unwrap();
+    rows.iter().find(|row| row["name"] == name).unwrap()
 }

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::model::{Folder, Model, chopi, convert_well, noise};
+use crate::model::{Folder, Model, chopi, convert_well, keys, noise, row};
 
 fn model() -> Model {
     Model::new()
@@ -13,20 +13,6 @@ fn model() -> Model {
         .array("half", &noise::<half::f16>(&[4, 4]))
         .array("bias", &noise::<f32>(&[8]))
         .floats("zero", &[2, 2], &[0.0; 4])
-}
-
-fn keys(object: &Value) -> Vec<&str> {
-    object
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect()
-}
-
-fn row<'a>(report: &'a Value, name: &str) -> &'a Value {
-    let rows = report["tensors"].as_array().unwrap();
-    rows.iter().find(|row| row["name"] == name).unwrap()
 }
 
 #[test]

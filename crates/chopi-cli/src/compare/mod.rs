@@ -1,0 +1,83 @@
+//! `chopi compare`: where two files differ.
+
+mod elements;
+mod number;
+mod row;
+
+use std::process::ExitCode;
+
+use crate::archive::{Archive, Mapped, Tensor};
+use crate::args::CompareArgs;
+use crate::error::Result;
+use crate::workers;
+use row::{CompareRow, Report};
+
+/// Prints the differences, and tells by the exit status whether there are any.
+///
+/// # Errors
+/// What is wrong with one of the files.
+pub fn run(args: &CompareArgs) -> Result<ExitCode> {
+    let (a, b) = (Mapped::open(&args.a)?, Mapped::open(&args.b)?);
+    let (a, b) = (a.parse()?, b.parse()?);
+    let tasks = tasks(&a, &b);
+    let progress = workers::progress(tasks.iter().map(Task::size).sum(), args.print.quiet);
+    let rows = workers::run(&tasks, Task::size, None, |task| {
+        let row = task.run();
+        progress.inc(task.size() as u64);
+        Ok(row)
+    });
+    progress.finish_and_clear();
+    let report = Report::new(rows?);
+    report.print(&args.print)?;
+    Ok(match report.differs() {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    })
+}
+
+/// The tensors of one name.
+#[derive(Clone, Copy, Debug)]
+enum Task<'a> {
+    Both(&'a Tensor<'a>, &'a Tensor<'a>),
+    OnlyA(&'a Tensor<'a>),
+    OnlyB(&'a Tensor<'a>),
+}
+
+/// Those of either file, in the order of their names.
+fn tasks<'a>(a: &'a Archive<'_>, b: &'a Archive<'_>) -> Vec<Task<'a>> {
+    let in_a = a.tensors.values().map(|x| match b.tensors.get(&x.name) {
+        Some(y) => Task::Both(x, y),
+        None => Task::OnlyA(x),
+    });
+    let not_in_a = |y: &&Tensor<'_>| !a.tensors.contains_key(&y.name);
+    let only_b = b.tensors.values().filter(not_in_a).map(Task::OnlyB);
+    let mut tasks: Vec<_> = in_a.chain(only_b).collect();
+    tasks.sort_by_key(|task| task.name());
+    tasks
+}
+
+impl<'a> Task<'a> {
+    fn name(self) -> &'a str {
+        let (Self::Both(tensor, _) | Self::OnlyA(tensor) | Self::OnlyB(tensor)) = self;
+        &tensor.name
+    }
+
+    /// The bytes to read.
+    fn size(&self) -> usize {
+        match self {
+            Self::Both(a, b) => a.data.len() + b.data.len(),
+            Self::OnlyA(_) | Self::OnlyB(_) => 0,
+        }
+    }
+
+    fn run(self) -> CompareRow {
+        match self {
+            Self::Both(a, b) if a.shape == b.shape => {
+                CompareRow::compared(a, b, elements::compare(a, b))
+            }
+            Self::Both(a, b) => CompareRow::reshaped(a, b),
+            Self::OnlyA(a) => CompareRow::only_in_a(a),
+            Self::OnlyB(b) => CompareRow::only_in_b(b),
+        }
+    }
+}

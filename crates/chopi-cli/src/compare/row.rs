@@ -1,0 +1,210 @@
+//! What `compare` reports.
+
+use std::fmt::Display;
+
+use safetensors::Dtype;
+use serde::Serialize;
+
+use super::elements::Differences;
+use super::number::Difference;
+use crate::archive::Tensor;
+use crate::args::PrintArgs;
+use crate::error::Result;
+use crate::print::{print, print_json, printable};
+use crate::report::{grouped, table};
+
+/// How two files differ.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    tensors: Vec<CompareRow>,
+    tensors_differing: usize,
+    /// Of the tensors whose elements were compared.
+    elements_differing: usize,
+}
+
+/// How the two tensors of one name differ.
+#[derive(Debug, Serialize)]
+pub struct CompareRow {
+    name: String,
+    /// In A, or in B where A lacks the tensor.
+    shape: Vec<usize>,
+    dtype_a: Option<String>,
+    dtype_b: Option<String>,
+    elements: usize,
+    /// How many elements differ; none where they cannot be compared.
+    differing: Option<usize>,
+    /// JSON has neither infinity nor NaN: written as null, like that of dtypes without numbers.
+    max_abs_difference: Option<Difference>,
+    first_index: Option<Vec<usize>>,
+    /// Likewise.
+    sqnr_db: Option<f64>,
+    /// In what the tensors differ other than their elements.
+    note: Option<String>,
+    /// The shape in B, if it is another one.
+    #[serde(skip)]
+    shape_b: Option<Vec<usize>>,
+}
+
+impl Report {
+    pub fn new(tensors: Vec<CompareRow>) -> Self {
+        Self {
+            tensors_differing: tensors.iter().filter(|row| row.differs()).count(),
+            elements_differing: tensors.iter().filter_map(|row| row.differing).sum(),
+            tensors,
+        }
+    }
+
+    pub fn differs(&self) -> bool {
+        self.tensors_differing > 0
+    }
+
+    /// # Errors
+    /// Where standard output cannot be written.
+    pub fn print(&self, args: &PrintArgs) -> Result<()> {
+        match (args.quiet, args.json) {
+            (true, _) => Ok(()),
+            (false, true) => print_json(self),
+            (false, false) => print(self.table()),
+        }
+    }
+
+    fn table(&self) -> impl Display {
+        let columns = [
+            "tensor",
+            "shape",
+            "dtype",
+            "note",
+            "elements",
+            "differing",
+            "largest difference",
+            "first at",
+            "SQNR dB",
+        ];
+        let mut table = table(&columns, 4);
+        for row in &self.tensors {
+            table.add_row(row.cells());
+        }
+        table.add_row([
+            format!("{} tensors", self.tensors.len()),
+            String::new(),
+            String::new(),
+            format!("{} differ", self.tensors_differing),
+            grouped(self.tensors.iter().map(|row| row.elements).sum()),
+            grouped(self.elements_differing),
+        ]);
+        table
+    }
+}
+
+impl CompareRow {
+    pub fn only_in_a(tensor: &Tensor<'_>) -> Self {
+        let note = Some("only in A".to_owned());
+        Self::new(tensor, Some(tensor.dtype), None, note)
+    }
+
+    pub fn only_in_b(tensor: &Tensor<'_>) -> Self {
+        let note = Some("only in B".to_owned());
+        Self::new(tensor, None, Some(tensor.dtype), note)
+    }
+
+    /// Two tensors of different shapes.
+    pub fn reshaped(a: &Tensor<'_>, b: &Tensor<'_>) -> Self {
+        let note = Some(format!("shape {:?} in B", b.shape));
+        Self {
+            shape_b: Some(b.shape.clone()),
+            ..Self::new(a, Some(a.dtype), Some(b.dtype), note)
+        }
+    }
+
+    /// Two tensors of the same shape, whose elements were compared if their dtypes allow it.
+    pub fn compared(a: &Tensor<'_>, b: &Tensor<'_>, found: Option<Differences>) -> Self {
+        let note = match &found {
+            _ if a.dtype == b.dtype => None,
+            Some(_) => Some("dtypes differ".to_owned()),
+            None => Some("dtypes differ, elements not compared".to_owned()),
+        };
+        let row = Self::new(a, Some(a.dtype), Some(b.dtype), note);
+        match found {
+            None => row,
+            Some(found) => Self {
+                differing: Some(found.count),
+                max_abs_difference: found.largest,
+                first_index: found.first.map(|offset| index(&a.shape, offset)),
+                sqnr_db: found.sqnr_db,
+                ..row
+            },
+        }
+    }
+
+    fn new(
+        tensor: &Tensor<'_>,
+        dtype_a: Option<Dtype>,
+        dtype_b: Option<Dtype>,
+        note: Option<String>,
+    ) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            shape: tensor.shape.clone(),
+            dtype_a: dtype_a.map(|dtype| dtype.to_string()),
+            dtype_b: dtype_b.map(|dtype| dtype.to_string()),
+            elements: tensor.shape.iter().product(),
+            differing: None,
+            max_abs_difference: None,
+            first_index: None,
+            sqnr_db: None,
+            note,
+            shape_b: None,
+        }
+    }
+
+    fn differs(&self) -> bool {
+        self.note.is_some() || self.differing != Some(0)
+    }
+
+    fn cells(&self) -> Vec<String> {
+        let shape = format!("{:?}", self.shape);
+        let optional = |text: Option<String>| text.unwrap_or_default();
+        vec![
+            printable(&self.name).into_owned(),
+            match &self.shape_b {
+                Some(other) => format!("{shape} / {other:?}"),
+                None => shape,
+            },
+            match (&self.dtype_a, &self.dtype_b) {
+                (Some(a), Some(b)) if a != b => format!("{a} / {b}"),
+                (a, b) => optional(a.clone().or(b.clone())),
+            },
+            optional(self.note.clone()),
+            grouped(self.elements),
+            optional(self.differing.map(grouped)),
+            optional(self.max_abs_difference.map(|largest| largest.to_string())),
+            optional(self.first_index.as_ref().map(|index| format!("{index:?}"))),
+            optional(self.sqnr_db.map(|db| format!("{db:.2}"))),
+        ]
+    }
+}
+
+/// The index of the element at this offset of a row-major tensor.
+fn index(shape: &[usize], mut offset: usize) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (i, &len) in index.iter_mut().zip(shape).rev() {
+        *i = offset % len;
+        offset /= len;
+    }
+    index
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_are_row_major() {
+        assert_eq!(index(&[], 0), [0; 0]);
+        assert_eq!(index(&[7], 5), [5]);
+        let all: Vec<_> = (0..12).map(|offset| index(&[2, 1, 6], offset)).collect();
+        assert_eq!(all[0], [0, 0, 0]);
+        assert_eq!(all[7], [1, 0, 1]);
+        assert!(all.is_sorted());
+    }
+}
