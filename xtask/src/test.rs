@@ -9,6 +9,9 @@ use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
 use crate::{check_backends, check_model, check_pychop, process, table};
 
+/// The members that are programs.
+const PROGRAMS: [&str; 2] = ["chopi-cli", "xtask"];
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Leave out what needs the network, a release build or another set of features
@@ -81,7 +84,19 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("Tests");
-    cargo.tests(&everything)?;
+    // The programs are tested as they are installed: one that links libtorch takes half a second to
+    // start, and their tests start it some thousand times.
+    let features = workspace.features_but(&PROGRAMS);
+    let [cli, xtask] = PROGRAMS;
+    cargo.tests(&[
+        "--workspace",
+        "--exclude",
+        cli,
+        "--exclude",
+        xtask,
+        &features,
+    ])?;
+    cargo.tests(&["--package", cli, "--package", xtask])?;
     for_each_feature_set(facade, |args| cargo.tests(args))?;
 
     sections.start("Documentation tests");

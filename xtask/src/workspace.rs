@@ -55,7 +55,14 @@ impl Workspace {
     /// Every feature of every member, as an argument for Cargo; but not those of devices, nor that
     /// of documentation.
     pub fn all_features(&self) -> String {
-        let features = self.packages.iter().flat_map(|package| {
+        self.features_but(&[])
+    }
+
+    /// The same without the features of some members.
+    pub fn features_but(&self, without: &[&str]) -> String {
+        let packages = self.packages.iter();
+        let packages = packages.filter(|package| !without.contains(&&*package.name));
+        let features = packages.flat_map(|package| {
             package
                 .features()
                 .map(move |feature| format!("{}/{feature}", package.name))

@@ -283,7 +283,7 @@ impl QuantizeArgs {
             .symmetric(self.symmetric)
             .granularity(granularity)
             .range(self.range.unwrap_or_default())
-            .convention(self.convention.clone())
+            .convention(self.convention)
             .scheme()
             .map_err(usage)?;
         let parameters = match (self.scale, self.zero_point) {
@@ -297,7 +297,7 @@ impl QuantizeArgs {
                 let zero_point = zero_point.unwrap_or(0);
                 QParams::new(
                     scheme.clone(),
-                    self.convention.clone(),
+                    self.convention,
                     FloatType::F64,
                     vec![1],
                     vec![scale],
@@ -314,7 +314,7 @@ impl QuantizeArgs {
         };
         Ok(Settings {
             scheme,
-            convention: self.convention.clone(),
+            convention: self.convention,
             parameters,
             selection: Selection::new(ranks, &self.include, &self.exclude).map_err(usage)?,
         })

@@ -106,14 +106,7 @@ impl<'a> Chunks<'a> {
         let width = shape[axis + 1..].iter().product::<usize>();
         shape[axis] = rows.len();
         let groups = rows.start * width..rows.end * width;
-        QParams::new(
-            params.scheme().clone(),
-            params.convention().clone(),
-            params.float_type(),
-            shape,
-            params.scale()[groups.clone()].to_vec(),
-            params.zero_point()[groups].to_vec(),
-        )
+        params.part(shape, groups)
     }
 }
 

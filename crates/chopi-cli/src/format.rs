@@ -1,12 +1,12 @@
 //! How a quantized tensor is kept in a file.
 //!
-//! A quantized tensor `NAME` has an integer dtype. `NAME_scale` holds its scales and, where the
-//! scheme is asymmetric, `NAME_zero_point` its zero points, both of the shape of
+//! A quantized tensor `NAME` has an integer dtype. `NAME_scale` holds its scales and, where they are
+//! not all 0, `NAME_zero_point` its zero points, both of the shape of
 //! [`chopi::QParams::shape`]. The file's metadata hold a [`Record`] as JSON under the key `chopi`.
 
 use std::collections::BTreeMap;
 
-use chopi::{Convention, FloatType, Granularity, IntType, QParams, Scheme, Symmetry};
+use chopi::{Convention, FloatType, Granularity, IntType, QParams, Scheme, ZeroPoints};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
@@ -105,29 +105,35 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// Where they are not numbers that a calibration can give.
     pub fn params(&self) -> chopi::Result<QParams> {
-        let scale: Vec<f64> = match self.scale.dtype {
-            Dtype::F64 => elements::<f64>(self.scale.data).into_owned(),
-            _ => {
-                let scale = elements::<f32>(self.scale.data);
-                scale.iter().copied().map(f64::from).collect()
-            }
-        };
-        let zero_point = match self.zero_point {
+        let scale = floats(self.scale);
+        let (scheme, convention) = (self.scheme.clone(), self.convention);
+        let (float, shape) = (self.float, self.params_shape.clone());
+        let zero_point: Vec<i64> = match self.zero_point {
             None => vec![0; scale.len()],
+            Some(reals) if [Dtype::F32, Dtype::F64].contains(&reals.dtype) => {
+                let zero_point = floats(reals);
+                return QParams::with_real_zero_points(
+                    scheme, convention, float, shape, scale, zero_point,
+                );
+            }
             Some(i64s) if i64s.dtype == Dtype::I64 => elements::<i64>(i64s.data).into_owned(),
             Some(i32s) => {
                 let zero_point = elements::<i32>(i32s.data);
                 zero_point.iter().copied().map(i64::from).collect()
             }
         };
-        QParams::new(
-            self.scheme.clone(),
-            self.convention.clone(),
-            self.float,
-            self.params_shape.clone(),
-            scale,
-            zero_point,
-        )
+        QParams::new(scheme, convention, float, shape, scale, zero_point)
+    }
+}
+
+/// The elements of a tensor of F32 or F64.
+fn floats(tensor: &Tensor<'_>) -> Vec<f64> {
+    match tensor.dtype {
+        Dtype::F64 => elements::<f64>(tensor.data).into_owned(),
+        _ => {
+            let floats = elements::<f32>(tensor.data);
+            floats.iter().copied().map(f64::from).collect()
+        }
     }
 }
 
@@ -162,12 +168,14 @@ impl<'a> Parts<'a> {
         let granularity = convention.granularity_for(scheme.granularity, codes.shape.len());
         let shape = granularity.params_shape(&codes.shape)?;
         let scale = self.companion(scale_name(name), &[scale_dtype(quantized.dtype)], &shape)?;
-        let zero_point = match scheme.symmetry {
-            Symmetry::Symmetric => None,
-            Symmetry::Asymmetric => {
-                let dtypes = [Dtype::I32, Dtype::I64];
-                Some(self.companion(zero_point_name(name), &dtypes, &shape)?)
-            }
+        let zero_point_dtypes: &[Dtype] = match convention.zero_points(scheme) {
+            ZeroPoints::None => &[],
+            ZeroPoints::Integers => &[Dtype::I32, Dtype::I64],
+            ZeroPoints::Real => &[scale_dtype(quantized.dtype)],
+        };
+        let zero_point = match zero_point_dtypes {
+            [] => None,
+            dtypes => Some(self.companion(zero_point_name(name), dtypes, &shape)?),
         };
         Ok(Stored {
             codes,

@@ -32,7 +32,7 @@ pub use backend::{Backend, FloatTensor, HostFloats, HostInts, IntTensor};
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
     Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
-    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule,
+    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule, ZeroPoints,
 };
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};

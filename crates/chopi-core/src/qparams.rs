@@ -1,7 +1,7 @@
 //! The result of calibration.
 
 use crate::calibrate::{scale_and_zero_point, symmetric_zero};
-use crate::convention::{Convention, Scaling};
+use crate::convention::{Convention, Scaling, ZeroPoints};
 use crate::dtype::{FloatType, IntType};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::inverse;
@@ -24,14 +24,14 @@ pub struct QParams {
     float: FloatType,
     shape: Vec<usize>,
     scale: Vec<f64>,
-    zero_point: ZeroPoints,
+    zero_point: Values,
 }
 
 /// The zero points of all groups.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(untagged))]
-pub(crate) enum ZeroPoints {
+pub(crate) enum Values {
     Integer(Vec<i64>),
     /// Of conventions with [`ZeroPointRule::Real`].
     Real(Vec<f64>),
@@ -46,7 +46,7 @@ struct Unchecked {
     float: FloatType,
     shape: Vec<usize>,
     scale: Vec<f64>,
-    zero_point: ZeroPoints,
+    zero_point: Values,
 }
 
 #[cfg(feature = "serde")]
@@ -83,7 +83,7 @@ impl QParams {
     /// once it is rounded to the compute type; [`Error::ZeroPoint`] where a zero point is beyond
     /// [`ZERO_POINT_LIMIT`](Self::ZERO_POINT_LIMIT), or not what a symmetric scheme has (0 but for
     /// the unsigned codes of some conventions), or outside of the integer range in a convention that
-    /// needs it inside, or an integer in a convention whose zero points are real.
+    /// needs it inside.
     pub fn new(
         scheme: Scheme,
         convention: Convention,
@@ -92,7 +92,10 @@ impl QParams {
         scale: Vec<f64>,
         zero_point: Vec<i64>,
     ) -> Result<Self> {
-        let zero_point = ZeroPoints::Integer(zero_point);
+        let zero_point = match convention.zero_points(&scheme) {
+            ZeroPoints::Real => Values::Real(zero_point.into_iter().map(|z| z as f64).collect()),
+            _ => Values::Integer(zero_point),
+        };
         Self {
             scheme,
             convention,
@@ -116,7 +119,7 @@ impl QParams {
         scale: Vec<f64>,
         zero_point: Vec<f64>,
     ) -> Result<Self> {
-        let zero_point = ZeroPoints::Real(zero_point);
+        let zero_point = Values::Real(zero_point);
         Self {
             scheme,
             convention,
@@ -146,9 +149,9 @@ impl QParams {
             scale.push(params.scale);
             zero_point.push(params.zero_point);
         }
-        let zero_point = match convention.has_real_zero_points(scheme) {
-            true => ZeroPoints::Real(zero_point),
-            false => ZeroPoints::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
+        let zero_point = match convention.zero_points(scheme) {
+            ZeroPoints::Real => Values::Real(zero_point),
+            _ => Values::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
         };
         Self {
             scheme: scheme.clone(),
@@ -208,7 +211,8 @@ impl QParams {
             (-Self::ZERO_POINT_LIMIT, Self::ZERO_POINT_LIMIT)
         };
         for (group, &zero_point) in zero_points.iter().enumerate() {
-            let wrong_kind = real != self.convention.has_real_zero_points(&self.scheme);
+            let wrong_kind =
+                real != (self.convention.zero_points(&self.scheme) == ZeroPoints::Real);
             if wrong_kind || !(low as f64..=high as f64).contains(&zero_point) {
                 let kind = if real == wrong_kind {
                     "an integer"
@@ -231,19 +235,37 @@ impl QParams {
 
     /// Whether the zero points are real numbers, not integers.
     pub(crate) fn has_real_zero_points(&self) -> bool {
-        matches!(self.zero_point, ZeroPoints::Real(_))
+        matches!(self.zero_point, Values::Real(_))
     }
 
     /// The zero point of each group, whether integers or not.
     pub(crate) fn zero_points(&self) -> impl Iterator<Item = f64> {
         let (integers, reals) = match &self.zero_point {
-            ZeroPoints::Integer(integers) => (&integers[..], &[][..]),
-            ZeroPoints::Real(reals) => (&[][..], &reals[..]),
+            Values::Integer(integers) => (&integers[..], &[][..]),
+            Values::Real(reals) => (&[][..], &reals[..]),
         };
         integers
             .iter()
             .map(|&z| z as f64)
             .chain(reals.iter().copied())
+    }
+
+    /// The parameters of some of the groups, for a part of the tensor.
+    ///
+    /// # Errors
+    /// [`Error::ParamsCount`] where `shape` does not have as many groups.
+    pub fn part(&self, shape: Vec<usize>, groups: std::ops::Range<usize>) -> Result<Self> {
+        let zero_point = match &self.zero_point {
+            Values::Integer(integers) => Values::Integer(integers[groups.clone()].to_vec()),
+            Values::Real(reals) => Values::Real(reals[groups.clone()].to_vec()),
+        };
+        Self {
+            shape,
+            scale: self.scale[groups].to_vec(),
+            zero_point,
+            ..self.clone()
+        }
+        .checked()
     }
 
     /// The scheme.
@@ -274,16 +296,16 @@ impl QParams {
     /// The zero point of each group, in row-major order; empty where zero points are real.
     pub fn zero_point(&self) -> &[i64] {
         match &self.zero_point {
-            ZeroPoints::Integer(integers) => integers,
-            ZeroPoints::Real(_) => &[],
+            Values::Integer(integers) => integers,
+            Values::Real(_) => &[],
         }
     }
 
     /// The zero point of each group, in row-major order, in a convention whose zero points are real.
     pub fn real_zero_point(&self) -> Option<&[f64]> {
         match &self.zero_point {
-            ZeroPoints::Integer(_) => None,
-            ZeroPoints::Real(reals) => Some(reals),
+            Values::Integer(_) => None,
+            Values::Real(reals) => Some(reals),
         }
     }
 

@@ -40,7 +40,7 @@ pub fn calibrate<K: Framework, F: FloatElement>(
         Parameters::Calibrated => QParams::from_ranges(&ranges, scheme, convention)?,
         Parameters::Given { scale, zero_point } => QParams::new(
             scheme.clone(),
-            convention.clone(),
+            *convention,
             F::TYPE,
             vec![1],
             vec![scale],

@@ -2,7 +2,7 @@
 
 use chopi::{
     Chopi, Error, FloatTensor, FloatType, Granularity, IntSlice, IntTensor, IntType, QParams,
-    Symmetry,
+    ZeroPoints,
 };
 use indicatif::ProgressBar;
 use safetensors::Dtype;
@@ -46,7 +46,7 @@ pub struct Quantize {
     /// The granularity on this tensor.
     pub granularity: Granularity,
     scale: Slot,
-    zero_point: Option<(Slot, IntType)>,
+    zero_point: Option<(Slot, Dtype)>,
     /// The bytes of the codes and the parameters.
     pub len: usize,
 }
@@ -92,13 +92,17 @@ impl<'a> Task<'a> {
             Ok(header.add(&name, dtype, &shape, bytes))
         };
         let scale = companion(scale_name(&tensor.name), scale_dtype(float))?;
-        let zero_point = match scheme.symmetry {
-            Symmetry::Symmetric => None,
-            Symmetry::Asymmetric => {
+        let mut zero_point = |dtype| {
+            let slot = companion(zero_point_name(&tensor.name), dtype)?;
+            Ok::<_, Fault>(Some((slot, dtype)))
+        };
+        let zero_point = match settings.convention.zero_points(scheme) {
+            ZeroPoints::None => None,
+            ZeroPoints::Integers => {
                 let int = zero_point_type::<K>(tensor, float, granularity, settings)?;
-                let slot = companion(zero_point_name(&tensor.name), int_dtype(int))?;
-                Some((slot, int))
+                zero_point(int_dtype(int))?
             }
+            ZeroPoints::Real => zero_point(scale_dtype(float))?,
         };
         Ok(Self {
             tensor,
@@ -189,16 +193,26 @@ impl<'a> Task<'a> {
 
 impl Quantize {
     fn write_params(&self, params: &QParams, output: &Output) -> Result<()> {
-        let scale = params.scale();
-        if self.float.compute() == FloatType::F64 {
-            output.write(self.scale, 0, &bytes(scale))?;
-        } else {
-            let scale: Vec<f32> = scale.iter().map(|&s| s as f32).collect();
-            output.write(self.scale, 0, &bytes(&scale))?;
-        }
-        if let Some((slot, int)) = self.zero_point {
-            let zero_point = IntSlice::I64(params.zero_point());
-            output.write(slot, 0, &code_bytes(zero_point, int))?;
+        let floats = |slot, numbers: &[f64]| {
+            if self.float.compute() == FloatType::F64 {
+                return output.write(slot, 0, &bytes(numbers));
+            }
+            let numbers: Vec<f32> = numbers.iter().map(|&number| number as f32).collect();
+            output.write(slot, 0, &bytes(&numbers))
+        };
+        floats(self.scale, params.scale())?;
+        match (self.zero_point, params.real_zero_point()) {
+            (Some((slot, _)), Some(reals)) => floats(slot, reals)?,
+            (Some((slot, dtype)), None) => {
+                let int = if dtype == Dtype::I64 {
+                    IntType::I64
+                } else {
+                    IntType::I32
+                };
+                let zero_point = IntSlice::I64(params.zero_point());
+                output.write(slot, 0, &code_bytes(zero_point, int))?;
+            }
+            (None, _) => {}
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ pub use parameters::{
     ConstantGroup, Parameters, ScaleFloor, SpanDivision, SymmetricScale, SymmetricZero,
     ZeroPointRule,
 };
-pub use support::{Groups, Support};
+pub use support::{Groups, Support, ZeroPoints};
 
 use crate::error::Error;
 use crate::scheme::{Granularity, Rounding, Symmetry};

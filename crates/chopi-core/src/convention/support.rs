@@ -1,6 +1,7 @@
 //! What a library has at all.
 
 use super::{Convention, ZeroPointRule};
+use crate::calibrate::symmetric_zero;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::scheme::{Granularity, Scheme, Symmetry, resolve_axis};
@@ -114,8 +115,27 @@ impl Convention {
         Ok(())
     }
 
-    /// Whether zero points of such schemes are real.
-    pub(crate) fn has_real_zero_points(&self, scheme: &Scheme) -> bool {
-        self.parameters.zero_point == ZeroPointRule::Real && scheme.symmetry == Symmetry::Asymmetric
+    /// What the zero points of such schemes are.
+    pub fn zero_points(&self, scheme: &Scheme) -> ZeroPoints {
+        match scheme.symmetry {
+            Symmetry::Symmetric if symmetric_zero(self.parameters.symmetric_zero, scheme) == 0 => {
+                ZeroPoints::None
+            }
+            Symmetry::Asymmetric if self.parameters.zero_point == ZeroPointRule::Real => {
+                ZeroPoints::Real
+            }
+            _ => ZeroPoints::Integers,
+        }
     }
+}
+
+/// What the zero points of a scheme are under a convention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroPoints {
+    /// All 0.
+    None,
+    /// Integers.
+    Integers,
+    /// Real numbers of the data's compute type.
+    Real,
 }
