@@ -52,10 +52,12 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     if workspace.needs_libtorch() {
         sections.start("libtorch");
-        cargo.environment = Libtorch::find()?.environment()?;
-        for (name, value) in &cargo.environment {
-            println!("{name}={value}");
-        }
+        let libtorch = Libtorch::find()?;
+        println!(
+            "What follows runs after\n{}",
+            libtorch.exports()?.join("\n")
+        );
+        cargo.environment = libtorch.environment()?;
     }
 
     sections.start("Lints");
