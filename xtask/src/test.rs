@@ -9,6 +9,9 @@ use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
 use crate::{check_backends, check_model, check_pychop, process, table};
 
+/// The package of the program.
+const PROGRAM: &str = "chopi-cli";
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Leave out what needs the network, a release build or another set of features
@@ -83,7 +86,15 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("Tests");
-    cargo.tests(&everything)?;
+    // The program's tests start it a thousand times, which with libtorch takes half a second each:
+    // with the other backends it is run on the real model, below.
+    let others = [
+        "--workspace",
+        &format!("--exclude={PROGRAM}"),
+        &workspace.all_features_without(PROGRAM),
+    ];
+    cargo.tests(&others)?;
+    cargo.tests(&["--package", PROGRAM])?;
     for_each_feature_set(facade, |args| cargo.tests(args))?;
 
     sections.start("Documentation tests");

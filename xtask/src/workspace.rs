@@ -55,7 +55,13 @@ impl Workspace {
     /// Every feature of every member, as an argument for Cargo; but not those of devices, nor that
     /// of documentation.
     pub fn all_features(&self) -> String {
-        let features = self.packages.iter().flat_map(|package| {
+        self.all_features_without("")
+    }
+
+    /// The same, less the features of one member.
+    pub fn all_features_without(&self, name: &str) -> String {
+        let others = self.packages.iter().filter(|package| package.name != name);
+        let features = others.flat_map(|package| {
             package
                 .features()
                 .map(move |feature| format!("{}/{feature}", package.name))
@@ -153,6 +159,7 @@ mod tests {
             workspace_root: "/".into(),
         };
         assert_eq!(workspace.all_features(), "--features=p/a,p/b,p/default");
+        assert_eq!(workspace.all_features_without("p"), "--features=");
         assert_eq!(
             workspace.documentation_features(),
             "--features=p/a,p/b,p/default,p/doc-only"
