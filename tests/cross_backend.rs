@@ -365,7 +365,11 @@ fn case_count() -> u32 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(case_count()))]
+    #![proptest_config(ProptestConfig {
+        cases: case_count(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn backends_agree_on_integers_float_bits_and_errors(case in cases()) {

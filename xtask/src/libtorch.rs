@@ -37,7 +37,8 @@ const LIBRARIES: &[&str] = &[
     "nvidia/cu13/lib/libcupti.so.13",
 ];
 
-const LIBRARY_PATH: &str = if cfg!(target_os = "macos") {
+/// The variable that tells programs where libraries lie.
+pub const LIBRARY_PATH: &str = if cfg!(target_os = "macos") {
     "DYLD_LIBRARY_PATH"
 } else {
     "LD_LIBRARY_PATH"

@@ -6,6 +6,8 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::libtorch::LIBRARY_PATH;
+
 /// A command of the cargo that runs this.
 pub fn cargo<I: AsRef<OsStr>>(args: impl IntoIterator<Item = I>) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -59,14 +61,13 @@ pub fn cannot_run(command: &Command) -> String {
     format!("cannot run `{}`", shown(command))
 }
 
-/// The command as one would type it in a shell, with the environment variables that it sets.
+/// The command as one would type it in a shell, with the environment variables that it sets, but
+/// for those of `cargo xtask libtorch`, which every command of a run has.
 pub fn shown(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
-        Some(format!(
-            "{}={}",
-            name.display(),
-            quoted(&value?.to_string_lossy())
-        ))
+        let (name, value) = (name.to_string_lossy(), value?.to_string_lossy());
+        let of_libtorch = name.starts_with("LIBTORCH") || name == LIBRARY_PATH;
+        (!of_libtorch).then(|| format!("{name}={}", quoted(&value)))
     });
     let program = std::path::Path::new(command.get_program());
     let name = match program.file_stem() {
@@ -97,7 +98,9 @@ mod tests {
     #[test]
     fn a_command_is_shown_as_a_shell_reads_it() {
         let mut command = cargo(["doc", "--no-deps"]);
-        command.env("RUSTDOCFLAGS", "-D warnings");
+        command
+            .env("RUSTDOCFLAGS", "-D warnings")
+            .env("LIBTORCH", "/libtorch");
         assert_eq!(
             shown(&command),
             "RUSTDOCFLAGS='-D warnings' cargo doc --no-deps"
