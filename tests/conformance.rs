@@ -2,7 +2,7 @@
 //!
 //! `conformance/make_vectors.py` wrote `conformance/<convention>.safetensors` with those libraries.
 //! Every backend that is compiled in computes every case, and so does the path composed from device
-//! operations.
+//! operations. `CHOPI_VECTORS` names another folder of such files.
 
 use std::fmt::Display;
 
@@ -86,7 +86,8 @@ fn values(tensors: &SafeTensors<'_>, name: &str) -> Option<Values> {
 
 /// The cases of a convention.
 fn cases(convention: &Convention) -> Vec<Case> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance");
+    let folder = std::env::var("CHOPI_VECTORS")
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance").to_owned());
     let bytes = std::fs::read(format!("{folder}/{}.safetensors", convention.name)).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let settings: Vec<Settings> =
