@@ -2,7 +2,11 @@
 
     python make_vectors.py [--seed N] [--out FOLDER] [CONVENTION ...]
 
-Needs the libraries of requirements.txt, on an x86-64 CPU with AVX2.
+Needs the libraries of requirements.txt, on an x86-64 CPU with AVX2. To compare chopi with them on
+other numbers than those beside this file:
+
+    python make_vectors.py --seed 1 --out /tmp/vectors
+    CHOPI_VECTORS=/tmp/vectors cargo test --test conformance -- --nocapture
 
 Case I of a file has the tensors I.x and, where the library gives them, I.codes, I.dequantized and
 I.fake_quantized (not where it equals I.dequantized); I.scale and I.zero_point are the parameters.
