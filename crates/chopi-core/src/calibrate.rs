@@ -96,9 +96,7 @@ impl Formulas<'_> {
                     Some(if zero.is_nan() { 0.0 } else { zero }),
                 );
             }
-            ScaleFloor::AbsMaxOne
-                if self.float == FloatType::F32 && scale < compute.min_positive() =>
-            {
+            ScaleFloor::AbsMaxOne if scale < compute.min_positive() => {
                 return Err(Error::Scale {
                     group,
                     scale,
@@ -131,7 +129,7 @@ impl Formulas<'_> {
             _ => {}
         }
         Ok(ScaleZero {
-            scale: compute.round(scale),
+            scale: compute.round(self.round_to(self.parameters.scale_type, scale)),
             zero_point,
         })
     }
@@ -140,7 +138,11 @@ impl Formulas<'_> {
     /// rounded to that type, is what the type's own operation gives. Halves are computed in f32 and
     /// rounded again.
     fn round(&self, value: f64) -> f64 {
-        match self.parameters.arithmetic {
+        self.round_to(self.parameters.arithmetic, value)
+    }
+
+    fn round_to(&self, arithmetic: Arithmetic, value: f64) -> f64 {
+        match arithmetic {
             Arithmetic::F64 => value,
             Arithmetic::Compute => self.float.compute().round(value),
             Arithmetic::Element => self.float.round(self.float.compute().round(value)),
@@ -175,8 +177,7 @@ impl Formulas<'_> {
             }
             SymmetricScale::AbsMaxOverQmaxFrom8Bits => self.round(abs_max / half_span),
             SymmetricScale::AbsMaxTimesInverse => {
-                let flushed = self.float == FloatType::F32 && abs_max < self.float.min_positive();
-                let abs_max = if flushed || abs_max == 0.0 {
+                let abs_max = if abs_max < FloatType::F32.min_positive() {
                     1.0
                 } else {
                     abs_max
@@ -243,7 +244,7 @@ pub(crate) fn symmetric_zero(rule: SymmetricZero, scheme: &Scheme) -> i64 {
     let (qmin, qmax) = (scheme.qmin, scheme.qmax);
     match rule {
         SymmetricZero::Middle if qmin >= 0 => ((qmin + qmax) as f64 / 2.0).round_ties_even() as i64,
-        SymmetricZero::MiddleDown if (qmin, qmax) == (0, 255) => 128,
+        SymmetricZero::MiddleDown if matches!((qmin, qmax), (0, 255 | 65535)) => (qmax + 1) / 2,
         SymmetricZero::MiddleDown if qmin >= 0 => (qmin + qmax) / 2,
         _ => 0,
     }

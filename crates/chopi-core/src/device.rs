@@ -7,7 +7,9 @@ use std::ops::Range;
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::general::uniform;
-use crate::kernel::lanes::{Steps, Sum, integers_fit, inverse, is_fast, is_native_half};
+use crate::kernel::lanes::{
+    Steps, Sum, integers_fit, inverse, is_fast, is_native_difference, is_native_half,
+};
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::{Ranges, first_index};
@@ -486,7 +488,7 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
     if fit || compute == FloatType::F64 {
         let zero = part.constant(q, compute, |group| zero[group])?;
         let mut d = q.cast(compute)?.sub(&zero)?;
-        if is_native_half(params, float) {
+        if is_native_difference(params, float) {
             d = d.cast(float)?.cast(compute)?;
         }
         return d.mul(&part.constant(q, compute, scale)?);

@@ -102,7 +102,7 @@ pub enum Scaling {
 pub enum ZeroPointAdd {
     /// Before the rounding to an integer; the sum is exact.
     Exact,
-    /// Before the rounding to an integer; the sum is rounded to `f64`.
+    /// Before the rounding to an integer; the sum is rounded to `f64`, and q − z is exact.
     InF64,
     /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic.
     Rounded,

@@ -57,6 +57,7 @@ impl Convention {
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
             arithmetic: Arithmetic::F64,
+            scale_type: Arithmetic::Compute,
             always_include_zero: false,
             symmetric_scale: SymmetricScale::AbsMaxOverQmax,
             symmetric_zero: SymmetricZero::Zero,
@@ -87,7 +88,8 @@ impl Convention {
     /// offset over 2^31 steps; pychop's cast gives what the CPU makes of it), a range that
     /// overflows the input's type (pychop's scale becomes infinite and its result NaN), NaN and
     /// infinities in the calibration data. Where pychop returns `f64` from `dequantize` for `f32`
-    /// data (NumPy's promotion of `int32 * float32`), chopi returns that product rounded to `f32`.
+    /// data, and for `f16` (NumPy's promotion of `int32 * float32`), chopi returns that product
+    /// rounded to `f32`, and for `f16` then to `f16`.
     /// Where q − z is beyond `i32` (z within 2^15 of −2^31), pychop's 8-bit and 16-bit codes wrap
     /// around in it; chopi's difference is exact.
     /// pychop treats a negative axis as "per tensor"; chopi counts it from the end.
@@ -110,6 +112,7 @@ impl Convention {
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
             arithmetic: Arithmetic::Element,
+            scale_type: Arithmetic::Element,
             always_include_zero: false,
             symmetric_scale: SymmetricScale::SpanOverSpan,
             symmetric_zero: SymmetricZero::Zero,
@@ -158,7 +161,8 @@ impl Convention {
     /// and the sum each rounded to the element type. x̂ = (q − z)·s likewise.
     ///
     /// Supported: `f32`, `f16`, `bf16`; ranges and granularities as there. XLA flushes subnormal
-    /// `f32` numbers to zero; no code depends on it, since s is at least 10⁻⁵/(qmax − qmin).
+    /// `f32` numbers to zero; no code depends on it, since s is at least 10⁻⁵/(qmax − qmin). Scales
+    /// whose reciprocal `f16` does not hold (under 1.5·10⁻⁵) are refused for `f16` data.
     pub const PYCHOP_JAX: Self = Self {
         name: "pychop-jax",
         support: Support {
@@ -208,6 +212,7 @@ impl Convention {
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
             arithmetic: Arithmetic::Compute,
+            scale_type: Arithmetic::Compute,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverHalfSpan,
             symmetric_zero: SymmetricZero::MiddleDown,
@@ -283,6 +288,7 @@ impl Convention {
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
             arithmetic: Arithmetic::F64,
+            scale_type: Arithmetic::Element,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverQmaxFrom8Bits,
             symmetric_zero: SymmetricZero::Middle,
@@ -293,6 +299,7 @@ impl Convention {
         },
         parameters_u8: Some(Parameters {
             arithmetic: Arithmetic::Compute,
+            scale_type: Arithmetic::Element,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverHalfSpan,
             symmetric_zero: SymmetricZero::Middle,
@@ -320,7 +327,8 @@ impl Convention {
     /// Supported: `f32`, `f16`, `bf16`, `f64`, with scales of the same type; 2 to 8 bits, signed;
     /// per tensor, per channel, and per group where the size divides the axis. NaN is chopi's
     /// policy, where compressed-tensors gives 0. (Its dynamic per-tensor strategy computes z of
-    /// half data in `f32`; observers do not, and are followed.)
+    /// half data in `f32`; observers do not, and are followed. Its fake-quantization, which keeps the
+    /// codes floats, gives −0 where negative values have the code 0 and z = 0; chopi gives 0.)
     pub const COMPRESSED_TENSORS: Self = Self {
         name: "compressed-tensors",
         support: Support {
@@ -337,6 +345,7 @@ impl Convention {
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
             arithmetic: Arithmetic::Element,
+            scale_type: Arithmetic::Element,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverHalfSpan,
             symmetric_zero: SymmetricZero::Zero,
@@ -366,7 +375,8 @@ impl Convention {
     /// TFLite disagrees with itself: its optimized kernels and XNNPACK multiply by 1/s and round
     /// half to even, and its converter multiplies weights by 127/max|x|; the reference kernel is the
     /// specification's arithmetic. Where that kernel wraps (NaN, |x/s| ≥ 2^31), chopi saturates, and
-    /// NaN is chopi's policy. The converter writes scale 0 for an all-zero channel.
+    /// NaN is chopi's policy. The converter writes scale 0 for an all-zero channel, and its calibrator
+    /// takes subnormal data for zero.
     ///
     /// Supported: `f32`; 8 bits, and 16 symmetric; per tensor and per channel.
     pub const TFLITE: Self = Self {
@@ -385,6 +395,7 @@ impl Convention {
         symmetric_range: DefaultRange::Narrow,
         parameters: Parameters {
             arithmetic: Arithmetic::Compute,
+            scale_type: Arithmetic::Compute,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverQmax,
             symmetric_zero: SymmetricZero::Zero,
@@ -410,8 +421,8 @@ impl Convention {
     /// Dequantize: x̂ = q·s.
     ///
     /// Supported: `f32`, `f16`, `bf16`; 2 to 8 bits; per tensor and per channel. XLA flushes
-    /// subnormal numbers of `f32` to zero: so a subnormal max|x| counts as 1 too, and a scale that
-    /// would be subnormal is refused.
+    /// subnormal numbers of `f32` and `bf16` to zero: so a subnormal max|x| counts as 1 too, and a scale
+    /// that would be subnormal is refused.
     pub const AQT: Self = Self {
         name: "aqt",
         support: Support {
@@ -428,6 +439,7 @@ impl Convention {
         symmetric_range: DefaultRange::Narrow,
         parameters: Parameters {
             arithmetic: Arithmetic::Element,
+            scale_type: Arithmetic::Element,
             always_include_zero: false,
             symmetric_scale: SymmetricScale::AbsMaxTimesInverse,
             symmetric_zero: SymmetricZero::Zero,

@@ -9,6 +9,8 @@ use super::Arithmetic;
 pub struct Parameters {
     /// The type that parameters are computed in.
     pub arithmetic: Arithmetic,
+    /// The type that s is rounded to in the end, and at least to the compute type.
+    pub scale_type: Arithmetic,
     /// Whether the range is extended to hold 0.0, whatever the scheme says.
     pub always_include_zero: bool,
     /// The scale of a symmetric scheme.
@@ -47,7 +49,8 @@ pub enum SymmetricZero {
     Zero,
     /// RNE((qmin + qmax)/2) of an unsigned range, 0 of a signed one.
     Middle,
-    /// ⌊(qmin + qmax)/2⌋ of an unsigned range, but 128 of [0, 255]; 0 of a signed one.
+    /// ⌊(qmin + qmax)/2⌋ of an unsigned range, but 128 of [0, 255] and 32768 of [0, 65535]; 0 of a
+    /// signed one.
     MiddleDown,
 }
 
@@ -81,7 +84,7 @@ pub enum ScaleFloor {
     /// zero.
     SpanOrOne(f64),
     /// max(|min|, |max|) counts as 1 where it is 0, or subnormal in `f32`; a scale that is subnormal
-    /// in `f32` is refused.
+    /// in `f32` is refused. (`f16` has no number so small but 0.)
     AbsMaxOne,
 }
 

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use crate::dtype::{Float, HALF_BLOCK, Int};
 use crate::kernel::general::Coder;
-use crate::kernel::lanes::{Lanes, for_each_block, integers_fit, is_native_half};
+use crate::kernel::lanes::{Lanes, for_each_block, integers_fit, is_native_difference};
 use crate::kernel::per_cpu;
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
@@ -16,7 +16,7 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    if integers_fit(params, F::TYPE) && !is_native_half(params, F::TYPE) {
+    if integers_fit(params, F::TYPE) && !is_native_difference(params, F::TYPE) {
         fast(codes, &Lanes::new(params, tiles, F::TYPE), tiles, out);
     } else {
         general(codes, &Coder::new::<F>(params, tiles), tiles, out);

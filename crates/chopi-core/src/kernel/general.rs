@@ -6,7 +6,8 @@ use std::ops::Range;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::Code;
 use crate::kernel::lanes::{
-    LaneBlock, Lanes, Steps, Sum, for_each_block, integers_fit, is_native_half,
+    LaneBlock, Lanes, Steps, Sum, for_each_block, integers_fit, is_native_difference,
+    is_native_half,
 };
 use crate::kernel::per_cpu;
 use crate::qparams::QParams;
@@ -19,6 +20,8 @@ pub(crate) struct Coder<C> {
     rounding: Rounding,
     /// Whether each operation is rounded to the element type, a half.
     native: bool,
+    /// Whether q − z is.
+    native_difference: bool,
     /// Whether differences of integers are exact in `f64` only.
     exact: bool,
     /// The scales, in the compute type.
@@ -34,6 +37,7 @@ impl<C: Compute> Coder<C> {
             steps,
             rounding: params.scheme().rounding,
             native: is_native_half(params, F::TYPE),
+            native_difference: is_native_difference(params, F::TYPE),
             exact: !integers_fit(params, F::TYPE) && !params.has_real_zero_points(),
             scales: Lanes::new(params, tiles, F::TYPE),
             integers: Lanes::new(params, tiles, F::TYPE),
@@ -231,7 +235,13 @@ impl<C: Compute> Coder<C> {
         let p = self.scales.block(params.clone());
         let exact = self.integers.block(params);
         let at = |i: usize| if p.scale.len() == 1 { 0 } else { i };
-        let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
+        let native = |c: C| {
+            if self.native_difference {
+                F::narrow(c).widen()
+            } else {
+                c
+            }
+        };
         F::narrow_block(out, |out| {
             for (i, (out, &q)) in out.iter_mut().zip(codes).enumerate() {
                 let scale = p.scale[at(i)];

@@ -110,6 +110,11 @@ pub(crate) fn is_fast(params: &QParams, float: FloatType) -> bool {
         && integers_fit(params, float)
 }
 
+/// Whether q − z is rounded to the element type, a half.
+pub(crate) fn is_native_difference(params: &QParams, float: FloatType) -> bool {
+    is_native_half(params, float) && params.convention().zero_point_add != ZeroPointAdd::InF64
+}
+
 /// Whether the codes, the zero points and their differences are all small in the compute type.
 pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
     let limit = match float {
