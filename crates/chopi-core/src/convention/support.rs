@@ -68,7 +68,7 @@ impl Convention {
         let half = 1_i64 << (bits - 1);
         let full = [(-half, half - 1), (0, 2 * half - 1)].contains(&(qmin, qmax));
         let default = (qmin, qmax) == self.default_range(bits, symmetry);
-        if !default && !support.any_range && !(full && support.any_sign) {
+        if !(default || support.any_range || full && support.any_sign) {
             let symmetry = match symmetry {
                 Symmetry::Asymmetric => "an asymmetric",
                 Symmetry::Symmetric => "a symmetric",
@@ -106,7 +106,7 @@ impl Convention {
             (self.support.groups, scheme.granularity)
         {
             let length = shape[resolve_axis(axis, shape)?];
-            if length % size != 0 {
+            if !length.is_multiple_of(size) {
                 return self.unsupported(format!("groups of {size} along an axis of {length}"));
             }
         }
