@@ -5,10 +5,26 @@
 use chopi_core::{Chopi, Convention, FloatType, QParams, Rounding, Scheme};
 
 fn params() -> QParams {
-    let scheme = Chopi::builder().num_bits(4).per_channel(-1).scheme().unwrap();
-    let scale = vec![0.1_f32.into(), f64::from(f32::MIN_POSITIVE), 3.0e38_f32.into()];
+    let scheme = Chopi::builder()
+        .num_bits(4)
+        .per_channel(-1)
+        .scheme()
+        .unwrap();
+    let scale = vec![
+        0.1_f32.into(),
+        f64::from(f32::MIN_POSITIVE),
+        3.0e38_f32.into(),
+    ];
     let zero_point = vec![0, -7, 1 << 33];
-    QParams::new(scheme, Convention::CHOPI, FloatType::F32, vec![3], scale, zero_point).unwrap()
+    QParams::new(
+        scheme,
+        Convention::CHOPI,
+        FloatType::F32,
+        vec![3],
+        scale,
+        zero_point,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -40,10 +56,18 @@ fn every_convention_is_saved_by_its_name() {
     for &convention in Convention::ALL {
         let json = serde_json::to_string(&convention).unwrap();
         assert_eq!(json, format!("{:?}", convention.name));
-        assert_eq!(serde_json::from_str::<Convention>(&json).unwrap(), convention);
+        assert_eq!(
+            serde_json::from_str::<Convention>(&json).unwrap(),
+            convention
+        );
     }
-    let error = serde_json::from_str::<Convention>("\"nobody\"").unwrap_err().to_string();
-    assert!(error.contains("nobody") && error.contains("chopi, pychop"), "{error}");
+    let error = serde_json::from_str::<Convention>("\"nobody\"")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("nobody") && error.contains("chopi, pychop"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -59,14 +83,28 @@ fn schemes_come_back() {
 fn parameters_that_make_no_sense_are_refused() {
     let json = serde_json::to_value(params()).unwrap();
     for (field, value, message) in [
-        ("scale", serde_json::json!([0.1, 0.0, 1.0]), "scale of group 1 is 0"),
-        ("scale", serde_json::json!([0.1]), "1 scales and 3 zero points"),
-        ("zero_point", serde_json::json!([0, 1_i64 << 40, 0]), "zero point of group 1"),
+        (
+            "scale",
+            serde_json::json!([0.1, 0.0, 1.0]),
+            "scale of group 1 is 0",
+        ),
+        (
+            "scale",
+            serde_json::json!([0.1]),
+            "1 scales and 3 zero points",
+        ),
+        (
+            "zero_point",
+            serde_json::json!([0, 1_i64 << 40, 0]),
+            "zero point of group 1",
+        ),
         ("shape", serde_json::json!([4]), "parameters of shape [4]"),
     ] {
         let mut json = json.clone();
         json[field] = value;
-        let error = serde_json::from_value::<QParams>(json).unwrap_err().to_string();
+        let error = serde_json::from_value::<QParams>(json)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(message), "{error}");
     }
 }
