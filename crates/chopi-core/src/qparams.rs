@@ -78,7 +78,7 @@ impl QParams {
     /// `zero_point` are in its row-major order.
     ///
     /// # Errors
-    /// What [`Scheme::check`] and [`Convention::check_scheme`] say; [`Error::ParamsCount`] where the
+    /// What [`Convention::check_scheme`] says; [`Error::ParamsCount`] where the
     /// numbers do not fit the shape; [`Error::Scale`] where a scale is not a positive finite number
     /// once it is rounded to the compute type; [`Error::ZeroPoint`] where a zero point is beyond
     /// [`ZERO_POINT_LIMIT`](Self::ZERO_POINT_LIMIT), or not what a symmetric scheme has (0 but for
@@ -134,11 +134,10 @@ impl QParams {
     /// The parameters for observed ranges.
     ///
     /// # Errors
-    /// What [`Scheme::check`] and [`Convention::check_scheme`] say; [`Error::Unsupported`] for a
+    /// What [`Convention::check_scheme`] says; [`Error::Unsupported`] for a
     /// float type that the convention does not have; [`Error::Scale`] where a range is too wide for
     /// the compute type; [`Error::ZeroPoint`] where the convention cannot represent a zero point.
     pub fn from_ranges(ranges: &Ranges, scheme: &Scheme, convention: &Convention) -> Result<Self> {
-        scheme.check()?;
         convention.check_scheme(scheme)?;
         convention.check_float(scheme, ranges.float_type())?;
         let groups = ranges.min().iter().zip(ranges.max());
@@ -166,7 +165,6 @@ impl QParams {
 
     /// The parameters, if they can be used.
     fn checked(mut self) -> Result<Self> {
-        self.scheme.check()?;
         self.convention.check_scheme(&self.scheme)?;
         let groups = self.shape.iter().product::<usize>();
         let zero_points: Vec<f64> = self.zero_points().collect();
@@ -253,8 +251,16 @@ impl QParams {
     /// The parameters of some of the groups, for a part of the tensor.
     ///
     /// # Errors
-    /// [`Error::ParamsCount`] where `shape` does not have as many groups.
+    /// [`Error::ParamsCount`] where `shape` does not have as many groups, or not all of them exist.
     pub fn part(&self, shape: Vec<usize>, groups: std::ops::Range<usize>) -> Result<Self> {
+        if self.scale.get(groups.clone()).is_none() {
+            let groups = self.scale.len();
+            return Err(Error::ParamsCount {
+                scales: groups,
+                zero_points: groups,
+                shape,
+            });
+        }
         let zero_point = match &self.zero_point {
             Values::Integer(integers) => Values::Integer(integers[groups.clone()].to_vec()),
             Values::Real(reals) => Values::Real(reals[groups.clone()].to_vec()),

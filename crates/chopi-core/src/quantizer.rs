@@ -125,7 +125,6 @@ impl Builder {
             zero: self.zero,
             rounding: self.rounding.unwrap_or(self.convention.rounding),
         };
-        scheme.check()?;
         self.convention.check_scheme(&scheme)?;
         Ok(scheme)
     }

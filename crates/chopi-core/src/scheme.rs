@@ -67,11 +67,12 @@ impl Granularity {
     /// The shape of the parameters for a tensor of this shape.
     ///
     /// # Errors
-    /// [`Error::Axis`] where the tensor has no such axis.
+    /// [`Error::Axis`] where the tensor has no such axis, [`Error::GroupSize`] for groups of 0.
     pub fn params_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
         Ok(match *self {
             Self::PerTensor => vec![1],
             Self::PerChannel { axis } => vec![shape[resolve_axis(axis, shape)?]],
+            Self::PerGroup { size: 0, .. } => return Err(Error::GroupSize),
             Self::PerGroup { axis, size } => {
                 let axis = resolve_axis(axis, shape)?;
                 let mut params = shape.to_vec();
@@ -228,5 +229,19 @@ pub(crate) fn check_bits(bits: u32) -> Result<()> {
         Ok(())
     } else {
         Err(Error::Bits { bits })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_of_nothing_are_refused() {
+        let granularity = Granularity::PerGroup { axis: 0, size: 0 };
+        assert!(matches!(
+            granularity.params_shape(&[4]),
+            Err(Error::GroupSize)
+        ));
     }
 }

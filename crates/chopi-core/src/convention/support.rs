@@ -50,8 +50,9 @@ impl Convention {
     /// Checks that the library has such schemes.
     ///
     /// # Errors
-    /// [`Error::Unsupported`], with what it does not have.
+    /// What [`Scheme::check`] says; [`Error::Unsupported`], with what the library does not have.
     pub fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
+        scheme.check()?;
         let support = &self.support;
         let Scheme {
             bits,
