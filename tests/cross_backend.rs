@@ -134,6 +134,7 @@ struct Outcome {
     codes: Result<Vec<i64>, Discriminant<Error>>,
     values: Option<Vec<Option<u64>>>,
     fake: Result<Vec<Option<u64>>, Discriminant<Error>>,
+    mask: Result<Vec<i64>, Discriminant<Error>>,
     with_nan: Result<Vec<i64>, Discriminant<Error>>,
 }
 
@@ -175,6 +176,13 @@ fn run<B: Backend, T: FloatTensor<B>>(
         .ok()
         .map(|q| bits(floats(&chopi.dequantize(q).unwrap())));
     let fake = chopi.fake_quantize(x).map(|y| bits(floats(&y)));
+    let masked = chopi.fake_quantize_with_mask(x);
+    let masked = masked.map(|(y, mask)| (bits(floats(&y)), codes(&mask)));
+    if let (Ok(fake), Ok((masked, mask))) = (&fake, &masked) {
+        prop_assert_eq!(fake, masked, "the values beside the mask");
+        let inside = |(y, &m): (&Option<u64>, &i64)| m == 0 || y.is_some();
+        prop_assert!(fake.iter().zip(mask).all(inside), "NaN in the mask");
+    }
     let codes_of = |q: chopi::Result<T::Int>| q.map(|q| codes(&q)).map_err(|e| discriminant(&e));
     chopi.set_nan_policy(NanPolicy::ZeroPoint);
     Ok(Outcome {
@@ -182,6 +190,7 @@ fn run<B: Backend, T: FloatTensor<B>>(
         codes: codes_of(quantized),
         values,
         fake: fake.map_err(|e| discriminant(&e)),
+        mask: masked.map(|(_, mask)| mask).map_err(|e| discriminant(&e)),
         with_nan: codes_of(chopi.quantize(x)),
     })
 }

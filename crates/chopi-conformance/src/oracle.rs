@@ -68,17 +68,25 @@ pub fn params(min: f64, max: f64, scheme: &Scheme, float: FloatType) -> (f64, i6
 
 /// The code of the element at row-major index `index`; `None` for NaN.
 pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize) -> Option<i64> {
+    let code = unclamped_code(x, scale, zero, scheme, index)?;
+    Some(code.clamp(scheme.qmin, scheme.qmax))
+}
+
+/// The same before it is clamped to the range; ±2^62 where it is beyond 2^60.
+pub fn unclamped_code<F: Float>(
+    x: F,
+    scale: f64,
+    zero: i64,
+    scheme: &Scheme,
+    index: usize,
+) -> Option<i64> {
     let quotient = (x.widen() / <F::Compute as Compute>::from_f64(scale)).as_f64();
     if quotient.is_nan() {
         return None;
     }
     if quotient.abs() > 2_f64.powi(60) {
         // Infinities too: farther away than any zero point.
-        return Some(if quotient > 0.0 {
-            scheme.qmax
-        } else {
-            scheme.qmin
-        });
+        return Some(if quotient > 0.0 { 1 << 62 } else { -(1 << 62) });
     }
     // `trunc` and `fract` are exact, and the integer sum cannot overflow.
     let whole = quotient.trunc() as i128;
@@ -110,8 +118,7 @@ pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize
             }
         }
     };
-    let code = rounded + i128::from(zero);
-    Some(code.clamp(scheme.qmin.into(), scheme.qmax.into()) as i64)
+    Some((rounded + i128::from(zero)) as i64)
 }
 
 /// The number in [0, 1) that stochastic rounding compares with at an index: SplitMix64, run from

@@ -55,16 +55,22 @@ fn check_against_oracle<X: Fixture, F: Float>(
     let fake = chopi
         .fake_quantize(&x)
         .unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (masked, mask) = chopi
+        .fake_quantize_with_mask(&x)
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
 
     let params = chopi.params().unwrap();
     let scheme = params.scheme();
     let groups = oracle::groups(shape, scheme.granularity);
     let (mut expected_codes, mut expected_values) = (Vec::new(), Vec::new());
+    let mut expected_mask = Vec::new();
     for (index, (&x, &group)) in data.iter().zip(&groups).enumerate() {
         let (scale, zero) = (params.scale()[group], params.zero_point()[group]);
         let code = oracle::code(x, scale, zero, scheme, index).expect("no NaN here");
         expected_codes.push(code);
         expected_values.push(oracle::value::<F>(code, scale, zero));
+        let unclamped = oracle::unclamped_code(x, scale, zero, scheme, index);
+        expected_mask.push(i64::from(unclamped == Some(code)));
     }
 
     let (codes_shape, codes) = X::codes::<F>(&codes);
@@ -80,7 +86,16 @@ fn check_against_oracle<X: Fixture, F: Float>(
             params.zero_point()[group]
         );
     }
-    for (name, tensor) in [("dequantize", &values), ("fake_quantize", &fake)] {
+    assert_eq!(
+        X::codes::<F>(&mask),
+        (shape.to_vec(), expected_mask),
+        "{what}: the mask"
+    );
+    for (name, tensor) in [
+        ("dequantize", &values),
+        ("fake_quantize", &fake),
+        ("fake_quantize_with_mask", &masked),
+    ] {
         let (shape_of_values, values) = X::floats::<F>(tensor);
         assert_eq!(shape_of_values, shape, "{what}");
         assert_eq!(values.len(), expected_values.len(), "{what}");

@@ -276,7 +276,7 @@ pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams, nan: NanPolicy)
     }
     let draws = draws(&x, params)?;
     by_parts(&shape, granularity, |part| {
-        codes(&x, draws.as_ref(), params, part)
+        codes(&x, draws.as_ref(), params, part, 0.0)
     })?
     .into_int(params.bounds())
 }
@@ -316,7 +316,7 @@ pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<
     let draws = draws(x, params)?;
     by_parts(&shape, granularity, |part| {
         values(
-            &codes(x, draws.as_ref(), params, part)?,
+            &codes(x, draws.as_ref(), params, part, 0.0)?,
             params,
             part,
             float,
@@ -324,6 +324,34 @@ pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<
     })?
     .cast(float)?
     .into_float()
+}
+
+/// The same, and 1 for each element whose code is in range before it is clamped, else 0.
+pub(crate) fn fake_quantize_with_mask<T: DeviceTensor>(
+    x: &T,
+    params: &QParams,
+) -> Result<(T::Float, T::Int)> {
+    let (shape, float) = (x.shape(), x.float_type()?);
+    let granularity = params.granularity_for(float, &shape)?;
+    let draws = draws(x, params)?;
+    // One step of room on each side tells a code beyond a bound from one at it.
+    let q = by_parts(&shape, granularity, |part| {
+        codes(x, draws.as_ref(), params, part, 1.0)
+    })?;
+    let number = |n: f64| q.constant(&[n], &vec![1; shape.len()], q.float_type()?);
+    let (qmin, qmax) = params.bounds();
+    let (low, high) = (number(qmin as f64)?, number(qmax as f64)?);
+    let (below, above) = (low.gt(&q)?, q.gt(&high)?);
+    let inside = q.ne(&q)?.select(&number(0.0)?, &number(1.0)?)?;
+    let inside = below.select(&number(0.0)?, &above.select(&number(0.0)?, &inside)?)?;
+    let q = below.select(&low, &above.select(&high, &q)?)?;
+    let values = by_parts(&shape, granularity, |part| {
+        values(&part.tensor(&q)?, params, part, float)
+    })?;
+    Ok((
+        values.cast(float)?.into_float()?,
+        inside.into_int((0, 255))?,
+    ))
 }
 
 /// Whether a mask holds anywhere; `like` is a float tensor of its shape.
@@ -355,8 +383,14 @@ fn draws<T: DeviceTensor>(x: &T, params: &QParams) -> Result<Option<T>> {
 }
 
 /// The codes of a part, as integers in a float tensor: of the compute type where
-/// [`is_fast`] says so, else of `f64`. NaN stays NaN.
-fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Part) -> Result<T> {
+/// [`is_fast`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
+fn codes<T: DeviceTensor>(
+    x: &T,
+    draws: Option<&T>,
+    params: &QParams,
+    part: &Part,
+    room: f64,
+) -> Result<T> {
     let float = x.float_type()?;
     let compute = float.compute();
     let steps = Steps::new(params, float);
@@ -419,8 +453,8 @@ fn codes<T: DeviceTensor>(x: &T, draws: Option<&T>, params: &QParams, part: &Par
             zero(group)
         }
     };
-    let low = part.constant(&x, wide, |group| qmin as f64 - offset(group))?;
-    let high = part.constant(&x, wide, |group| qmax as f64 - offset(group))?;
+    let low = part.constant(&x, wide, |group| qmin as f64 - offset(group) - room)?;
+    let high = part.constant(&x, wide, |group| qmax as f64 - offset(group) + room)?;
     v = low.gt(&v)?.select(&low, &v)?;
     v = v.gt(&high)?.select(&high, &v)?;
 

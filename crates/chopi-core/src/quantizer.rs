@@ -272,6 +272,42 @@ impl Chopi {
         })
     }
 
+    /// The same, and the mask of the straight-through estimator: a tensor of `u8` that holds 1 where
+    /// the code lies in qmin..=qmax before it is clamped, else 0, and 0 for NaN.
+    ///
+    /// # Errors
+    /// Those of [`fake_quantize`](Self::fake_quantize).
+    pub fn fake_quantize_with_mask<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &mut self,
+        x: &T,
+    ) -> Result<(T::Owned, T::Int)> {
+        self.calibrate_if_needed(x)?;
+        let params = self.calibrated()?;
+        if let Some(x) = x.on_device() {
+            return device::fake_quantize_with_mask(&x, params);
+        }
+        x.with_host(|HostFloats { data, layout }| {
+            match_float!(FloatSlice, data, data => {
+                let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
+                let mut mask = None;
+                // Both tensors are written in one pass, so the one is made while the other is.
+                let values = |out: FloatSliceMut<'_>| {
+                    let inside = |mask: IntSliceMut<'_>| {
+                        slices::fake_quantize_with_mask(&data, &layout, params, out, mask)
+                    };
+                    mask = Some(x.int_like((0, 255), &layout, Fill::new(inside))?);
+                    Ok(())
+                };
+                let values = x.float_like(&layout, Fill::new(values))?;
+                let mask = mask.ok_or_else(|| Error::Framework {
+                    backend: B::NAME,
+                    source: "the framework made a tensor without writing it".into(),
+                })?;
+                Ok((values, mask))
+            })
+        })
+    }
+
     /// Forgets the parameters.
     pub fn reset(&mut self) {
         self.params = None;

@@ -8,6 +8,7 @@ use crate::dtype::{Float, FloatType, Int};
 use crate::error::{Error, Result};
 use crate::kernel;
 use crate::layout::Layout;
+use crate::match_int;
 use crate::qparams::QParams;
 use crate::ranges::first_index;
 use crate::scheme::{NanPolicy, Rounding};
@@ -86,12 +87,42 @@ pub(crate) fn fake_quantize<F: Float>(
     out: FloatSliceMut<'_>,
 ) -> Result<()> {
     let tiles = tiles(params, F::TYPE, layout)?;
+    kernel::fake_quantize::fake_quantize(x, params, &tiles, same_float(out)?);
+    Ok(())
+}
+
+pub(crate) fn fake_quantize_with_mask<F: Float>(
+    x: &[F],
+    layout: &Layout,
+    params: &QParams,
+    out: FloatSliceMut<'_>,
+    mask: IntSliceMut<'_>,
+) -> Result<()> {
+    let (tiles, out) = (tiles(params, F::TYPE, layout)?, same_float(out)?);
+    let mut run = |mask: &mut [MaybeUninit<u8>]| {
+        kernel::fake_quantize::fake_quantize_with_mask(x, params, &tiles, out, mask);
+    };
+    match mask {
+        IntSliceMut::U8(mask) => run(mask),
+        // A framework without u8.
+        wide => match_int!(IntSliceMut, wide, wide => {
+            let mut mask = vec![MaybeUninit::new(0); wide.len()];
+            run(&mut mask);
+            for (wide, mask) in wide.iter_mut().zip(mask) {
+                // SAFETY: the vector was made of initialized elements.
+                wide.write(unsafe { mask.assume_init() } as _);
+            }
+        }),
+    }
+    Ok(())
+}
+
+/// What `float_like` made, which must be of the tensor's own type.
+fn same_float<'a, F: Float>(out: FloatSliceMut<'a>) -> Result<&'a mut [MaybeUninit<F>]> {
     let float = out.float_type();
-    let out = F::from_slice_mut(out).ok_or_else(|| Error::Dtype {
+    F::from_slice_mut(out).ok_or_else(|| Error::Dtype {
         backend: "float_like",
         dtype: float.to_string(),
         expected: "the dtype of the tensor itself",
-    })?;
-    kernel::fake_quantize::fake_quantize(x, params, &tiles, out);
-    Ok(())
+    })
 }

@@ -1,4 +1,5 @@
-//! x̂ = (clamp(round(x/s + z)) − z)·s: quantize and dequantize in one pass.
+//! x̂ = (clamp(round(x/s + z)) − z)·s: quantize and dequantize in one pass, with or without the
+//! mask of the elements whose code was in range before it was clamped.
 
 use std::mem::MaybeUninit;
 
@@ -6,7 +7,7 @@ use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
 use crate::kernel::per_cpu;
-use crate::kernel::quantize::{AFTER, EXACT, FUSED, ROUNDED, clamped};
+use crate::kernel::quantize::{AFTER, EXACT, FUSED, ROUNDED, clamped, scaled};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -18,73 +19,120 @@ pub(crate) fn fake_quantize<F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
+    dispatch::<F, false>(x, params, tiles, out, &mut []);
+}
+
+/// The same, and writes to `mask` 1 where round(x/s + z) lies in qmin..=qmax, else 0; 0 for NaN.
+pub(crate) fn fake_quantize_with_mask<F: Float>(
+    x: &[F],
+    params: &QParams,
+    tiles: &Tiles,
+    out: &mut [MaybeUninit<F>],
+    mask: &mut [MaybeUninit<u8>],
+) {
+    dispatch::<F, true>(x, params, tiles, out, mask);
+}
+
+/// `mask` is empty where there is none.
+fn dispatch<F: Float, const MASK: bool>(
+    x: &[F],
+    params: &QParams,
+    tiles: &Tiles,
+    out: &mut [MaybeUninit<F>],
+    mask: &mut [MaybeUninit<u8>],
+) {
     if !is_fast(params, F::TYPE) {
-        return general::fake_quantize(x, &Coder::new::<F>(params, tiles), tiles, out);
+        let coder = Coder::new::<F>(params, tiles);
+        return general::fake_quantize::<F, MASK>(x, &coder, tiles, params.bounds(), out, mask);
     }
     let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, F::TYPE);
     let run = match (steps.reciprocal, steps.sum) {
-        (false, Sum::Exact) => fast::<F, false, EXACT>,
-        (false, Sum::Rounded) => fast::<F, false, ROUNDED>,
-        (false, Sum::After) => fast::<F, false, AFTER>,
-        (true, Sum::Exact) => fast::<F, true, EXACT>,
-        (true, Sum::Rounded) => fast::<F, true, ROUNDED>,
-        (true, Sum::After) => fast::<F, true, AFTER>,
-        (_, Sum::Fused) => fast::<F, true, FUSED>,
+        (false, Sum::Exact) => fast::<F, false, EXACT, MASK>,
+        (false, Sum::Rounded) => fast::<F, false, ROUNDED, MASK>,
+        (false, Sum::After) => fast::<F, false, AFTER, MASK>,
+        (true, Sum::Exact) => fast::<F, true, EXACT, MASK>,
+        (true, Sum::Rounded) => fast::<F, true, ROUNDED, MASK>,
+        (true, Sum::After) => fast::<F, true, AFTER, MASK>,
+        (_, Sum::Fused) => fast::<F, true, FUSED, MASK>,
     };
-    run(x, &lanes, tiles, out)
+    run(x, &lanes, tiles, out, mask)
 }
 
 per_cpu! {
-    fn fast[F: Float, const RECIPROCAL: bool, const SUM: u8][F, RECIPROCAL, SUM](
+    fn fast[F: Float, const RECIPROCAL: bool, const SUM: u8, const MASK: bool]
+    [F, RECIPROCAL, SUM, MASK](
         x: &[F],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
         out: &mut [MaybeUninit<F>],
+        mask: &mut [MaybeUninit<u8>],
     ) -> () {
         let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         for_each_block(tiles, F::BLOCK, |elements, params| {
             let lanes = lanes.block(params);
+            let mask = if MASK { &mut mask[elements.clone()] } else { &mut [] };
             let block = F::widen_block(&x[elements.clone()], &mut buffer);
             F::narrow_block(&mut out[elements], |out| {
-                fast_block::<_, RECIPROCAL, SUM>(block, lanes, out)
+                fast_block::<_, RECIPROCAL, SUM, MASK>(block, lanes, out, mask)
             });
         });
     }
 }
 
 #[inline(always)]
-fn fast_block<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
+fn fast_block<C: Compute, const RECIPROCAL: bool, const SUM: u8, const MASK: bool>(
     x: &[C],
     p: LaneBlock<'_, C>,
     out: &mut [MaybeUninit<C>],
+    mask: &mut [MaybeUninit<u8>],
 ) {
     let divisor = if RECIPROCAL { p.inverse } else { p.scale };
+    let n = x.len();
+    let (out, mask) = (&mut out[..n], &mut mask[..if MASK { n } else { 0 }]);
     if divisor.len() == 1 {
         let (divisor, scale, zero) = (divisor[0], p.scale[0], p.zero[0]);
         let (low, high, magic) = (p.low[0], p.high[0], p.magic[0]);
-        for (&x, out) in x.iter().zip(out) {
-            let v = clamped::<C, RECIPROCAL, SUM>(x, divisor, zero, low, high);
-            out.write(dequantized::<C, SUM>(v, scale, zero, magic));
+        for i in 0..n {
+            let v = scaled::<C, RECIPROCAL, SUM>(x[i], divisor, zero);
+            let (r, inside) = rounded::<C, MASK>(v, low, high, magic);
+            out[i].write(dequantized::<C, SUM>(r, scale, zero));
+            if MASK {
+                mask[i].write(inside);
+            }
         }
     } else {
-        let n = x.len();
-        let (out, divisor, scale) = (&mut out[..n], &divisor[..n], &p.scale[..n]);
+        let (divisor, scale) = (&divisor[..n], &p.scale[..n]);
         let (zero, low) = (&p.zero[..n], &p.low[..n]);
         let (high, magic) = (&p.high[..n], &p.magic[..n]);
         for i in 0..n {
-            let v = clamped::<C, RECIPROCAL, SUM>(x[i], divisor[i], zero[i], low[i], high[i]);
-            out[i].write(dequantized::<C, SUM>(v, scale[i], zero[i], magic[i]));
+            let v = scaled::<C, RECIPROCAL, SUM>(x[i], divisor[i], zero[i]);
+            let (r, inside) = rounded::<C, MASK>(v, low[i], high[i], magic[i]);
+            out[i].write(dequantized::<C, SUM>(r, scale[i], zero[i]));
+            if MASK {
+                mask[i].write(inside);
+            }
         }
     }
 }
 
-/// (round(v) − z)·s, where v holds z as [`Lanes`] says.
+/// v rounded to an integer between the bounds, and 1 where it lies there unclamped, else 0.
 #[inline(always)]
-fn dequantized<C: Compute, const SUM: u8>(v: C, scale: C, zero: C, magic: C) -> C {
-    let rounded = (v + magic) - magic;
+fn rounded<C: Compute, const MASK: bool>(v: C, low: C, high: C, magic: C) -> (C, u8) {
+    if !MASK {
+        return ((clamped(v, low, high) + magic) - magic, 0);
+    }
+    // One step of room on each side tells a code beyond a bound from one at it.
+    let r = (clamped(v, low - C::one(), high + C::one()) + magic) - magic;
+    let clamped = clamped(r, low, high);
+    (clamped, u8::from(r == clamped))
+}
+
+/// (r − z)·s, where r holds z as [`Lanes`] says.
+#[inline(always)]
+fn dequantized<C: Compute, const SUM: u8>(r: C, scale: C, zero: C) -> C {
     match SUM {
-        ROUNDED | FUSED => (rounded - zero) * scale,
-        _ => rounded * scale,
+        ROUNDED | FUSED => (r - zero) * scale,
+        _ => r * scale,
     }
 }

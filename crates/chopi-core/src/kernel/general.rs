@@ -10,6 +10,7 @@ use crate::kernel::lanes::{
     is_native_half,
 };
 use crate::kernel::per_cpu;
+use crate::kernel::quantize::clamped;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
 use crate::tiles::Tiles;
@@ -44,23 +45,25 @@ impl<C: Compute> Coder<C> {
         }
     }
 
-    /// The codes of a block that starts at offset `first` of the tensor; NaN for NaN.
+    /// The codes of a block that starts at offset `first` of the tensor, clamped to `room` steps
+    /// beyond the range; NaN for NaN.
     #[inline(always)]
     fn codes<F: Float<Compute = C>>(
         &self,
         x: &[F],
         params: Range<usize>,
         first: usize,
+        room: f64,
         codes: &mut [f64],
     ) {
         let scales = self.scales.block(params.clone());
         let integers = self.integers.block(params);
         if scales.scale.len() == 1 {
             self.scale::<F, false>(x, scales, codes);
-            self.round::<false>(integers, first, codes);
+            self.round::<false>(integers, first, room, codes);
         } else {
             self.scale::<F, true>(x, scales, codes);
-            self.round::<true>(integers, first, codes);
+            self.round::<true>(integers, first, room, codes);
         }
     }
 
@@ -103,12 +106,16 @@ impl<C: Compute> Coder<C> {
 
     /// From v to the clamped integer.
     #[inline(always)]
-    fn round<const ROW: bool>(&self, p: LaneBlock<'_, f64>, first: usize, v: &mut [f64]) {
+    fn round<const ROW: bool>(
+        &self,
+        p: LaneBlock<'_, f64>,
+        first: usize,
+        room: f64,
+        v: &mut [f64],
+    ) {
         let at = |i: usize| if ROW { i } else { 0 };
         for (i, v) in v.iter_mut().enumerate() {
-            let (low, high) = (p.low[at(i)], p.high[at(i)]);
-            *v = if low > *v { low } else { *v };
-            *v = if high < *v { high } else { *v };
+            *v = clamped(*v, p.low[at(i)] - room, p.high[at(i)] + room);
         }
         if self.rounding == Rounding::NearestEven {
             for (i, v) in v.iter_mut().enumerate() {
@@ -190,7 +197,7 @@ per_cpu! {
         let mut any_nan = false;
         for_each_block(tiles, HALF_BLOCK, |elements, params| {
             let codes = &mut buffer[..elements.len()];
-            coder.codes(&x[elements.clone()], params.clone(), elements.start, codes);
+            coder.codes(&x[elements.clone()], params.clone(), elements.start, 0.0, codes);
             if codes.iter().any(|q| q.is_nan()) {
                 any_nan = true;
                 let zero = &coder.integers.zero[params];
@@ -207,17 +214,32 @@ per_cpu! {
 }
 
 per_cpu! {
-    /// Writes the dequantized codes of `x`, like [`super::fake_quantize::fake_quantize`].
-    fn fake_quantize[F: Float][F](
+    /// Writes the dequantized codes of `x` and with `MASK` the mask, like
+    /// [`super::fake_quantize::fake_quantize_with_mask`].
+    fn fake_quantize[F: Float, const MASK: bool][F, MASK](
         x: &[F],
         coder: &Coder<F::Compute>,
         tiles: &Tiles,
+        bounds: (i64, i64),
         out: &mut [MaybeUninit<F>],
+        mask: &mut [MaybeUninit<u8>],
     ) -> () {
         let mut buffer = [0.0; HALF_BLOCK];
+        let (qmin, qmax) = (bounds.0 as f64, bounds.1 as f64);
         for_each_block(tiles, HALF_BLOCK, |elements, params| {
             let codes = &mut buffer[..elements.len()];
-            coder.codes(&x[elements.clone()], params.clone(), elements.start, codes);
+            let first = elements.start;
+            let x = &x[elements.clone()];
+            if MASK {
+                // One step of room on each side tells a code beyond a bound from one at it.
+                coder.codes(x, params.clone(), first, 1.0, codes);
+                for (inside, q) in mask[elements.clone()].iter_mut().zip(&mut *codes) {
+                    inside.write(u8::from(qmin <= *q && *q <= qmax));
+                    *q = clamped(*q, qmin, qmax);
+                }
+            } else {
+                coder.codes(x, params.clone(), first, 0.0, codes);
+            }
             coder.dequantize_block(codes, params, &mut out[elements]);
         });
     }

@@ -140,7 +140,7 @@ fn code<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
     high: C,
     magic: C,
 ) -> (u32, bool) {
-    let v = clamped::<C, RECIPROCAL, SUM>(x, scale, zero, low, high);
+    let v = clamped(scaled::<C, RECIPROCAL, SUM>(x, scale, zero), low, high);
     let bits = (v + magic).low_bits();
     // Only the sum after rounding needs the integer z, which is MAGIC + z less MAGIC.
     let bits = match SUM {
@@ -150,21 +150,24 @@ fn code<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
     (bits, x.is_nan())
 }
 
-/// x scaled, with z added where that comes before rounding, between the bounds; NaN stays NaN.
+/// x scaled, with z added where that comes before rounding and is rounded.
 #[inline(always)]
-pub(crate) fn clamped<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
+pub(crate) fn scaled<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
     x: C,
     scale: C,
     zero: C,
-    low: C,
-    high: C,
 ) -> C {
     let v = match (RECIPROCAL, SUM) {
         (_, FUSED) => x.mul_add(scale, zero),
         (true, _) => x * scale,
         (false, _) => x / scale,
     };
-    let v = if SUM == ROUNDED { v + zero } else { v };
+    if SUM == ROUNDED { v + zero } else { v }
+}
+
+/// v between the bounds; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn clamped<C: Compute>(v: C, low: C, high: C) -> C {
     // In this order a comparison with NaN keeps the NaN, and each is one instruction.
     let v = if low > v { low } else { v };
     if high < v { high } else { v }
