@@ -117,11 +117,11 @@ fn with_storage<R>(
         .map(|&stride| stride as isize)
         .collect();
     let copy;
-    let (tensor, layout) = match Layout::dense(tensor.dims().to_vec(), &strides) {
+    let (tensor, layout) = match Layout::dense(tensor.dims(), &strides) {
         Some(layout) => (tensor, layout),
         None => {
             copy = tensor.force_contiguous().map_err(framework)?;
-            (&copy, Layout::row_major(tensor.dims().to_vec()))
+            (&copy, Layout::row_major(tensor.dims()))
         }
     };
     let (storage, view) = tensor.storage_and_layout();
@@ -138,7 +138,8 @@ fn with_storage<R>(
 
 /// The tensor whose elements lie in memory in this layout.
 fn from_memory<T: WithDType>(data: Vec<T>, layout: &Layout) -> Result<Tensor> {
-    let tensor = Tensor::from_vec(data, layout.memory_shape(), &Device::Cpu).map_err(framework)?;
+    let tensor =
+        Tensor::from_vec(data, &*layout.memory_shape(), &Device::Cpu).map_err(framework)?;
     match layout.inverse_order() {
         None => Ok(tensor),
         Some(axes) => tensor.permute(axes).map_err(framework),

@@ -33,7 +33,7 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
     }
 
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
-        let layout = Layout::row_major(self.shape.clone());
+        let layout = Layout::row_major(&self.shape);
         f(HostFloats {
             data: F::slice(&self.data),
             layout,
@@ -65,7 +65,7 @@ impl<F: Float> IntTensor<Vectors> for Codes<F> {
     type Device = HostOnly<VecTensor<F>, Self>;
 
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
-        let layout = Layout::row_major(self.0.shape.clone());
+        let layout = Layout::row_major(&self.0.shape);
         f(HostInts {
             data: i64::slice(&self.0.data),
             layout,

@@ -4,9 +4,11 @@
 //! shape, the elements as one slice of host memory, and "make a tensor like me, which this writes".
 //! Core does the rest, so that every framework gives the same bits.
 
+use std::mem::MaybeUninit;
+
 use crate::buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 use crate::device::DeviceTensor;
-use crate::dtype::FloatType;
+use crate::dtype::{Float, FloatType, Int};
 use crate::error::Result;
 use crate::layout::Layout;
 
@@ -126,4 +128,64 @@ pub trait IntTensor<B: Backend> {
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Float>;
+}
+
+/// The elements of a dense float tensor, in memory order, to be overwritten.
+#[derive(Debug)]
+pub struct HostFloatsMut<'a> {
+    pub(crate) data: FloatSliceMut<'a>,
+    pub(crate) layout: Layout,
+}
+
+impl<'a> HostFloatsMut<'a> {
+    /// The elements of a tensor of this layout.
+    pub fn new<F: Float>(data: &'a mut [F], layout: Layout) -> Self {
+        let data = F::slice_mut(as_uninit(data));
+        Self { data, layout }
+    }
+}
+
+/// The elements of a dense integer tensor, in memory order, to be overwritten.
+#[derive(Debug)]
+pub struct HostIntsMut<'a> {
+    pub(crate) data: IntSliceMut<'a>,
+    pub(crate) layout: Layout,
+}
+
+impl<'a> HostIntsMut<'a> {
+    /// The elements of a tensor of this layout.
+    pub fn new<I: Int>(data: &'a mut [I], layout: Layout) -> Self {
+        let data = I::slice_mut(as_uninit(data));
+        Self { data, layout }
+    }
+}
+
+/// Elements that the kernels overwrite, which take them for memory that may not be initialized.
+fn as_uninit<T>(data: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: the two have the same layout. Only core sees the result, since the fields that keep
+    // it are its own, and core writes nothing but initialized elements.
+    unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<T>]) }
+}
+
+/// A float tensor of the framework `B` whose elements can be overwritten.
+///
+/// `ndarray` arrays are. Tensors of `candle` and `tch` are not: their handles share memory, so
+/// that nothing proves that nobody else reads it.
+pub trait FloatTensorMut<B: Backend> {
+    /// Calls `f` with the tensor's elements.
+    ///
+    /// # Errors
+    /// Those of `f`; [`Error::OutputLayout`](crate::Error::OutputLayout) where the tensor does not lie
+    /// densely.
+    fn with_host_mut<R>(&mut self, f: impl FnOnce(HostFloatsMut<'_>) -> Result<R>) -> Result<R>;
+}
+
+/// An integer tensor of the framework `B` whose elements can be overwritten, like
+/// [`FloatTensorMut`].
+pub trait IntTensorMut<B: Backend> {
+    /// Calls `f` with the tensor's elements.
+    ///
+    /// # Errors
+    /// As [`FloatTensorMut::with_host_mut`].
+    fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R>;
 }

@@ -116,19 +116,30 @@ impl FloatSliceMut<'_> {
     }
 }
 
-impl IntSlice<'_> {
-    /// The element type.
-    pub fn int_type(&self) -> IntType {
-        match self {
-            Self::I8(_) => IntType::I8,
-            Self::U8(_) => IntType::U8,
-            Self::I16(_) => IntType::I16,
-            Self::U16(_) => IntType::U16,
-            Self::I32(_) => IntType::I32,
-            Self::U32(_) => IntType::U32,
-            Self::I64(_) => IntType::I64,
+/// `int_type` of both kinds of slices.
+macro_rules! int_type {
+    () => {
+        /// The element type.
+        pub fn int_type(&self) -> IntType {
+            match self {
+                Self::I8(_) => IntType::I8,
+                Self::U8(_) => IntType::U8,
+                Self::I16(_) => IntType::I16,
+                Self::U16(_) => IntType::U16,
+                Self::I32(_) => IntType::I32,
+                Self::U32(_) => IntType::U32,
+                Self::I64(_) => IntType::I64,
+            }
         }
-    }
+    };
+}
+
+impl IntSliceMut<'_> {
+    int_type!();
+}
+
+impl IntSlice<'_> {
+    int_type!();
 
     /// The number of elements.
     pub fn len(&self) -> usize {

@@ -222,7 +222,7 @@ pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Resul
     let zero = x.constant(&[0.0], &vec![1; shape.len()], float.compute())?;
     if any(&x.mul(&zero)?.ne(&zero)?, &x)? {
         let data = x.to_host()?;
-        let layout = Layout::row_major(shape);
+        let layout = Layout::row_major(&shape);
         let bad = |v: &f64| !v.is_finite();
         let (index, value) = first_index(&data, &layout, bad).unwrap_or((Vec::new(), f64::NAN));
         let count = data.iter().filter(|v| bad(v)).count();
@@ -262,7 +262,7 @@ pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams, nan: NanPolicy)
         if nan == NanPolicy::Error {
             let data = x.to_host()?;
             let count = data.iter().filter(|v| v.is_nan()).count();
-            let first = first_index(&data, &Layout::row_major(shape), |v: &f64| v.is_nan());
+            let first = first_index(&data, &Layout::row_major(&shape), |v: &f64| v.is_nan());
             return Err(Error::NaN {
                 index: first.map_or_else(Vec::new, |f| f.0),
                 count,
@@ -291,8 +291,7 @@ pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::
     if any(&q.gt(&bound(qmax)?)?, &q)? || any(&bound(qmin)?.gt(&q)?, &q)? {
         let data = q.to_host()?;
         let outside = |q: &f64| *q < qmin as f64 || *q > qmax as f64;
-        if let Some((index, code)) = first_index(&data, &Layout::row_major(shape.clone()), outside)
-        {
+        if let Some((index, code)) = first_index(&data, &Layout::row_major(&shape), outside) {
             return Err(Error::Code {
                 index,
                 code: code as i64,

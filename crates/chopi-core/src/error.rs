@@ -13,6 +13,13 @@ pub enum Error {
     #[error("the quantizer is not calibrated: call calibrate, quantize or from_params first")]
     NotCalibrated,
 
+    /// An instruction set that the CPU does not have.
+    #[error("this CPU does not have {isa}")]
+    Isa {
+        /// Its name.
+        isa: &'static str,
+    },
+
     /// The number of bits is outside 2..=32.
     #[error("num_bits is {bits}, expected 2..=32")]
     Bits {
@@ -153,6 +160,33 @@ pub enum Error {
         /// The dtype, as the framework calls it.
         dtype: String,
         /// The dtypes that can be used.
+        expected: &'static str,
+    },
+
+    /// An output of another shape than the result's.
+    #[error("the output has shape {shape:?}, expected {expected:?}")]
+    OutputShape {
+        /// The shape of the output.
+        shape: Vec<usize>,
+        /// The shape of the result.
+        expected: Vec<usize>,
+    },
+
+    /// An output whose element type does not hold the result.
+    #[error("the output has elements of type {dtype}, expected {expected}")]
+    OutputType {
+        /// The output's element type.
+        dtype: String,
+        /// What it has to be.
+        expected: String,
+    },
+
+    /// An output that does not lie in memory as it must.
+    #[error("the output of shape {shape:?} does not lie in memory {expected}")]
+    OutputLayout {
+        /// The shape of the output.
+        shape: Vec<usize>,
+        /// How it has to lie.
         expected: &'static str,
     },
 

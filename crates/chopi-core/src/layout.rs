@@ -1,51 +1,60 @@
 //! How a tensor's elements lie in memory.
 
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+/// A number for each axis; those of a few axes are kept without an allocation.
+pub(crate) type Axes = SmallVec<[usize; 6]>;
+
 /// The order in which the elements of a dense tensor lie in one slice.
 ///
 /// A dense tensor fills its slice without gaps or overlaps; its axes may lie in any order. A
 /// row-major tensor has its last axis innermost, a Fortran-order one its first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    shape: Vec<usize>,
+    shape: Axes,
     /// The axes from outermost to innermost; `None` for row-major.
-    order: Option<Vec<usize>>,
+    order: Option<Axes>,
 }
 
 impl Layout {
     /// The row-major layout of a shape.
-    pub fn row_major(shape: Vec<usize>) -> Self {
-        Self { shape, order: None }
+    pub fn row_major(shape: &[usize]) -> Self {
+        Self {
+            shape: shape.into(),
+            order: None,
+        }
     }
 
     /// The layout of a tensor with these strides, in elements, if it is dense.
     ///
     /// The strides of axes of length 1, and of all axes of an empty tensor, mean nothing.
-    pub fn dense(shape: Vec<usize>, strides: &[isize]) -> Option<Self> {
-        if shape.contains(&0) {
+    pub fn dense(shape: &[usize], strides: &[isize]) -> Option<Self> {
+        let is_dense = |axes: &mut dyn Iterator<Item = usize>| {
+            let mut expected = 1;
+            axes.filter(|&axis| shape[axis] != 1).all(|axis| {
+                let fits = strides[axis] == expected;
+                expected *= shape[axis] as isize;
+                fits
+            })
+        };
+        if shape.contains(&0) || is_dense(&mut (0..shape.len()).rev()) {
             return Some(Self::row_major(shape));
         }
-        let mut order: Vec<usize> = (0..shape.len()).collect();
+        let mut order: Axes = (0..shape.len()).collect();
         // Axes of length 1 go outermost; the sort is stable, so equal keys stay row-major.
-        let stride = |axis: usize| {
-            if shape[axis] == 1 {
+        order.sort_by_key(|&axis| {
+            std::cmp::Reverse(if shape[axis] == 1 {
                 isize::MAX
             } else {
                 strides[axis]
-            }
-        };
-        order.sort_by_key(|&axis| std::cmp::Reverse(stride(axis)));
-        let mut expected = 1;
-        for &axis in order.iter().rev() {
-            if shape[axis] != 1 {
-                if strides[axis] != expected {
-                    return None;
-                }
-                expected *= shape[axis] as isize;
-            }
-        }
-        let long = order.iter().filter(|&&axis| shape[axis] != 1);
-        let order = if long.is_sorted() { None } else { Some(order) };
-        Some(Self { shape, order })
+            })
+        });
+        is_dense(&mut order.iter().rev().copied()).then(|| Self {
+            shape: shape.into(),
+            order: Some(order),
+        })
     }
 
     /// The tensor's shape.
@@ -69,9 +78,9 @@ impl Layout {
     }
 
     /// The shape in memory order, outermost first.
-    pub fn memory_shape(&self) -> Vec<usize> {
+    pub fn memory_shape(&self) -> Cow<'_, [usize]> {
         match &self.order {
-            None => self.shape.clone(),
+            None => Cow::Borrowed(&self.shape),
             Some(order) => order.iter().map(|&axis| self.shape[axis]).collect(),
         }
     }
@@ -123,10 +132,21 @@ impl Layout {
         index
     }
 
+    /// Elements in the memory order of this layout, put into that of another of the same shape.
+    pub(crate) fn reordered<'a, T: Copy>(&self, data: &'a [T], to: &Self) -> Cow<'a, [T]> {
+        if self.order == to.order {
+            return Cow::Borrowed(data);
+        }
+        match self.to_row_major(data) {
+            Cow::Borrowed(data) => to.to_memory_order(data),
+            Cow::Owned(data) => Cow::Owned(to.to_memory_order(&data).into_owned()),
+        }
+    }
+
     /// Elements in memory order, put into row-major order.
-    pub(crate) fn to_row_major<T: Copy>(&self, data: &[T]) -> Vec<T> {
+    pub(crate) fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         let Some(inverse) = self.inverse_order() else {
-            return data.to_vec();
+            return Cow::Borrowed(data);
         };
         let mut strides = vec![1; self.shape.len()];
         let memory = self.memory_shape();
@@ -138,9 +158,9 @@ impl Layout {
     }
 
     /// Elements in row-major order, put into memory order.
-    pub(crate) fn to_memory_order<T: Copy>(&self, data: &[T]) -> Vec<T> {
+    pub(crate) fn to_memory_order<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         let Some(order) = &self.order else {
-            return data.to_vec();
+            return Cow::Borrowed(data);
         };
         let mut strides = vec![1; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
@@ -152,7 +172,7 @@ impl Layout {
 }
 
 /// The elements of a strided tensor in the row-major order of its shape.
-fn gather<T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Vec<T> {
+fn gather<'a, T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Cow<'a, [T]> {
     let mut out = Vec::with_capacity(data.len());
     let mut index = vec![0; shape.len()];
     let mut offset = 0;
@@ -168,7 +188,7 @@ fn gather<T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Vec<T> {
             index[axis] = 0;
         }
     }
-    out
+    Cow::Owned(out)
 }
 
 #[cfg(test)]
@@ -177,11 +197,11 @@ mod tests {
 
     #[test]
     fn dense_layouts_are_recognized_whatever_their_axis_order() {
-        let dense = |shape: &[usize], strides: &[isize]| Layout::dense(shape.to_vec(), strides);
-        assert_eq!(dense(&[2, 3], &[3, 1]), Some(Layout::row_major(vec![2, 3])));
+        let dense = |shape: &[usize], strides: &[isize]| Layout::dense(shape, strides);
+        assert_eq!(dense(&[2, 3], &[3, 1]), Some(Layout::row_major(&[2, 3])));
         assert_eq!(dense(&[2, 3], &[1, 2]).unwrap().order(), Some(&[1, 0][..]));
         assert_eq!(dense(&[2, 1, 3], &[3, 77, 1]).unwrap().order(), None);
-        assert_eq!(dense(&[], &[]), Some(Layout::row_major(vec![])));
+        assert_eq!(dense(&[], &[]), Some(Layout::row_major(&[])));
         assert_eq!(dense(&[0, 3], &[9, 9]).unwrap().order(), None);
         for strides in [[4, 1], [3, -1], [0, 1], [3, 2]] {
             assert_eq!(dense(&[2, 3], &strides), None, "{strides:?}");
@@ -190,11 +210,11 @@ mod tests {
 
     #[test]
     fn memory_order_and_row_major_order_are_inverse() {
-        let layout = Layout::dense(vec![2, 3, 4], &[4, 8, 1]).unwrap();
+        let layout = Layout::dense(&[2, 3, 4], &[4, 8, 1]).unwrap();
         let memory: Vec<usize> = (0..24).collect();
         let row_major = layout.to_row_major(&memory);
         assert_eq!(row_major[4], 8);
-        assert_eq!(layout.to_memory_order(&row_major), memory);
+        assert_eq!(layout.to_memory_order(&row_major), &memory[..]);
         for offset in 0..24 {
             let [i, j, k] = layout.index(offset)[..] else {
                 unreachable!()

@@ -28,7 +28,10 @@ mod scheme;
 mod slices;
 mod tiles;
 
-pub use backend::{Backend, FloatTensor, HostFloats, HostInts, IntTensor};
+pub use backend::{
+    Backend, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, HostInts, HostIntsMut,
+    IntTensor, IntTensorMut,
+};
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
     Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
@@ -38,6 +41,7 @@ pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};
 pub use error::{Error, Result};
 pub use half::{bf16, f16};
+pub use kernel::isa::Isa;
 pub use layout::Layout;
 pub use qparams::QParams;
 pub use quantizer::{Builder, Chopi};

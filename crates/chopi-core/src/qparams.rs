@@ -336,13 +336,13 @@ impl QParams {
         let granularity = self
             .convention
             .granularity_for(self.scheme.granularity, shape.len());
-        let expected = granularity.params_shape(shape)?;
-        if expected == self.shape {
+        let expected = granularity.params_axes(shape)?;
+        if expected[..] == self.shape[..] {
             Ok(granularity)
         } else {
             Err(Error::ParamsShape {
                 params: self.shape.clone(),
-                expected,
+                expected: expected.into_vec(),
                 shape: shape.to_vec(),
             })
         }

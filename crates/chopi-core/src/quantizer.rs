@@ -1,9 +1,13 @@
 //! The quantizer that users hold.
 
-use crate::backend::{Backend, FloatTensor, HostFloats, HostInts, IntTensor};
+use crate::backend::{
+    Backend, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, HostInts, IntTensor,
+    IntTensorMut,
+};
 use crate::buffer::{Fill, FloatSliceMut, IntSliceMut};
 use crate::convention::Convention;
 use crate::error::{Error, Result};
+use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::Ranges;
 use crate::scheme::{
@@ -222,6 +226,41 @@ impl Chopi {
         })
     }
 
+    /// The codes of a tensor, written into one that is there: of the same shape, dense, of any
+    /// integer type that holds the range.
+    ///
+    /// Nothing is allocated where the two lie in memory in the same order, but for a list of the
+    /// parameters where there are several groups.
+    ///
+    /// # Errors
+    /// Those of [`quantize`](Self::quantize), which leave codes without meaning;
+    /// [`Error::OutputShape`], [`Error::OutputType`] and [`Error::OutputLayout`].
+    pub fn quantize_into<B, T, Q>(&mut self, x: &T, out: &mut Q) -> Result<()>
+    where
+        B: Backend,
+        T: FloatTensor<B> + ?Sized,
+        Q: IntTensorMut<B> + ?Sized,
+    {
+        self.calibrate_if_needed(x)?;
+        let params = self.calibrated()?;
+        x.with_host(|HostFloats { data, layout }| {
+            out.with_host_mut(|out| {
+                check_output(&out.layout, &layout, params.scheme().rounding)?;
+                let (int, (qmin, qmax)) = (out.data.int_type(), params.bounds());
+                if !int.holds(qmin, qmax) {
+                    return Err(Error::OutputType {
+                        dtype: int.to_string(),
+                        expected: format!("a type that holds {qmin}..={qmax}"),
+                    });
+                }
+                match_float!(FloatSlice, data, data => {
+                    let data = layout.reordered(data, &out.layout);
+                    slices::quantize(&data, &out.layout, params, self.nan, out.data)
+                })
+            })
+        })
+    }
+
     /// The values of codes: x̂ = (q − z)·s.
     ///
     /// # Errors
@@ -241,6 +280,37 @@ impl Chopi {
                 })
             };
             q.float_like(params.float_type(), &layout, Fill::new(values))
+        })
+    }
+
+    /// The values of codes, written into a tensor that is there: of the same shape, dense, of any
+    /// float type.
+    ///
+    /// # Errors
+    /// Those of [`dequantize`](Self::dequantize), which leave `out` as it was;
+    /// [`Error::OutputShape`] and [`Error::OutputLayout`].
+    pub fn dequantize_into<B, Q, T>(&self, q: &Q, out: &mut T) -> Result<()>
+    where
+        B: Backend,
+        Q: IntTensor<B> + ?Sized,
+        T: FloatTensorMut<B> + ?Sized,
+    {
+        let params = self.calibrated()?;
+        q.with_host(|HostInts { data, layout }| {
+            out.with_host_mut(
+                |HostFloatsMut {
+                     data: out,
+                     layout: to,
+                 }| {
+                    check_output(&to, &layout, Rounding::NearestEven)?;
+                    match_int!(IntSlice, data, codes => {
+                        let codes = layout.reordered(codes, &to);
+                        match_float!(FloatSliceMut, out, out => {
+                            slices::dequantize(&codes, &to, params, out)
+                        })
+                    })
+                },
+            )
         })
     }
 
@@ -272,7 +342,38 @@ impl Chopi {
         })
     }
 
-    /// The same, and the mask of the straight-through estimator: a tensor of `u8` that holds 1 where
+    /// The same, written into a tensor that is there: of the same shape and type, dense.
+    ///
+    /// # Errors
+    /// Those of [`fake_quantize`](Self::fake_quantize); [`Error::OutputShape`],
+    /// [`Error::OutputType`] and [`Error::OutputLayout`].
+    pub fn fake_quantize_into<B, T, U>(&mut self, x: &T, out: &mut U) -> Result<()>
+    where
+        B: Backend,
+        T: FloatTensor<B> + ?Sized,
+        U: FloatTensorMut<B> + ?Sized,
+    {
+        self.calibrate_if_needed(x)?;
+        let params = self.calibrated()?;
+        x.with_host(|HostFloats { data, layout }| {
+            out.with_host_mut(|out| {
+                check_output(&out.layout, &layout, params.scheme().rounding)?;
+                let (float, expected) = (out.data.float_type(), data.float_type());
+                if float != expected {
+                    return Err(Error::OutputType {
+                        dtype: float.to_string(),
+                        expected: expected.to_string(),
+                    });
+                }
+                match_float!(FloatSlice, data, data => {
+                    let data = layout.reordered(data, &out.layout);
+                    slices::fake_quantize(&data, &out.layout, params, out.data)
+                })
+            })
+        })
+    }
+
+    /// [`fake_quantize`](Self::fake_quantize), and the mask of the straight-through estimator: a tensor of `u8` that holds 1 where
     /// the code lies in qmin..=qmax before it is clamped, else 0, and 0 for NaN.
     ///
     /// # Errors
@@ -365,4 +466,21 @@ impl Chopi {
     fn calibrated(&self) -> Result<&QParams> {
         self.params.as_ref().ok_or(Error::NotCalibrated)
     }
+}
+
+/// Whether a result of layout `expected` can be written to an output of layout `out`.
+fn check_output(out: &Layout, expected: &Layout, rounding: Rounding) -> Result<()> {
+    if out.shape() != expected.shape() {
+        return Err(Error::OutputShape {
+            shape: out.shape().to_vec(),
+            expected: expected.shape().to_vec(),
+        });
+    }
+    if matches!(rounding, Rounding::Stochastic { .. }) && out.order().is_some() {
+        return Err(Error::OutputLayout {
+            shape: out.shape().to_vec(),
+            expected: "in row-major order, by which stochastic rounding goes",
+        });
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@ use crate::backend::{Backend, FloatTensor, HostFloats};
 use crate::device;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::error::{Error, Result};
+use crate::kernel::lanes::PerGroup;
 use crate::kernel::minmax::{MinMax, min_max};
 use crate::layout::Layout;
 use crate::match_float;
@@ -78,9 +79,9 @@ impl Ranges {
             return Err(non_finite(data, layout));
         }
         // Adding +0.0 turns −0.0 into +0.0, so that the order of the data cannot be seen.
-        let in_row_major = |values: Vec<F::Compute>| -> Vec<f64> {
+        let in_row_major = |values: PerGroup<F::Compute>| -> Vec<f64> {
             let values: Vec<f64> = values.into_iter().map(|v| v.as_f64() + 0.0).collect();
-            tiles.to_row_major(&values)
+            tiles.to_row_major(&values).into_owned()
         };
         Ok(Self::new(
             granularity,

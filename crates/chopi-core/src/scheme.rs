@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use smallvec::smallvec;
+
 use crate::dtype::IntType;
 use crate::error::{Error, Result};
+use crate::layout::Axes;
 
 /// How a tensor is quantized: plain data, checked when it is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,13 +72,17 @@ impl Granularity {
     /// # Errors
     /// [`Error::Axis`] where the tensor has no such axis, [`Error::GroupSize`] for groups of 0.
     pub fn params_shape(&self, shape: &[usize]) -> Result<Vec<usize>> {
+        Ok(self.params_axes(shape)?.into_vec())
+    }
+
+    pub(crate) fn params_axes(&self, shape: &[usize]) -> Result<Axes> {
         Ok(match *self {
-            Self::PerTensor => vec![1],
-            Self::PerChannel { axis } => vec![shape[resolve_axis(axis, shape)?]],
+            Self::PerTensor => smallvec![1],
+            Self::PerChannel { axis } => smallvec![shape[resolve_axis(axis, shape)?]],
             Self::PerGroup { size: 0, .. } => return Err(Error::GroupSize),
             Self::PerGroup { axis, size } => {
                 let axis = resolve_axis(axis, shape)?;
-                let mut params = shape.to_vec();
+                let mut params = Axes::from(shape);
                 params[axis] = shape[axis].div_ceil(size);
                 params
             }

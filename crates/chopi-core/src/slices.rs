@@ -24,7 +24,7 @@ pub(crate) fn ordered<T: Copy>(
     match rounding {
         Rounding::Stochastic { .. } if layout.order().is_some() => {
             let data = layout.to_row_major(data);
-            (Cow::Owned(data), Layout::row_major(layout.shape().to_vec()))
+            (data, Layout::row_major(layout.shape()))
         }
         _ => (Cow::Borrowed(data), layout),
     }

@@ -1,5 +1,6 @@
 //! How the elements of a dense tensor fall into groups.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::error::Result;
@@ -23,27 +24,23 @@ pub(crate) struct Tiles {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Tensor,
-    /// (outer, channels, inner): uniform runs of `inner` elements.
+    /// Uniform runs of `inner` elements, a channel each.
     Channels {
-        outer: usize,
         channels: usize,
         inner: usize,
     },
-    /// (outer, channels·repeat): rows in which each channel's parameter is repeated.
+    /// Rows of channels·repeat elements in which each channel's parameter is repeated.
     Rows {
-        outer: usize,
         channels: usize,
         repeat: usize,
     },
-    /// (outer, axis): uniform runs of `size` elements, the last one of each axis shorter.
+    /// Uniform runs of `size` elements along an axis, the last one of each axis shorter.
     Groups {
-        outer: usize,
         axis: usize,
         size: usize,
     },
-    /// (outer, axis, inner): rows of `inner` elements, `size` rows with the same parameters.
+    /// Rows of `inner` elements, `size` rows with the same parameters.
     GroupRows {
-        outer: usize,
         axis: usize,
         inner: usize,
         size: usize,
@@ -62,37 +59,27 @@ impl Tiles {
 
     pub fn new(layout: &Layout, granularity: Granularity) -> Result<Self> {
         let (kind, params) = match granularity {
-            Granularity::PerTensor => (Kind::Tensor, Layout::row_major(vec![1])),
+            Granularity::PerTensor => (Kind::Tensor, Layout::row_major(&[1])),
             Granularity::PerChannel { axis } => {
                 let axis = resolve_axis(axis, layout.shape())?;
                 let (outer, channels, inner) = layout.split(axis);
                 let kind = if inner == 1 || (inner < Self::SHORT_CHANNEL && outer > inner) {
                     Kind::Rows {
-                        outer,
                         channels,
                         repeat: inner,
                     }
                 } else {
-                    Kind::Channels {
-                        outer,
-                        channels,
-                        inner,
-                    }
+                    Kind::Channels { channels, inner }
                 };
-                (kind, Layout::row_major(vec![channels]))
+                (kind, Layout::row_major(&[channels]))
             }
             Granularity::PerGroup { axis, size } => {
                 let axis = resolve_axis(axis, layout.shape())?;
-                let (outer, len, inner) = layout.split(axis);
+                let (_, len, inner) = layout.split(axis);
                 let kind = if inner == 1 {
-                    Kind::Groups {
-                        outer,
-                        axis: len,
-                        size,
-                    }
+                    Kind::Groups { axis: len, size }
                 } else {
                     Kind::GroupRows {
-                        outer,
                         axis: len,
                         inner,
                         size,
@@ -108,51 +95,29 @@ impl Tiles {
         })
     }
 
-    /// The number of runs.
-    pub fn count(&self) -> usize {
-        if self.len == 0 {
-            return 0;
-        }
-        match self.kind {
-            Kind::Tensor => 1,
-            Kind::Channels {
-                outer, channels, ..
-            } => outer * channels,
-            Kind::Rows { outer, .. } => outer,
-            Kind::Groups { outer, axis, size } => outer * axis.div_ceil(size),
-            Kind::GroupRows { outer, axis, .. } => outer * axis,
-        }
-    }
-
     /// The run of this index; runs follow one another in memory.
     #[inline]
-    pub fn tile(&self, i: usize) -> Tile {
+    fn tile(&self, i: usize) -> Tile {
         let uniform = |elements, group| Tile {
             elements,
             params: group..group + 1,
         };
         match self.kind {
             Kind::Tensor => uniform(0..self.len, 0),
-            Kind::Channels {
-                channels, inner, ..
-            } => uniform(i * inner..(i + 1) * inner, i % channels),
-            Kind::Rows {
-                channels, repeat, ..
-            } => {
+            Kind::Channels { channels, inner } => uniform(i * inner..(i + 1) * inner, i % channels),
+            Kind::Rows { channels, repeat } => {
                 let width = channels * repeat;
                 Tile {
                     elements: i * width..(i + 1) * width,
                     params: 0..width,
                 }
             }
-            Kind::Groups { axis, size, .. } => {
+            Kind::Groups { axis, size } => {
                 let (outer, group) = (i / axis.div_ceil(size), i % axis.div_ceil(size));
                 let end = ((group + 1) * size).min(axis);
                 uniform(outer * axis + group * size..outer * axis + end, i)
             }
-            Kind::GroupRows {
-                axis, inner, size, ..
-            } => {
+            Kind::GroupRows { axis, inner, size } => {
                 let (outer, row) = (i / axis, i % axis);
                 let first = (outer * axis.div_ceil(size) + row / size) * inner;
                 Tile {
@@ -161,6 +126,50 @@ impl Tiles {
                 }
             }
         }
+    }
+
+    /// The index of the run that holds the element at this offset.
+    fn at(&self, offset: usize) -> usize {
+        match self.kind {
+            Kind::Tensor => 0,
+            Kind::Channels { inner, .. } | Kind::GroupRows { inner, .. } => offset / inner,
+            Kind::Rows { channels, repeat } => offset / (channels * repeat),
+            Kind::Groups { axis, size } => {
+                offset / axis * axis.div_ceil(size) + offset % axis / size
+            }
+        }
+    }
+
+    /// The runs of a range of elements, the first and the last cut off where the range begins and
+    /// ends.
+    #[inline(always)]
+    pub fn runs(&self, range: Range<usize>) -> impl Iterator<Item = Tile> {
+        let first = if range.is_empty() {
+            0
+        } else {
+            self.at(range.start)
+        };
+        let mut next = first;
+        let mut start = range.start;
+        std::iter::from_fn(move || {
+            if start >= range.end {
+                return None;
+            }
+            let Tile { elements, params } = self.tile(next);
+            next += 1;
+            let end = elements.end.min(range.end);
+            let (before, after) = (start - elements.start, elements.end - end);
+            let params = match params.len() {
+                1 => params,
+                _ => params.start + before..params.end - after,
+            };
+            let run = start..end;
+            start = end;
+            Some(Tile {
+                elements: run,
+                params,
+            })
+        })
     }
 
     /// How many times each parameter stands in the runs' parameter ranges.
@@ -177,12 +186,12 @@ impl Tiles {
     }
 
     /// One value a group, from memory order to row-major order.
-    pub fn to_row_major<T: Copy>(&self, values: &[T]) -> Vec<T> {
+    pub fn to_row_major<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
         self.params.to_row_major(values)
     }
 
     /// One value a group, from row-major order to memory order.
-    pub fn to_memory_order<T: Copy>(&self, values: &[T]) -> Vec<T> {
+    pub fn to_memory_order<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
         self.params.to_memory_order(values)
     }
 }

@@ -58,6 +58,10 @@ impl<A, D: Dimension> IntArray<A, D> {
         &self.codes
     }
 
+    pub(crate) fn codes_mut(&mut self) -> &mut Codes<D> {
+        &mut self.codes
+    }
+
     /// The element type.
     pub fn int_type(&self) -> IntType {
         match self.codes {

@@ -1,10 +1,11 @@
 //! The traits of chopi-core on arrays.
 
 use chopi_core::{
-    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
-    HostOnly, Int, IntSliceMut, IntTensor, IntType, Layout, Result,
+    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatTensorMut, FloatType, HostFloats,
+    HostFloatsMut, HostInts, HostIntsMut, HostOnly, Int, IntSliceMut, IntTensor, IntTensorMut,
+    IntType, Layout, Result,
 };
-use ndarray::{Array, ArrayBase, Data, Dimension};
+use ndarray::{Array, ArrayBase, Data, DataMut, Dimension};
 
 use crate::int_array::{IntArray, match_codes};
 
@@ -86,6 +87,55 @@ impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
     }
 }
 
+impl<A, S, D> FloatTensorMut<NdArray> for ArrayBase<S, D>
+where
+    A: Float,
+    S: DataMut<Elem = A>,
+    D: Dimension,
+{
+    fn with_host_mut<R>(&mut self, f: impl FnOnce(HostFloatsMut<'_>) -> Result<R>) -> Result<R> {
+        let (data, layout) = dense_mut(self)?;
+        f(HostFloatsMut::new(data, layout))
+    }
+}
+
+impl<I, S, D> IntTensorMut<NdArray> for ArrayBase<S, D>
+where
+    I: Int,
+    S: DataMut<Elem = I>,
+    D: Dimension,
+{
+    fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R> {
+        let (data, layout) = dense_mut(self)?;
+        f(HostIntsMut::new(data, layout))
+    }
+}
+
+impl<A, D: Dimension> IntTensorMut<NdArray> for IntArray<A, D> {
+    fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R> {
+        match_codes!(self.codes_mut(), codes => codes.with_host_mut(f))
+    }
+}
+
+/// The elements of a dense array, and its layout.
+fn dense_mut<A, S, D>(array: &mut ArrayBase<S, D>) -> Result<(&mut [A], Layout)>
+where
+    S: DataMut<Elem = A>,
+    D: Dimension,
+{
+    let gaps = |shape: &[usize]| Error::OutputLayout {
+        shape: shape.to_vec(),
+        expected: "densely",
+    };
+    let Some(layout) = Layout::dense(array.shape(), array.strides()) else {
+        return Err(gaps(array.shape()));
+    };
+    match array.as_slice_memory_order_mut() {
+        Some(data) => Ok((data, layout)),
+        None => Err(gaps(layout.shape())),
+    }
+}
+
 /// Calls `f` with the elements of an array as one slice, and its layout.
 fn with_slice<A, S, D, R>(
     array: &ArrayBase<S, D>,
@@ -96,14 +146,13 @@ where
     S: Data<Elem = A>,
     D: Dimension,
 {
-    let shape = array.shape().to_vec();
-    if let Some(layout) = Layout::dense(shape.clone(), array.strides())
+    if let Some(layout) = Layout::dense(array.shape(), array.strides())
         && let Some(data) = array.as_slice_memory_order()
     {
         return f(data, layout);
     }
     let data: Vec<A> = array.iter().copied().collect();
-    f(&data, Layout::row_major(shape))
+    f(&data, Layout::row_major(array.shape()))
 }
 
 /// The array whose elements lie in memory in this layout.

@@ -146,11 +146,11 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
         .into_iter()
         .map(|stride| stride as isize)
         .collect();
-    match Layout::dense(shape.clone(), &strides) {
+    match Layout::dense(&shape, &strides) {
         Some(layout) => f(tensor, layout),
         None => {
             let copy = tensor.detach().f_contiguous().map_err(framework)?;
-            f(&copy, Layout::row_major(shape))
+            f(&copy, Layout::row_major(&shape))
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::buffer::IntSliceMut;
 
 /// An unsigned integer that takes the low bits of a code; the signed type of its width reads the
 /// same bits as the signed code.
-pub(crate) trait Code: Copy {
+pub(crate) trait Code: Copy + Send {
     fn from_low_bits(bits: u32) -> Self;
 }
 

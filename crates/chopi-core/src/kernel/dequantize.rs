@@ -1,11 +1,13 @@
 //! x̂ = (q − z)·s: codes to floats.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::dtype::{Float, HALF_BLOCK, Int};
 use crate::kernel::general::Coder;
+use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{Lanes, for_each_block, integers_fit, is_native_difference};
-use crate::kernel::per_cpu;
+use crate::kernel::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -17,20 +19,41 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     out: &mut [MaybeUninit<F>],
 ) {
     if integers_fit(params, F::TYPE) && !is_native_difference(params, F::TYPE) {
-        fast(codes, &Lanes::new(params, tiles, F::TYPE), tiles, out);
+        let lanes = Lanes::new(params, tiles, F::TYPE);
+        by_pieces(codes, out, |codes, first, out| {
+            fast(codes, &lanes, tiles, first, out)
+        });
     } else {
-        general(codes, &Coder::new::<F>(params, tiles), tiles, out);
+        let coder = Coder::new::<F>(params, tiles);
+        by_pieces(codes, out, |codes, first, out| {
+            general(codes, &coder, tiles, first, out)
+        });
     }
 }
 
-per_cpu! {
+/// `run(codes, first, out)` of every piece, `first` its offset.
+fn by_pieces<I: Int, F: Float>(
+    codes: &[I],
+    out: &mut [MaybeUninit<F>],
+    run: impl Fn(&[I], usize, &mut [MaybeUninit<F>]) + Sync,
+) {
+    let n = piece_len(codes.len());
+    let pieces = codes.chunks(n).zip(out.chunks_mut(n)).enumerate();
+    let work = |(): &mut (), (i, (codes, out)): (usize, (&[I], &mut [MaybeUninit<F>]))| {
+        run(codes, i * n, out)
+    };
+    parallel::for_each(pieces, || (), work, |()| ());
+}
+
+per_isa! {
     fn fast[I: Int, F: Float][I, F](
         codes: &[I],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         out: &mut [MaybeUninit<F>],
     ) -> () {
-        for_each_block(tiles, F::BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + codes.len(), F::BLOCK, |elements, params| {
             let p = lanes.block(params);
             let codes = &codes[elements.clone()];
             F::narrow_block(&mut out[elements], |out| {
@@ -49,15 +72,16 @@ per_cpu! {
     }
 }
 
-per_cpu! {
+per_isa! {
     fn general[I: Int, F: Float][I, F](
         codes: &[I],
         coder: &Coder<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         out: &mut [MaybeUninit<F>],
     ) -> () {
         let mut buffer = [0.0; HALF_BLOCK];
-        for_each_block(tiles, HALF_BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + codes.len(), HALF_BLOCK, |elements, params| {
             let block = &mut buffer[..elements.len()];
             for (wide, &q) in block.iter_mut().zip(&codes[elements.clone()]) {
                 *wide = q.to_compute::<f64>();
@@ -72,10 +96,18 @@ pub(crate) fn any_outside<I: Int>(codes: &[I], qmin: i64, qmax: i64) -> bool {
     if I::TYPE.bounds().0 >= qmin && I::TYPE.bounds().1 <= qmax {
         return false;
     }
-    outside(codes, qmin, qmax)
+    let n = piece_len(codes.len());
+    let any = AtomicBool::new(false);
+    let work = |(): &mut (), codes: &[I]| {
+        if outside(codes, qmin, qmax) {
+            any.store(true, Ordering::Relaxed);
+        }
+    };
+    parallel::for_each(codes.chunks(n), || (), work, |()| ());
+    any.into_inner()
 }
 
-per_cpu! {
+per_isa! {
     fn outside[I: Int][I](codes: &[I], qmin: i64, qmax: i64) -> bool {
         codes.chunks(HALF_BLOCK).any(|block| {
             block.iter().fold(false, |bad, q| bad | (q.to_i64() < qmin) | (q.to_i64() > qmax))

@@ -5,8 +5,9 @@ use std::mem::MaybeUninit;
 
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::general::{self, Coder};
+use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
-use crate::kernel::per_cpu;
+use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::quantize::{AFTER, EXACT, FUSED, ROUNDED, clamped, scaled};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
@@ -43,7 +44,9 @@ fn dispatch<F: Float, const MASK: bool>(
 ) {
     if !is_fast(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
-        return general::fake_quantize::<F, MASK>(x, &coder, tiles, params.bounds(), out, mask);
+        return by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
+            general::fake_quantize::<F, MASK>(x, &coder, tiles, first, params.bounds(), out, mask)
+        });
     }
     let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, F::TYPE);
@@ -56,20 +59,46 @@ fn dispatch<F: Float, const MASK: bool>(
         (true, Sum::After) => fast::<F, true, AFTER, MASK>,
         (_, Sum::Fused) => fast::<F, true, FUSED, MASK>,
     };
-    run(x, &lanes, tiles, out, mask)
+    by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
+        run(x, &lanes, tiles, first, out, mask)
+    })
 }
 
-per_cpu! {
+/// `run(x, first, out, mask)` of every piece, `first` its offset.
+fn by_pieces<F: Float, const MASK: bool>(
+    x: &[F],
+    out: &mut [MaybeUninit<F>],
+    mask: &mut [MaybeUninit<u8>],
+    run: impl Fn(&[F], usize, &mut [MaybeUninit<F>], &mut [MaybeUninit<u8>]) + Sync,
+) {
+    let n = piece_len(x.len());
+    let pieces = x.chunks(n).zip(out.chunks_mut(n)).enumerate();
+    if MASK {
+        let work = |(): &mut (), ((i, (x, out)), mask): (_, &mut [MaybeUninit<u8>])| {
+            let (i, x, out): (usize, &[F], &mut [MaybeUninit<F>]) = (i, x, out);
+            run(x, i * n, out, mask)
+        };
+        parallel::for_each(pieces.zip(mask.chunks_mut(n)), || (), work, |()| ());
+    } else {
+        let work = |(): &mut (), (i, (x, out)): (usize, (&[F], &mut [MaybeUninit<F>]))| {
+            run(x, i * n, out, &mut [])
+        };
+        parallel::for_each(pieces, || (), work, |()| ());
+    }
+}
+
+per_isa! {
     fn fast[F: Float, const RECIPROCAL: bool, const SUM: u8, const MASK: bool]
     [F, RECIPROCAL, SUM, MASK](
         x: &[F],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         out: &mut [MaybeUninit<F>],
         mask: &mut [MaybeUninit<u8>],
     ) -> () {
         let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
-        for_each_block(tiles, F::BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + x.len(), F::BLOCK, |elements, params| {
             let lanes = lanes.block(params);
             let mask = if MASK { &mut mask[elements.clone()] } else { &mut [] };
             let block = F::widen_block(&x[elements.clone()], &mut buffer);

@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::Code;
+use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{
     LaneBlock, Lanes, Steps, Sum, for_each_block, integers_fit, is_native_difference,
     is_native_half,
 };
-use crate::kernel::per_cpu;
 use crate::kernel::quantize::clamped;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
@@ -182,12 +182,13 @@ pub(crate) fn uniform(seed: u64, index: u64) -> f64 {
     (z >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
 }
 
-per_cpu! {
+per_isa! {
     /// Writes the codes of `x`, like [`super::quantize::quantize`].
     fn quantize[F: Float, O: Code][F, O](
         x: &[F],
         coder: &Coder<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         nan: NanPolicy,
         bounds: (i64, i64),
         out: &mut [MaybeUninit<O>],
@@ -195,9 +196,10 @@ per_cpu! {
         let mut buffer = [0.0; HALF_BLOCK];
         let (qmin, qmax) = (bounds.0 as f64, bounds.1 as f64);
         let mut any_nan = false;
-        for_each_block(tiles, HALF_BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + x.len(), HALF_BLOCK, |elements, params| {
             let codes = &mut buffer[..elements.len()];
-            coder.codes(&x[elements.clone()], params.clone(), elements.start, 0.0, codes);
+            let index = first + elements.start;
+            coder.codes(&x[elements.clone()], params.clone(), index, 0.0, codes);
             if codes.iter().any(|q| q.is_nan()) {
                 any_nan = true;
                 let zero = &coder.integers.zero[params];
@@ -213,32 +215,33 @@ per_cpu! {
     }
 }
 
-per_cpu! {
+per_isa! {
     /// Writes the dequantized codes of `x` and with `MASK` the mask, like
     /// [`super::fake_quantize::fake_quantize_with_mask`].
     fn fake_quantize[F: Float, const MASK: bool][F, MASK](
         x: &[F],
         coder: &Coder<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         bounds: (i64, i64),
         out: &mut [MaybeUninit<F>],
         mask: &mut [MaybeUninit<u8>],
     ) -> () {
         let mut buffer = [0.0; HALF_BLOCK];
         let (qmin, qmax) = (bounds.0 as f64, bounds.1 as f64);
-        for_each_block(tiles, HALF_BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + x.len(), HALF_BLOCK, |elements, params| {
             let codes = &mut buffer[..elements.len()];
-            let first = elements.start;
+            let index = first + elements.start;
             let x = &x[elements.clone()];
             if MASK {
                 // One step of room on each side tells a code beyond a bound from one at it.
-                coder.codes(x, params.clone(), first, 1.0, codes);
+                coder.codes(x, params.clone(), index, 1.0, codes);
                 for (inside, q) in mask[elements.clone()].iter_mut().zip(&mut *codes) {
                     inside.write(u8::from(qmin <= *q && *q <= qmax));
                     *q = clamped(*q, qmin, qmax);
                 }
             } else {
-                coder.codes(x, params.clone(), first, 0.0, codes);
+                coder.codes(x, params.clone(), index, 0.0, codes);
             }
             coder.dequantize_block(codes, params, &mut out[elements]);
         });

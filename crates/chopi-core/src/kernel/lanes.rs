@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use crate::convention::{Arithmetic, Scaling, ZeroPointAdd};
 use crate::dtype::{Compute, FloatType};
 use crate::qparams::QParams;
@@ -24,15 +26,18 @@ use crate::tiles::Tiles;
 #[derive(Debug)]
 pub(crate) struct Lanes<C> {
     /// s.
-    pub scale: Vec<C>,
+    pub scale: PerGroup<C>,
     /// 1/s, rounded; empty where the convention divides.
-    pub inverse: Vec<C>,
+    pub inverse: PerGroup<C>,
     /// z.
-    pub zero: Vec<C>,
-    pub low: Vec<C>,
-    pub high: Vec<C>,
-    pub magic: Vec<C>,
+    pub zero: PerGroup<C>,
+    pub low: PerGroup<C>,
+    pub high: PerGroup<C>,
+    pub magic: PerGroup<C>,
 }
+
+/// A number for each group; one is kept without an allocation.
+pub(crate) type PerGroup<C> = SmallVec<[C; 1]>;
 
 /// How a convention scales and adds, as the kernels see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,9 +138,8 @@ impl<C: Compute> Lanes<C> {
         let Steps { reciprocal, sum } = Steps::new(params, float);
         let repeat = tiles.repeat();
         let scale = tiles.to_memory_order(params.scale());
-        let zero: Vec<f64> = params.zero_points().collect();
+        let zero: SmallVec<[f64; 1]> = params.zero_points().collect();
         let zero = tiles.to_memory_order(&zero);
-        let zeros = |f: &dyn Fn(f64) -> f64| each(&zero, repeat, |z| C::from_f64(f(z)));
         let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
         let offset = |z: f64| if sum.before_clamp() { 0.0 } else { z };
         let magic = each(&zero, repeat, |z| match sum {
@@ -143,22 +147,22 @@ impl<C: Compute> Lanes<C> {
             _ => C::MAGIC,
         });
         let inverse = match reciprocal {
-            false => Vec::new(),
+            false => PerGroup::new(),
             true => each(&scale, repeat, |s| C::from_f64(inverse(params, float, s))),
         };
         Self {
             scale: each(&scale, repeat, C::from_f64),
             inverse,
-            zero: zeros(&|z| z),
-            low: zeros(&|z| qmin - offset(z)),
-            high: zeros(&|z| qmax - offset(z)),
+            zero: each(&zero, repeat, C::from_f64),
+            low: each(&zero, repeat, |z| C::from_f64(qmin - offset(z))),
+            high: each(&zero, repeat, |z| C::from_f64(qmax - offset(z))),
             magic,
         }
     }
 }
 
 /// `f` of each value, each result `repeat` times.
-fn each<T: Copy, U: Copy>(values: &[T], repeat: usize, f: impl Fn(T) -> U) -> Vec<U> {
+fn each<C: Copy>(values: &[f64], repeat: usize, f: impl Fn(f64) -> C) -> PerGroup<C> {
     if repeat == 1 {
         return values.iter().map(|&v| f(v)).collect();
     }
@@ -197,26 +201,27 @@ impl<C: Compute> Lanes<C> {
     }
 }
 
-/// Calls `f(elements, params)` for each block of each tile, in order: blocks are at most
-/// `size` elements long, and their parameters are one or as many.
+/// Calls `f(elements, params)` for each block of the runs of a piece of a tensor, in order: blocks
+/// are at most `size` elements long, and their parameters are one or as many. `piece` is its range
+/// in the tensor, `elements` a range in the piece.
 #[inline(always)]
 pub(crate) fn for_each_block(
     tiles: &Tiles,
+    piece: Range<usize>,
     size: usize,
     mut f: impl FnMut(Range<usize>, Range<usize>),
 ) {
-    for i in 0..tiles.count() {
-        let tile = tiles.tile(i);
-        let uniform = tile.params.len() == 1;
-        let mut start = tile.elements.start;
-        while start < tile.elements.end {
-            let end = tile.elements.end.min(start + size);
-            let skipped = start - tile.elements.start;
-            let params = match uniform {
-                true => tile.params.clone(),
-                false => tile.params.start + skipped..tile.params.start + skipped + end - start,
-            };
-            f(start..end, params);
+    let first = piece.start;
+    for run in tiles.runs(piece) {
+        let uniform = run.params.len() == 1;
+        let (mut start, mut param) = (run.elements.start, run.params.start);
+        while start < run.elements.end {
+            let end = run.elements.end.min(start + size);
+            let params = if uniform { 1 } else { end - start };
+            f(start - first..end - first, param..param + params);
+            if !uniform {
+                param += params;
+            }
             start = end;
         }
     }

@@ -1,13 +1,19 @@
 //! The exact smallest and largest value of each group.
 
+use std::sync::Mutex;
+
+use smallvec::smallvec;
+
 use crate::dtype::{Compute, Float};
-use crate::kernel::per_cpu;
+use crate::kernel::isa::per_isa;
+use crate::kernel::lanes::PerGroup;
+use crate::kernel::parallel::{self, piece_len};
 use crate::tiles::Tiles;
 
 /// The smallest and the largest value of each group, in memory order.
 pub(crate) struct MinMax<C> {
-    pub min: Vec<C>,
-    pub max: Vec<C>,
+    pub min: PerGroup<C>,
+    pub max: PerGroup<C>,
     /// Whether every value was finite. The others mean nothing where one was not.
     pub finite: bool,
 }
@@ -80,18 +86,58 @@ fn larger<C: Compute>(x: C, most: C) -> C {
     if x > most { x } else { most }
 }
 
-per_cpu! {
-    /// The range of each group of `data`.
-    fn min_max[F: Float][F](data: &[F], tiles: &Tiles) -> MinMax<F::Compute> {
-        let width = tiles.groups() * tiles.repeat();
-        let infinity = <F::Compute as num_traits::Float>::infinity();
-        let mut min = vec![infinity; width];
-        let mut max = vec![-infinity; width];
-        let mut finite = true;
+/// The range of each group of `data`.
+pub(crate) fn min_max<F: Float>(data: &[F], tiles: &Tiles) -> MinMax<F::Compute> {
+    let n = piece_len(data.len());
+    let empty = || MinMax::<F::Compute>::empty(tiles.groups() * tiles.repeat());
+    let all = Mutex::new(empty());
+    let work = |ranges: &mut MinMax<F::Compute>, (i, data): (usize, &[F])| {
+        extend(data, tiles, i * n, ranges);
+    };
+    // The extrema of finite values do not depend on which thread finds them.
+    let merge = |ranges| all.lock().unwrap_or_else(|e| e.into_inner()).merge(ranges);
+    parallel::for_each(data.chunks(n).enumerate(), empty, work, merge);
+    let mut all = all.into_inner().unwrap_or_else(|e| e.into_inner());
+    if tiles.repeat() > 1 {
+        all.min = fold_repeats(&all.min, tiles.repeat(), smaller);
+        all.max = fold_repeats(&all.max, tiles.repeat(), larger);
+    }
+    all
+}
+
+impl<C: Compute> MinMax<C> {
+    /// That of no elements, `width` times.
+    fn empty(width: usize) -> Self {
+        Self {
+            min: smallvec![C::infinity(); width],
+            max: smallvec![-C::infinity(); width],
+            finite: true,
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.finite &= other.finite;
+        for (a, b) in self.min.iter_mut().zip(other.min) {
+            *a = smaller(b, *a);
+        }
+        for (a, b) in self.max.iter_mut().zip(other.max) {
+            *a = larger(b, *a);
+        }
+    }
+}
+
+per_isa! {
+    /// Extends `ranges` by the values of a piece of the tensor that starts at offset `first`.
+    fn extend[F: Float][F](
+        data: &[F],
+        tiles: &Tiles,
+        first: usize,
+        ranges: &mut MinMax<F::Compute>,
+    ) -> () {
+        let MinMax { min, max, finite } = ranges;
         let mut buffer = [std::mem::MaybeUninit::uninit(); crate::dtype::HALF_BLOCK];
-        for i in 0..tiles.count() {
-            let tile = tiles.tile(i);
-            let elements = &data[tile.elements];
+        for tile in tiles.runs(first..first + data.len()) {
+            let elements = &data[tile.elements.start - first..tile.elements.end - first];
             if tile.params.len() == 1 {
                 let mut lanes = Lanes::new();
                 for block in elements.chunks(F::BLOCK) {
@@ -101,21 +147,16 @@ per_cpu! {
                 let group = tile.params.start;
                 min[group] = smaller(least, min[group]);
                 max[group] = larger(most, max[group]);
-                finite &= all_finite;
+                *finite &= all_finite;
             } else {
                 let min = min[tile.params.clone()].chunks_mut(F::BLOCK);
                 let max = max[tile.params].chunks_mut(F::BLOCK);
                 for ((block, min), max) in elements.chunks(F::BLOCK).zip(min).zip(max) {
                     let x = F::widen_block(block, &mut buffer);
-                    finite &= row_min_max(x, min, max);
+                    *finite &= row_min_max(x, min, max);
                 }
             }
         }
-        if tiles.repeat() > 1 {
-            min = fold_repeats(&min, tiles.repeat(), smaller);
-            max = fold_repeats(&max, tiles.repeat(), larger);
-        }
-        MinMax { min, max, finite }
     }
 }
 
@@ -131,7 +172,7 @@ fn row_min_max<C: Compute>(x: &[C], min: &mut [C], max: &mut [C]) -> bool {
 }
 
 #[inline(always)]
-fn fold_repeats<C: Compute>(values: &[C], repeat: usize, pick: fn(C, C) -> C) -> Vec<C> {
+fn fold_repeats<C: Compute>(values: &[C], repeat: usize, pick: fn(C, C) -> C) -> PerGroup<C> {
     let fold = |group: &[C]| group[1..].iter().fold(group[0], |a, &b| pick(a, b));
     values.chunks_exact(repeat).map(fold).collect()
 }

@@ -1,13 +1,15 @@
 //! q = clamp(round(x/s + z)): floats to codes.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::buffer::IntSliceMut;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::code::{Code, CodeSliceMut};
 use crate::kernel::general::{self, Coder};
+use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
-use crate::kernel::per_cpu;
+use crate::kernel::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
@@ -41,7 +43,9 @@ fn quantize_codes<F: Float, O: Code>(
 ) -> bool {
     if !is_fast(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
-        return general::quantize(x, &coder, tiles, nan, params.bounds(), out);
+        return by_pieces(x, out, |x, first, out| {
+            general::quantize(x, &coder, tiles, first, nan, params.bounds(), out)
+        });
     }
     let steps = Steps::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, F::TYPE);
@@ -54,7 +58,27 @@ fn quantize_codes<F: Float, O: Code>(
         (true, Sum::After) => fast::<F, O, true, AFTER>,
         (_, Sum::Fused) => fast::<F, O, true, FUSED>,
     };
-    run(x, &lanes, tiles, nan, out)
+    by_pieces(x, out, |x, first, out| {
+        run(x, &lanes, tiles, first, nan, out)
+    })
+}
+
+/// `run(x, first, out)` of every piece, `first` its offset; whether all returned true.
+fn by_pieces<F: Float, O: Code>(
+    x: &[F],
+    out: &mut [MaybeUninit<O>],
+    run: impl Fn(&[F], usize, &mut [MaybeUninit<O>]) -> bool + Sync,
+) -> bool {
+    let n = piece_len(x.len());
+    let all = AtomicBool::new(true);
+    let pieces = x.chunks(n).zip(out.chunks_mut(n)).enumerate();
+    let work = |(): &mut (), (i, (x, out)): (usize, (&[F], &mut [MaybeUninit<O>]))| {
+        if !run(x, i * n, out) {
+            all.store(false, Ordering::Relaxed);
+        }
+    };
+    parallel::for_each(pieces, || (), work, |()| ());
+    all.into_inner()
 }
 
 pub(crate) const EXACT: u8 = 0;
@@ -62,17 +86,18 @@ pub(crate) const ROUNDED: u8 = 1;
 pub(crate) const AFTER: u8 = 2;
 pub(crate) const FUSED: u8 = 3;
 
-per_cpu! {
+per_isa! {
     fn fast[F: Float, O: Code, const RECIPROCAL: bool, const SUM: u8][F, O, RECIPROCAL, SUM](
         x: &[F],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
+        first: usize,
         nan: NanPolicy,
         out: &mut [MaybeUninit<O>],
     ) -> bool {
         let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         let mut any_nan = false;
-        for_each_block(tiles, F::BLOCK, |elements, params| {
+        for_each_block(tiles, first..first + x.len(), F::BLOCK, |elements, params| {
             let lanes = lanes.block(params);
             let out = &mut out[elements.clone()];
             let block = F::widen_block(&x[elements], &mut buffer);

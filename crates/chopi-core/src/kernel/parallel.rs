@@ -1,0 +1,68 @@
+//! Work in pieces, on the threads that the caller has.
+
+/// Fewer elements than this are not worth waking a thread for.
+const WORTH_A_THREAD: usize = 128 * 1024;
+/// A piece is a multiple of this, so that no two threads write to one cache line of codes.
+const GRAIN: usize = 4096;
+
+/// How many elements of `len` to take at a time: all, where one thread does them.
+pub(crate) fn piece_len(len: usize) -> usize {
+    let threads = threads();
+    if threads == 1 || len < 2 * WORTH_A_THREAD {
+        return len.max(1);
+    }
+    // A few pieces a thread, so that none waits long for another that was slow.
+    (len / (4 * threads))
+        .clamp(WORTH_A_THREAD / 2, 16 * WORTH_A_THREAD)
+        .next_multiple_of(GRAIN)
+}
+
+#[cfg(feature = "rayon")]
+fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+#[cfg(not(feature = "rayon"))]
+fn threads() -> usize {
+    1
+}
+
+/// Calls `work` with every piece and a state of its thread, which `finish` is given in the end, in
+/// no particular order.
+///
+/// The calling thread takes pieces like the others and waits for none that has not begun one: so
+/// several threads are no slower than one.
+pub(crate) fn for_each<P: Send, S>(
+    pieces: impl ExactSizeIterator<Item = P> + Send,
+    start: impl Fn() -> S + Sync,
+    work: impl Fn(&mut S, P) + Sync,
+    finish: impl Fn(S) + Sync,
+) {
+    let count = pieces.len();
+    if count <= 1 {
+        let mut state = start();
+        pieces.for_each(|piece| work(&mut state, piece));
+        return finish(state);
+    }
+    let pieces = std::sync::Mutex::new(pieces);
+    let take = || pieces.lock().unwrap_or_else(|e| e.into_inner()).next();
+    let run = || {
+        if let Some(first) = take() {
+            let mut state = start();
+            work(&mut state, first);
+            while let Some(piece) = take() {
+                work(&mut state, piece);
+            }
+            finish(state);
+        }
+    };
+    #[cfg(feature = "rayon")]
+    rayon::in_place_scope(|scope| {
+        for _ in 1..threads().min(count) {
+            scope.spawn(|_| run());
+        }
+        run();
+    });
+    #[cfg(not(feature = "rayon"))]
+    run();
+}
