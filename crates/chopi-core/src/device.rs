@@ -353,6 +353,41 @@ pub(crate) fn fake_quantize_with_mask<T: DeviceTensor>(
     ))
 }
 
+/// ∂x̂/∂s of each element: (q − z) − x/s inside of the range, q − z outside.
+pub(crate) fn scale_derivative<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Float> {
+    let (shape, float) = (x.shape(), x.float_type()?);
+    let granularity = params.granularity_for(float, &shape)?;
+    let compute = float.compute();
+    let draws = draws(x, params)?;
+    by_parts(&shape, granularity, |part| {
+        let q = codes(x, draws.as_ref(), params, part, 1.0)?;
+        let wide = q.float_type()?;
+        let number = |n: f64| q.constant(&[n], &vec![1; part.shape.len()], wide);
+        let (low, high) = (
+            number(params.bounds().0 as f64)?,
+            number(params.bounds().1 as f64)?,
+        );
+        let (below, above) = (low.gt(&q)?, q.gt(&high)?);
+        let clamped = below.select(&low, &above.select(&high, &q)?)?;
+        let zero: Vec<f64> = params.zero_points().collect();
+        let zero = part.constant(&q, wide, |group| zero[group])?;
+        let difference = clamped.sub(&zero)?.cast(compute)?;
+        let x = part.tensor(x)?.cast(compute)?;
+        let scale = |group: usize| compute.round(params.scale()[group]);
+        let v = match Steps::new(params, float).reciprocal {
+            true => {
+                let inverse = |group| inverse(params, float, scale(group));
+                x.mul(&part.constant(&x, compute, inverse)?)?
+            }
+            false => x.div(&part.constant(&x, compute, scale)?)?,
+        };
+        let inside = difference.sub(&v)?;
+        below.select(&difference, &above.select(&difference, &inside)?)
+    })?
+    .cast(float)?
+    .into_float()
+}
+
 /// Whether a mask holds anywhere; `like` is a float tensor of its shape.
 fn any<T: DeviceTensor>(mask: &T, like: &T) -> Result<bool> {
     let shape = like.shape();

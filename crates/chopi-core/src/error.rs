@@ -152,6 +152,22 @@ pub enum Error {
         qmax: i64,
     },
 
+    /// A slice that does not have the elements of its shape.
+    #[error("{elements} elements given for a tensor of shape {shape:?}")]
+    Elements {
+        /// How many there are.
+        elements: usize,
+        /// The shape.
+        shape: Vec<usize>,
+    },
+
+    /// The averaging constant of a moving average is outside (0, 1].
+    #[error("the averaging constant is {constant}, expected a number over 0 and up to 1")]
+    AveragingConstant {
+        /// What was asked for.
+        constant: f64,
+    },
+
     /// A dtype that cannot be used here.
     #[error("{backend}: dtype {dtype} is not supported here, expected {expected}")]
     Dtype {

@@ -21,12 +21,14 @@ mod dtype;
 mod error;
 mod kernel;
 mod layout;
+mod moving_average;
 mod qparams;
 mod quantizer;
 mod ranges;
 mod scheme;
 mod slices;
 mod tiles;
+pub mod training;
 
 pub use backend::{
     Backend, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, HostInts, HostIntsMut,
@@ -34,8 +36,9 @@ pub use backend::{
 };
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
-    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule, ZeroPoints,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, LearnedGradient, Parameters,
+    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
+    ZeroPointRule, ZeroPoints,
 };
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};
@@ -43,6 +46,7 @@ pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use kernel::isa::Isa;
 pub use layout::Layout;
+pub use moving_average::MovingAverage;
 pub use qparams::QParams;
 pub use quantizer::{Builder, Chopi};
 pub use ranges::Ranges;

@@ -34,7 +34,7 @@ pub(crate) fn ordered<T: Copy>(
 ///
 /// # Errors
 /// [`Error::ParamsShape`] where the parameters are for another shape.
-fn tiles(params: &QParams, float: FloatType, layout: &Layout) -> Result<Tiles> {
+pub(crate) fn tiles(params: &QParams, float: FloatType, layout: &Layout) -> Result<Tiles> {
     let granularity = params.granularity_for(float, layout.shape())?;
     Tiles::new(layout, granularity)
 }
@@ -118,7 +118,7 @@ pub(crate) fn fake_quantize_with_mask<F: Float>(
 }
 
 /// What `float_like` made, which must be of the tensor's own type.
-fn same_float<'a, F: Float>(out: FloatSliceMut<'a>) -> Result<&'a mut [MaybeUninit<F>]> {
+pub(crate) fn same_float<'a, F: Float>(out: FloatSliceMut<'a>) -> Result<&'a mut [MaybeUninit<F>]> {
     let float = out.float_type();
     F::from_slice_mut(out).ok_or_else(|| Error::Dtype {
         backend: "float_like",

@@ -180,6 +180,23 @@ impl Tiles {
         }
     }
 
+    /// Calls `f` with the offset of each element and the index of its group, in memory order.
+    pub fn for_each_element(&self, mut f: impl FnMut(usize, usize)) {
+        for Tile { elements, params } in self.runs(0..self.len) {
+            for (i, element) in elements.enumerate() {
+                let at = if params.len() == 1 { 0 } else { i };
+                f(element, (params.start + at) / self.repeat());
+            }
+        }
+    }
+
+    /// The number of elements of each group, in memory order.
+    pub fn elements_per_group(&self) -> Vec<usize> {
+        let mut elements = vec![0; self.groups()];
+        self.for_each_element(|_, group| elements[group] += 1);
+        elements
+    }
+
     /// The number of groups.
     pub fn groups(&self) -> usize {
         self.params.len()

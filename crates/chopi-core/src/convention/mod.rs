@@ -44,6 +44,8 @@ pub struct Convention {
     pub zero_point_add_grouped: ZeroPointAdd,
     /// The rounding of a scheme that asks for none.
     pub rounding: Rounding,
+    /// How the gradients of learned scales and zero points are taken.
+    pub learned_gradient: LearnedGradient,
     /// Per-channel schemes of tensors of fewer dimensions than this are per tensor.
     pub per_channel_min_rank: usize,
 }
@@ -82,6 +84,16 @@ pub enum Arithmetic {
     Compute,
     /// The tensor's element type, halves included.
     Element,
+}
+
+/// How the gradients of learned scales and zero points are taken; both stand at
+/// [`LearnedParams`](crate::training::LearnedParams).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LearnedGradient {
+    /// By their formula, each element's derivative rounded once and the sum in `f64`.
+    Exact,
+    /// As PyTorch's learnable fake quantization takes them.
+    Torch,
 }
 
 /// How x is divided by s.

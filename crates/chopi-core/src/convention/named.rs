@@ -1,8 +1,9 @@
 //! The conventions that have a name.
 
 use super::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
-    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, LearnedGradient, Parameters,
+    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
+    ZeroPointRule,
 };
 use crate::dtype::FloatType::{BF16, F16, F32, F64};
 use crate::scheme::Rounding;
@@ -72,6 +73,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::Exact,
         zero_point_add_grouped: ZeroPointAdd::Exact,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 
@@ -127,6 +129,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::InF64,
         zero_point_add_grouped: ZeroPointAdd::InF64,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 2,
     };
 
@@ -227,6 +230,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::Fused,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 
@@ -313,6 +317,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Torch,
         per_channel_min_rank: 0,
     };
 
@@ -360,6 +365,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::Rounded,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 
@@ -410,6 +416,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
         rounding: Rounding::NearestAway,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 
@@ -454,6 +461,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
         rounding: Rounding::NearestEven,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 }

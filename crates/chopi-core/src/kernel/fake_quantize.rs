@@ -147,7 +147,7 @@ fn fast_block<C: Compute, const RECIPROCAL: bool, const SUM: u8, const MASK: boo
 
 /// v rounded to an integer between the bounds, and 1 where it lies there unclamped, else 0.
 #[inline(always)]
-fn rounded<C: Compute, const MASK: bool>(v: C, low: C, high: C, magic: C) -> (C, u8) {
+pub(crate) fn rounded<C: Compute, const MASK: bool>(v: C, low: C, high: C, magic: C) -> (C, u8) {
     if !MASK {
         return ((clamped(v, low, high) + magic) - magic, 0);
     }

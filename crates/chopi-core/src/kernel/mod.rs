@@ -12,6 +12,7 @@ pub(crate) mod code;
 pub(crate) mod dequantize;
 pub(crate) mod fake_quantize;
 pub(crate) mod general;
+pub(crate) mod gradient;
 pub(crate) mod isa;
 pub(crate) mod lanes;
 pub(crate) mod minmax;

@@ -1,0 +1,314 @@
+//! The state of a fake-quantizer.
+
+use crate::backend::{Backend, FloatTensor};
+use crate::convention::Convention;
+use crate::error::{Error, Result};
+use crate::moving_average::MovingAverage;
+use crate::qparams::QParams;
+use crate::quantizer::Chopi;
+use crate::ranges::Ranges;
+use crate::scheme::Scheme;
+use crate::training::initial::{least_squares, mean_magnitude};
+use crate::training::{GradientFactor, Ste};
+
+/// Quantizes and dequantizes what flows through a network while it is trained: which parameters it
+/// does that with, and when.
+///
+/// It belongs to no framework: a layer calls [`step`](Self::step) with each tensor and fake-quantizes
+/// it with the parameters that it gets. With the feature `serde` all of it can be saved and loaded,
+/// so that training goes on as if it had not stopped.
+///
+/// ```
+/// use chopi_core::{Chopi, training::{FakeQuantizer, Learning, Observer}};
+///
+/// // Activations: asymmetric, a moving average, quantized from the 101st batch on.
+/// let activations = FakeQuantizer::new(Chopi::new(8)?)
+///     .observer(Observer::moving_average(0.01)?)
+///     .delay(100);
+/// // Weights of 3 bits: symmetric, a learned scale for each output channel.
+/// let weights = Chopi::builder().num_bits(3).symmetric(true).per_channel(0).build()?;
+/// let weights = FakeQuantizer::new(weights).learning(Learning::lsq());
+/// # assert!(activations.params().is_none() && weights.params().is_none());
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct FakeQuantizer {
+    scheme: Scheme,
+    convention: Convention,
+    observer: Observer,
+    learning: Option<Learning>,
+    ste: Ste,
+    delay: u64,
+    batches: u64,
+    observing: bool,
+    quantizing: bool,
+    params: Option<QParams>,
+}
+
+/// What is seen of the batches.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Observer {
+    /// The range of the last batch: for weights, which are seen whole each time.
+    Latest,
+    /// The smallest and largest value of all batches, as PyTorch's `MinMaxObserver`.
+    MinMax(Option<Ranges>),
+    /// Their exponential moving average.
+    MovingAverage(MovingAverage),
+}
+
+/// Parameters that the optimizer learns with the weights, instead of the observer's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Learning {
+    /// Whether the zero point of an asymmetric scheme is learned too (LSQ+), or stays where it
+    /// starts (LSQ).
+    pub zero_point: bool,
+    /// Where the scale starts.
+    pub start: Start,
+    /// What the gradients are multiplied with.
+    pub factor: GradientFactor,
+}
+
+/// Where a learned scale starts, on the first batch that is quantized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum Start {
+    /// [`least_squares`].
+    #[default]
+    LeastSquares,
+    /// [`mean_magnitude`].
+    MeanMagnitude,
+}
+
+/// Whether the network is trained or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Batches are observed and counted.
+    Training,
+    /// Nothing changes.
+    Evaluation,
+}
+
+impl Phase {
+    /// Training where `train` says so.
+    pub fn new(train: bool) -> Self {
+        if train {
+            Self::Training
+        } else {
+            Self::Evaluation
+        }
+    }
+}
+
+impl Observer {
+    /// [`MovingAverage::new`].
+    ///
+    /// # Errors
+    /// [`Error::AveragingConstant`].
+    pub fn moving_average(constant: f64) -> Result<Self> {
+        MovingAverage::new(constant).map(Self::MovingAverage)
+    }
+
+    /// [`Observer::MinMax`] of nothing yet.
+    pub fn min_max() -> Self {
+        Self::MinMax(None)
+    }
+
+    /// Takes in a batch and gives the range that follows.
+    fn observe(&mut self, batch: Ranges) -> Result<Ranges> {
+        match self {
+            Self::Latest => Ok(batch),
+            Self::MinMax(ranges) => {
+                match ranges {
+                    Some(ranges) => ranges.merge(&batch)?,
+                    None => *ranges = Some(batch.clone()),
+                }
+                Ok(ranges.clone().unwrap_or(batch))
+            }
+            Self::MovingAverage(average) => {
+                average.observe(batch.clone())?;
+                Ok(average.ranges().cloned().unwrap_or(batch))
+            }
+        }
+    }
+}
+
+impl Learning {
+    /// The scale is learned (LSQ).
+    pub fn lsq() -> Self {
+        Self {
+            zero_point: false,
+            start: Start::default(),
+            factor: GradientFactor::default(),
+        }
+    }
+
+    /// The scale and the zero point are learned (LSQ+).
+    pub fn lsq_plus() -> Self {
+        Self {
+            zero_point: true,
+            ..Self::lsq()
+        }
+    }
+}
+
+impl FakeQuantizer {
+    /// A fake-quantizer with the scheme and the convention of a quantizer, and its parameters if it
+    /// is calibrated. It observes and quantizes from the first batch on, by a
+    /// [`MovingAverage`] with PyTorch's constant, and passes gradients by [`Ste::Clipped`].
+    pub fn new(chopi: Chopi) -> Self {
+        Self {
+            scheme: chopi.scheme().clone(),
+            convention: *chopi.convention(),
+            observer: Observer::MovingAverage(MovingAverage::default()),
+            learning: None,
+            ste: Ste::default(),
+            delay: 0,
+            batches: 0,
+            observing: true,
+            quantizing: true,
+            params: chopi.params().cloned(),
+        }
+    }
+
+    /// Sets what is seen of the batches. Learned parameters do without.
+    #[must_use]
+    pub fn observer(mut self, observer: Observer) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Makes the parameters learned.
+    #[must_use]
+    pub fn learning(mut self, learning: Learning) -> Self {
+        self.learning = Some(learning);
+        self
+    }
+
+    /// Sets how gradients pass. Learned parameters have a rule of their own, that of
+    /// [`LearnedParams`](crate::training::LearnedParams), which clips.
+    #[must_use]
+    pub fn ste(mut self, ste: Ste) -> Self {
+        self.ste = ste;
+        self
+    }
+
+    /// Lets the first `batches` training batches through as they are; they are observed.
+    #[must_use]
+    pub fn delay(mut self, batches: u64) -> Self {
+        self.delay = batches;
+        self
+    }
+
+    /// Takes in a tensor: in training it is counted, observed if observing is on, and on the first
+    /// batch to be quantized learned parameters get their start.
+    ///
+    /// Gives the parameters to fake-quantize this tensor with (learned ones: where they started), or
+    /// `None` where it passes as it is: quantizing is off, or the delay is not over.
+    ///
+    /// # Errors
+    /// [`Error::NotCalibrated`] where there are no parameters, as nothing was observed yet;
+    /// those of [`Ranges::observe`] and [`QParams::from_ranges`].
+    pub fn step<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &mut self,
+        x: &T,
+        phase: Phase,
+    ) -> Result<Option<&QParams>> {
+        let active = self.quantizing && self.batches >= self.delay;
+        if phase == Phase::Training {
+            match self.learning {
+                None if self.observing => {
+                    let granularity = self
+                        .convention
+                        .granularity_for(self.scheme.granularity, x.rank());
+                    let ranges = self.observer.observe(Ranges::observe(x, granularity)?)?;
+                    let params = QParams::from_ranges(&ranges, &self.scheme, &self.convention)?;
+                    self.params = Some(params);
+                }
+                Some(learning) if active && self.params.is_none() => {
+                    let start = match learning.start {
+                        Start::LeastSquares => least_squares,
+                        Start::MeanMagnitude => mean_magnitude,
+                    };
+                    self.params = Some(start(x, &self.scheme, &self.convention)?);
+                }
+                _ => {}
+            }
+            self.batches += 1;
+        }
+        match (active, &self.params) {
+            (false, _) => Ok(None),
+            (true, None) => Err(Error::NotCalibrated),
+            (true, params) => Ok(params.as_ref()),
+        }
+    }
+
+    /// Switches observing on or off. While it is off the parameters do not change; learned ones get
+    /// no gradient.
+    pub fn set_observing(&mut self, observing: bool) {
+        self.observing = observing;
+    }
+
+    /// Switches quantizing on or off. While it is off tensors pass as they are.
+    pub fn set_quantizing(&mut self, quantizing: bool) {
+        self.quantizing = quantizing;
+    }
+
+    /// Fixes the parameters for the rest of the training: switches observing off.
+    pub fn freeze(&mut self) {
+        self.observing = false;
+    }
+
+    /// Whether observing is on.
+    pub fn is_observing(&self) -> bool {
+        self.observing
+    }
+
+    /// Whether quantizing is on.
+    pub fn is_quantizing(&self) -> bool {
+        self.quantizing
+    }
+
+    /// What is learned, if anything is.
+    pub fn learned(&self) -> Option<Learning> {
+        self.learning
+    }
+
+    /// How gradients pass.
+    pub fn estimator(&self) -> Ste {
+        self.ste
+    }
+
+    /// How many training batches there were.
+    pub fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// The parameters that follow from what was observed, or where learned ones started.
+    pub fn params(&self) -> Option<&QParams> {
+        self.params.as_ref()
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The convention.
+    pub fn convention(&self) -> &Convention {
+        &self.convention
+    }
+
+    /// The quantizer that the training ends with.
+    ///
+    /// # Errors
+    /// [`Error::NotCalibrated`] where nothing was observed.
+    pub fn to_chopi(&self) -> Result<Chopi> {
+        let params = self.params.clone().ok_or(Error::NotCalibrated)?;
+        Ok(Chopi::from_params(params))
+    }
+}

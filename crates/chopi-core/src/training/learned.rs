@@ -1,0 +1,276 @@
+//! Learned scales (LSQ) and zero points (LSQ+).
+
+use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::buffer::{Fill, FloatSliceMut};
+use crate::convention::{Convention, LearnedGradient, ZeroPoints};
+use crate::dtype::{Float, FloatType};
+use crate::error::{Error, Result};
+use crate::kernel::gradient::{self, Rule, Sums};
+use crate::kernel::lanes::Lanes;
+use crate::layout::Layout;
+use crate::qparams::QParams;
+use crate::scheme::{Granularity, Scheme, Symmetry};
+use crate::tiles::Tiles;
+use crate::training::straight_through::check_len;
+use crate::{device, match_float, slices};
+
+/// The scale and the zero point of each group as an optimizer holds them, real numbers, and what
+/// they mean for one step.
+///
+/// *Forward*: s is the scale, at least the compute type's smallest normal number; z = RNE(zero
+/// point), clamped to [qmin, qmax] in a convention whose zero points must lie there, and not rounded
+/// in one whose zero points are real. Then x̂ is that of
+/// [`fake_quantize`](crate::Chopi::fake_quantize) with s and z.
+///
+/// *Backward*, with v = x/s as the convention computes it, q the code, dy = ∂L/∂x̂ and g the
+/// [`GradientFactor`]; an element is inside where round(v + z) lies in [qmin, qmax] before it is
+/// clamped:
+///
+/// * ∂L/∂x = dy inside, 0 outside;
+/// * ∂L/∂s = g·Σ dy·d with d = (q − z) − v inside, rounded once to the compute type, and
+///   d = q − z (where q is qmin or qmax) outside: learned step size quantization
+///   (LSQ, Esser et al. 2020);
+/// * ∂L/∂z = −g·s·Σ dy over the elements outside: LSQ+ (Bhalgat et al. 2020) with the zero point
+///   in steps.
+///
+/// The sums go over the group, in `f64`, in an order that depends on the layout of `x` alone: on
+/// whatever machine and number of threads, the bits are the same. A NaN makes its group's sum NaN.
+///
+/// [`Convention::TORCH_FAKE`] takes derivatives as PyTorch 2.13's
+/// `_fake_quantize_learnable_per_tensor_affine` and `_per_channel_affine` do, each operation rounded
+/// to the compute type, inv = 1/s rounded: RNE(fma(x, inv, z)) decides what is inside (not
+/// z + RNE(x·inv), as forward); the term of s is ((dy·fma(q − z, s, −x))·inv)·g inside and
+/// (dy·(q − z))·g outside, that of z ((−dy)·s)·g outside. Per tensor the backward z is the
+/// zero point + 0.5, clamped, without its fraction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnedParams {
+    forward: QParams,
+    backward: QParams,
+    factor: GradientFactor,
+}
+
+/// What the gradients of scales and zero points are multiplied with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum GradientFactor {
+    /// 1/√(N·qmax) with N the number of elements of the group, as LSQ has it.
+    #[default]
+    Lsq,
+    /// This number.
+    Fixed(f64),
+}
+
+/// The gradients of one step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnedGradients<F> {
+    /// ∂L/∂x, in memory order.
+    pub x: Vec<F>,
+    /// ∂L/∂s of each group, in row-major order.
+    pub scale: Vec<f64>,
+    /// ∂L/∂z of each group, in row-major order.
+    pub zero_point: Vec<f64>,
+}
+
+impl LearnedParams {
+    /// The parameters for data of type `float`; `shape` as for [`QParams::new`].
+    ///
+    /// # Errors
+    /// Those of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite.
+    pub fn new(
+        scheme: &Scheme,
+        convention: &Convention,
+        float: FloatType,
+        shape: &[usize],
+        (scale, zero_point): (&[f64], &[f64]),
+        factor: GradientFactor,
+    ) -> Result<Self> {
+        let floor = float.compute().min_positive();
+        // In this order NaN stays NaN, which is refused.
+        let scale: Vec<f64> = scale
+            .iter()
+            .map(|&s| if s < floor { floor } else { s })
+            .collect();
+        let (qmin, qmax) = (scheme.qmin as f64, scheme.qmax as f64);
+        let bounded = convention.support.zero_point_in_range;
+        let clamped = |z: f64| if bounded { z.clamp(qmin, qmax) } else { z };
+        let params = |z: &dyn Fn(f64) -> f64| {
+            let z = zero_point.iter().map(|&zero| z(zero));
+            let (scheme, convention, shape) = (scheme.clone(), *convention, shape.to_vec());
+            let scale = scale.clone();
+            match convention.zero_points(&scheme) {
+                ZeroPoints::Real => {
+                    let z = z.collect();
+                    QParams::with_real_zero_points(scheme, convention, float, shape, scale, z)
+                }
+                _ => {
+                    let z = z.map(|z| clamped(z.round_ties_even()) as i64).collect();
+                    QParams::new(scheme, convention, float, shape, scale, z)
+                }
+            }
+        };
+        let forward = params(&|z| z)?;
+        let backward = match (convention.learned_gradient, scheme.granularity) {
+            (LearnedGradient::Torch, Granularity::PerTensor) => {
+                params(&|z| float.compute().round(z + 0.5).clamp(qmin, qmax).trunc())?
+            }
+            _ => forward.clone(),
+        };
+        Ok(Self {
+            forward,
+            backward,
+            factor,
+        })
+    }
+
+    /// The parameters of the forward pass.
+    pub fn params(&self) -> &QParams {
+        &self.forward
+    }
+
+    /// The factor of the gradients of each group of a tensor of this layout.
+    ///
+    /// # Errors
+    /// [`Error::ParamsShape`] where the parameters are for another shape.
+    pub fn factors(&self, layout: &Layout) -> Result<Vec<f64>> {
+        let tiles = slices::tiles(&self.forward, self.forward.float_type(), layout)?;
+        Ok(tiles.to_row_major(&self.factors_of(&tiles, layout)))
+    }
+
+    /// The same in memory order.
+    fn factors_of(&self, tiles: &Tiles, layout: &Layout) -> Vec<f64> {
+        let groups = tiles.groups();
+        match self.factor {
+            GradientFactor::Fixed(factor) => vec![factor; groups],
+            GradientFactor::Lsq => {
+                let steps = self.forward.scheme().qmax.max(1) as f64;
+                let elements = match self.forward.scheme().granularity {
+                    Granularity::PerGroup { .. } => tiles.elements_per_group(),
+                    _ => vec![layout.len() / groups.max(1); groups],
+                };
+                let factor = |n: usize| 1.0 / (n.max(1) as f64 * steps).sqrt();
+                elements.into_iter().map(factor).collect()
+            }
+        }
+    }
+
+    /// The gradients for the gradient `dy` of what `x` became.
+    ///
+    /// # Errors
+    /// [`Error::Elements`] where `x` or `dy` is not as long as the layout says;
+    /// [`Error::ParamsShape`] where the parameters are for another shape.
+    pub fn gradients<F: Float>(
+        &self,
+        x: &[F],
+        dy: &[F],
+        layout: &Layout,
+    ) -> Result<LearnedGradients<F>> {
+        check_len(x, layout)?;
+        check_len(dy, layout)?;
+        let rounding = self.forward.scheme().rounding;
+        let (x, ordered) = slices::ordered(x, layout.clone(), rounding);
+        let (dy, _) = slices::ordered(dy, layout.clone(), rounding);
+        let tiles = slices::tiles(&self.backward, F::TYPE, &ordered)?;
+        let factors = self.factors_of(&tiles, &ordered);
+        let rule = match self.backward.convention().learned_gradient {
+            LearnedGradient::Exact => Rule::Exact,
+            LearnedGradient::Torch => Rule::Torch {
+                factor: factors.first().copied().unwrap_or(1.0),
+            },
+        };
+        let mut sums = None;
+        let dx = |out: FloatSliceMut<'_>| {
+            let out = slices::same_float(out)?;
+            sums = Some(gradient::learned(
+                &x,
+                &dy,
+                &self.backward,
+                &tiles,
+                rule,
+                out,
+            ));
+            Ok(())
+        };
+        let dx = Fill::new(dx).floats(layout.len())?;
+        let Sums {
+            mut scale,
+            zero: mut zero_point,
+        } = sums.unwrap_or_else(|| Sums {
+            scale: Vec::new(),
+            zero: Vec::new(),
+        });
+        let compute = F::TYPE.compute();
+        if rule == Rule::Exact {
+            let scales = tiles.to_memory_order(self.backward.scale());
+            let groups = scale.iter_mut().zip(&mut zero_point);
+            for ((ds, dz), (factor, s)) in groups.zip(factors.iter().zip(scales)) {
+                *ds *= factor;
+                *dz *= -factor * s;
+            }
+        }
+        let of_groups = |sums: Vec<f64>| -> Vec<f64> {
+            let rounded: Vec<f64> = sums.into_iter().map(|sum| compute.round(sum)).collect();
+            tiles.to_row_major(&rounded)
+        };
+        Ok(LearnedGradients {
+            x: if ordered == *layout {
+                dx
+            } else {
+                layout.to_memory_order(&dx)
+            },
+            scale: of_groups(scale),
+            zero_point: of_groups(zero_point),
+        })
+    }
+
+    /// d = ∂x̂/∂s of each element, in the dtype of `x`: for a framework that composes the gradients.
+    /// It is exact to the formula for `f32` and `f64`, and rounded for halves; widen them first.
+    ///
+    /// # Errors
+    /// [`Error::ParamsShape`] where the parameters are for another shape; [`Error::Unsupported`] in
+    /// [`Convention::TORCH_FAKE`], whose gradients are not of the form dy·d.
+    pub fn scale_derivative<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        x: &T,
+    ) -> Result<T::Owned> {
+        let params = &self.backward;
+        if params.convention().learned_gradient != LearnedGradient::Exact {
+            return Err(Error::Unsupported {
+                convention: params.convention().name.to_owned(),
+                what: "learned scales but in candle on the CPU and in libtorch".to_owned(),
+            });
+        }
+        if let Some(x) = x.on_device() {
+            return device::scale_derivative(&x, params);
+        }
+        x.with_host(|HostFloats { data, layout }| {
+            match_float!(FloatSlice, data, data => {
+                let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
+                let values = |out: FloatSliceMut<'_>| {
+                    derivatives(&data, &layout, params, slices::same_float(out)?)
+                };
+                x.float_like(&layout, Fill::new(values))
+            })
+        })
+    }
+
+    /// Whether the zero point is fixed at what the symmetry says.
+    pub fn is_symmetric(&self) -> bool {
+        self.forward.scheme().symmetry == Symmetry::Symmetric
+    }
+}
+
+fn derivatives<F: Float>(
+    x: &[F],
+    layout: &Layout,
+    params: &QParams,
+    out: &mut [std::mem::MaybeUninit<F>],
+) -> Result<()> {
+    let tiles = slices::tiles(params, F::TYPE, layout)?;
+    let lanes = Lanes::<F::Compute>::new(params, &tiles, F::TYPE);
+    let derivatives = gradient::derivatives(x, params, &tiles, &lanes, out);
+    for (out, (derivative, _)) in out.iter_mut().zip(derivatives) {
+        out.write(F::narrow(derivative));
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Quantization-aware training, without a framework: the state of a fake-quantizer, gradients on
+//! slices, learned scales.
+//!
+//! A framework's autograd calls [`fake_quantize`] forward and [`straight_through`] or
+//! [`LearnedParams::gradients`] backward; one that cannot have operations of its own composes the
+//! same from [`Chopi::fake_quantize_with_mask`](crate::Chopi::fake_quantize_with_mask) and
+//! [`LearnedParams::scale_derivative`].
+
+mod fake_quantizer;
+mod initial;
+mod learned;
+mod straight_through;
+
+pub use fake_quantizer::{FakeQuantizer, Learning, Observer, Phase, Start};
+pub use initial::{least_squares, mean_magnitude};
+pub use learned::{GradientFactor, LearnedGradients, LearnedParams};
+pub use straight_through::{Ste, fake_quantize, straight_through};
