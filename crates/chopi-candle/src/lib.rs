@@ -25,6 +25,7 @@
 //! to nearest even), so does the device, which rules out Metal.
 
 mod device;
+pub mod nn;
 mod tensor;
 
 pub use device::OnDevice;

@@ -168,6 +168,15 @@ pub enum Error {
         constant: f64,
     },
 
+    /// The fake-quantizers of a network are not the ones that are expected.
+    #[error("the fake-quantizer {name:?}: {problem}")]
+    QuantizerName {
+        /// Which one.
+        name: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
+
     /// A dtype that cannot be used here.
     #[error("{backend}: dtype {dtype} is not supported here, expected {expected}")]
     Dtype {

@@ -6,12 +6,16 @@
 //! same from [`Chopi::fake_quantize_with_mask`](crate::Chopi::fake_quantize_with_mask) and
 //! [`LearnedParams::scale_derivative`].
 
+mod config;
 mod fake_quantizer;
 mod initial;
 mod learned;
+mod quantizers;
 mod straight_through;
 
+pub use config::QatConfig;
 pub use fake_quantizer::{FakeQuantizer, Learning, Observer, Phase, Start};
 pub use initial::{least_squares, mean_magnitude};
 pub use learned::{GradientFactor, LearnedGradients, LearnedParams};
+pub use quantizers::{Quantizers, SharedQuantizer};
 pub use straight_through::{Ste, fake_quantize, straight_through};

@@ -1,0 +1,98 @@
+//! One file from which training goes on to the bit.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use candle_core::{Error, Result, Tensor, safetensors::MmapedSafetensors};
+use candle_nn::VarMap;
+use chopi_core::training::Quantizers;
+
+use super::{Adam, chopi};
+
+/// Before the name of a variable, for what the optimizer keeps of it.
+pub(super) const MEAN: &str = "adam.mean.";
+pub(super) const SQUARE: &str = "adam.square.";
+/// Entries of the file's metadata.
+const QUANTIZERS: &str = "chopi.quantizers";
+const STEP: &str = "chopi.adam.step";
+
+/// Saves a network in training to one safetensors file: its variables, learned scales among them, by
+/// their names; the states of its fake-quantizers, in the file's metadata; and the moments of the
+/// optimizer.
+///
+/// # Errors
+/// What cannot be written.
+pub fn save_checkpoint(
+    path: impl AsRef<Path>,
+    variables: &VarMap,
+    quantizers: &Quantizers,
+    optimizer: Option<&Adam>,
+) -> Result<()> {
+    let states = serde_json::to_string(&quantizers.states()).map_err(Error::wrap)?;
+    let mut metadata = HashMap::from([(QUANTIZERS.to_owned(), states)]);
+    let mut tensors = HashMap::new();
+    let data = variables.data().lock();
+    for (name, variable) in data.unwrap_or_else(PoisonError::into_inner).iter() {
+        tensors.insert(name.clone(), variable.as_detached_tensor());
+    }
+    if let Some(optimizer) = optimizer {
+        metadata.insert(STEP.to_owned(), optimizer.steps().to_string());
+        for (name, mean, square) in optimizer.moments() {
+            tensors.insert(format!("{MEAN}{name}"), mean.clone());
+            tensors.insert(format!("{SQUARE}{name}"), square.clone());
+        }
+    }
+    safetensors::serialize_to_file(&tensors, Some(metadata), path.as_ref()).map_err(Error::wrap)
+}
+
+/// Brings a network, made like the one that was saved, and its optimizer into the saved state.
+///
+/// # Errors
+/// A file that cannot be read, or that has no such variable, fake-quantizer or moment, or one of
+/// another shape.
+pub fn load_checkpoint(
+    path: impl AsRef<Path>,
+    variables: &mut VarMap,
+    quantizers: &Quantizers,
+    optimizer: Option<&mut Adam>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let metadata = metadata(path)?;
+    let entry = |name: &str| {
+        metadata.get(name).ok_or_else(|| {
+            Error::Msg(format!(
+                "{} has no {name}: is it a checkpoint?",
+                path.display()
+            ))
+        })
+    };
+    let states = serde_json::from_str(entry(QUANTIZERS)?).map_err(Error::wrap)?;
+    quantizers.set_states(states).map_err(chopi)?;
+    variables.load(path)?;
+    if let Some(optimizer) = optimizer {
+        let step = entry(STEP)?.parse().map_err(Error::wrap)?;
+        // SAFETY: as everywhere that a file is mapped, nobody may change it meanwhile.
+        let file = unsafe { MmapedSafetensors::new(path)? };
+        optimizer.restore(step, |kind, name, like| {
+            let moment: Tensor = file.load(&format!("{kind}{name}"), like.device())?;
+            match moment.shape() == like.shape() && moment.dtype() == like.dtype() {
+                true => Ok(moment),
+                false => candle_core::bail!(
+                    "{kind}{name} is {:?} {:?}, expected {:?} {:?}",
+                    moment.dtype(),
+                    moment.shape(),
+                    like.dtype(),
+                    like.shape()
+                ),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn metadata(path: &Path) -> Result<HashMap<String, String>> {
+    let data = std::fs::read(path)?;
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&data).map_err(Error::wrap)?;
+    Ok(metadata.metadata().clone().unwrap_or_default())
+}

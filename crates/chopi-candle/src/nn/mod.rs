@@ -1,0 +1,59 @@
+//! Quantization-aware training with candle.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use candle_nn::{ModuleT, VarBuilder, VarMap};
+//! use chopi_candle::nn::{Adam, AdamConfig, QuantizedLinear};
+//! use chopi_core::Chopi;
+//! use chopi_core::training::{FakeQuantizer, Learning, Observer, QatConfig, Quantizers};
+//!
+//! let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0).build()?;
+//! let config = QatConfig::new()
+//!     .weights(FakeQuantizer::new(weights).observer(Observer::Latest))
+//!     .activations(FakeQuantizer::new(Chopi::new(4)?).learning(Learning::lsq()));
+//!
+//! let (variables, quantizers) = (VarMap::new(), Quantizers::new());
+//! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+//! let layer = QuantizedLinear::new(8, 2, &config, vb.pp("fc"), &quantizers)?;
+//! let mut adam = Adam::new(&variables, AdamConfig::default())?;
+//!
+//! let x = Tensor::randn(0_f32, 1.0, (16, 8), &Device::Cpu)?;
+//! for _ in 0..10 {
+//!     let loss = layer.forward_t(&x, true)?.sqr()?.mean_all()?;
+//!     adam.backward_step(&loss)?;
+//! }
+//! let integers = layer.convert()?;
+//! # assert_eq!(integers.weight_codes.unwrap().dims(), [2, 8]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Layers are [`ModuleT`](candle_nn::ModuleT)s, because training and evaluation differ;
+//! [`Evaluated`] makes a [`Module`](candle_nn::Module) of one. (candle has every `Module` be a
+//! `ModuleT` that knows no difference, so a type cannot be both.)
+//!
+//! On the CPU the operations run chopi's kernels, forward and backward; on other devices the same
+//! numbers and gradients are composed from candle's own operations.
+
+mod adam;
+mod checkpoint;
+mod composed;
+mod conv_bn;
+mod layer;
+mod ops;
+mod quantized;
+
+pub use adam::{Adam, AdamConfig};
+pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use composed::{composed_fake_quantize, composed_fake_quantize_learned};
+pub use conv_bn::{QuantizedConvBn, QuantizedConvBn1d, QuantizedConvBn2d};
+pub use layer::{Evaluated, IntQuantizedLayer};
+pub use ops::{fake_quantize, fake_quantize_learned};
+pub use quantized::{
+    Converted, Quantized, QuantizedConv1d, QuantizedConv2d, QuantizedEmbedding, QuantizedLinear,
+    Weighted,
+};
+
+/// What chopi said, as an error of candle.
+fn chopi(error: chopi_core::Error) -> candle_core::Error {
+    candle_core::Error::wrap(error)
+}

@@ -1,0 +1,309 @@
+//! Layers with quantized weights and inputs.
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::{
+    Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Embedding, Linear, Module, ModuleT, VarBuilder,
+};
+use chopi_core::Chopi;
+use chopi_core::training::{QatConfig, Quantizers};
+
+use super::{Evaluated, IntQuantizedLayer, chopi};
+
+/// A layer that multiplies its input with a weight, or looks its rows up: what [`Quantized`] needs
+/// to know to quantize both. Implement it for layers that are not in the list.
+pub trait Weighted: Module {
+    /// The weight; its first axis is that of the output channels.
+    fn weight(&self) -> &Tensor;
+
+    /// What is added to the result, if anything.
+    fn bias(&self) -> Option<&Tensor> {
+        None
+    }
+
+    /// The same layer with another weight, of the same shape, and another bias.
+    #[must_use]
+    fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self;
+}
+
+/// A layer whose weights and inputs are fake-quantized, each or none.
+///
+/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
+/// `activation_quantizer` in its place of the network.
+#[derive(Clone, Debug)]
+pub struct Quantized<L> {
+    layer: L,
+    weights: Option<IntQuantizedLayer>,
+    activations: Option<IntQuantizedLayer>,
+}
+
+/// y = x̂·ŵᵀ + b.
+pub type QuantizedLinear = Quantized<Linear>;
+/// A convolution of x̂ with ŵ along one axis.
+pub type QuantizedConv1d = Quantized<Conv1d>;
+/// A convolution of x̂ with ŵ along two axes.
+pub type QuantizedConv2d = Quantized<Conv2d>;
+/// Rows of ŵ. The input are indices, which are not quantized.
+pub type QuantizedEmbedding = Quantized<Embedding>;
+
+/// A trained layer in integers.
+#[derive(Clone, Debug)]
+pub struct Converted {
+    /// The quantizer of the weight, calibrated, where the weight is quantized.
+    pub weight: Option<Chopi>,
+    /// The weight's codes; dequantized they are the weight that the layer was evaluated with.
+    pub weight_codes: Option<Tensor>,
+    /// The quantizer of the input, calibrated, where that is quantized.
+    pub activations: Option<Chopi>,
+    /// What is added to the result.
+    pub bias: Option<Tensor>,
+}
+
+impl Weighted for Linear {
+    fn weight(&self) -> &Tensor {
+        self.weight()
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias()
+    }
+
+    fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self::new(weight, bias)
+    }
+}
+
+impl Weighted for Conv1d {
+    fn weight(&self) -> &Tensor {
+        self.weight()
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias()
+    }
+
+    fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self::new(weight, bias, *self.config())
+    }
+}
+
+impl Weighted for Conv2d {
+    fn weight(&self) -> &Tensor {
+        self.weight()
+    }
+
+    fn bias(&self) -> Option<&Tensor> {
+        self.bias()
+    }
+
+    fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self::new(weight, bias, *self.config())
+    }
+}
+
+impl Weighted for Embedding {
+    fn weight(&self) -> &Tensor {
+        self.embeddings()
+    }
+
+    fn with(&self, weight: Tensor, _: Option<Tensor>) -> Self {
+        Self::new(weight, self.hidden_size())
+    }
+}
+
+impl<L: Weighted> Quantized<L> {
+    /// Quantizes an existing layer. `vb` points to its place in the network, for the names of the
+    /// fake-quantizers and the variables of learned scales.
+    ///
+    /// # Errors
+    /// A name that is taken; a weight without the axis of the scheme; learned parameters of
+    /// activations that are not per tensor: those need
+    /// [`IntQuantizedLayer::for_shape`] and [`from_parts`](Self::from_parts).
+    pub fn from_layer(
+        layer: L,
+        config: &QatConfig,
+        vb: VarBuilder<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let weights = config.weight_quantizer().map(|quantizer| {
+            let (shape, vb) = (layer.weight().dims(), vb.pp("weight_quantizer"));
+            IntQuantizedLayer::for_shape(quantizer.clone(), shape, vb, quantizers)
+        });
+        let activations = config.activation_quantizer().map(|quantizer| {
+            let vb = vb.pp("activation_quantizer");
+            IntQuantizedLayer::new(quantizer.clone(), vb, quantizers)
+        });
+        Ok(Self::from_parts(
+            layer,
+            weights.transpose()?,
+            activations.transpose()?,
+        ))
+    }
+
+    /// A layer and the fake-quantizers of its weights and its input.
+    pub fn from_parts(
+        layer: L,
+        weights: Option<IntQuantizedLayer>,
+        activations: Option<IntQuantizedLayer>,
+    ) -> Self {
+        Self {
+            layer,
+            weights,
+            activations,
+        }
+    }
+
+    /// The layer itself, with the weight in floating point.
+    pub fn layer(&self) -> &L {
+        &self.layer
+    }
+
+    /// The fake-quantizer of the weight.
+    pub fn weights(&self) -> Option<&IntQuantizedLayer> {
+        self.weights.as_ref()
+    }
+
+    /// The fake-quantizer of the input.
+    pub fn activations(&self) -> Option<&IntQuantizedLayer> {
+        self.activations.as_ref()
+    }
+
+    /// This layer in evaluation, as a [`Module`].
+    pub fn evaluated(&self) -> Evaluated<'_, Self> {
+        Evaluated(self)
+    }
+
+    /// The layer in integers, as it is evaluated.
+    ///
+    /// # Errors
+    /// [`NotCalibrated`](chopi_core::Error::NotCalibrated) where it was never trained.
+    pub fn convert(&self) -> Result<Converted> {
+        convert(
+            self.layer.weight(),
+            self.weights.as_ref(),
+            self.activations.as_ref(),
+            self.layer.bias(),
+        )
+    }
+}
+
+pub(super) fn convert(
+    weight: &Tensor,
+    weights: Option<&IntQuantizedLayer>,
+    activations: Option<&IntQuantizedLayer>,
+    bias: Option<&Tensor>,
+) -> Result<Converted> {
+    let to_chopi = |layer: Option<&IntQuantizedLayer>| layer.map(|layer| layer.to_chopi());
+    let mut quantizer = to_chopi(weights).transpose()?;
+    let codes = match &mut quantizer {
+        None => None,
+        Some(quantizer) => Some(quantizer.quantize(weight).map_err(chopi)?),
+    };
+    Ok(Converted {
+        weight: quantizer,
+        weight_codes: codes,
+        activations: to_chopi(activations).transpose()?,
+        bias: bias.map(Tensor::detach),
+    })
+}
+
+impl<L: Weighted> ModuleT for Quantized<L> {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let x = quantized_input(x, self.activations.as_ref(), train)?;
+        match &self.weights {
+            None => self.layer.forward(&x),
+            Some(weights) => {
+                let weight = weights.forward_t(self.layer.weight(), train)?;
+                let bias = self.layer.bias().cloned();
+                self.layer.with(weight, bias).forward(&x)
+            }
+        }
+    }
+}
+
+/// x̂, or indices as they are.
+pub(super) fn quantized_input(
+    x: &Tensor,
+    activations: Option<&IntQuantizedLayer>,
+    train: bool,
+) -> Result<Tensor> {
+    match activations {
+        Some(activations) if is_float(x.dtype()) => activations.forward_t(x, train),
+        _ => Ok(x.clone()),
+    }
+}
+
+fn is_float(dtype: DType) -> bool {
+    crate::tensor::float_type(dtype).is_ok()
+}
+
+impl QuantizedLinear {
+    /// A fresh layer with bias, initialized as [`candle_nn::linear`] does.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::linear`].
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        config: &QatConfig,
+        vb: VarBuilder<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = candle_nn::linear(inputs, outputs, vb.clone())?;
+        Self::from_layer(layer, config, vb, quantizers)
+    }
+}
+
+impl QuantizedConv1d {
+    /// A fresh layer with bias, initialized as [`candle_nn::conv1d`] does.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv1d`].
+    pub fn new(
+        (inputs, outputs, kernel): (usize, usize, usize),
+        convolution: Conv1dConfig,
+        config: &QatConfig,
+        vb: VarBuilder<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = candle_nn::conv1d(inputs, outputs, kernel, convolution, vb.clone())?;
+        Self::from_layer(layer, config, vb, quantizers)
+    }
+}
+
+impl QuantizedConv2d {
+    /// A fresh layer with bias, initialized as [`candle_nn::conv2d`] does.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv2d`].
+    pub fn new(
+        (inputs, outputs, kernel): (usize, usize, usize),
+        convolution: Conv2dConfig,
+        config: &QatConfig,
+        vb: VarBuilder<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = candle_nn::conv2d(inputs, outputs, kernel, convolution, vb.clone())?;
+        Self::from_layer(layer, config, vb, quantizers)
+    }
+}
+
+impl QuantizedEmbedding {
+    /// A fresh layer, initialized as [`candle_nn::embedding`] does. Its input are indices, so a
+    /// fake-quantizer of activations is left out.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::embedding`].
+    pub fn new(
+        rows: usize,
+        columns: usize,
+        config: &QatConfig,
+        vb: VarBuilder<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = candle_nn::embedding(rows, columns, vb.clone())?;
+        let weights = config.weight_quantizer().cloned();
+        let config = weights.map_or_else(QatConfig::new, |w| QatConfig::new().weights(w));
+        Self::from_layer(layer, &config, vb, quantizers)
+    }
+}
