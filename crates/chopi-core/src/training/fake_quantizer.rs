@@ -242,6 +242,8 @@ impl FakeQuantizer {
         }
         match (active, &self.params) {
             (false, _) => Ok(None),
+            // The delay is over, and the first batch that learning starts from is yet to come.
+            (true, None) if self.learning.is_some() && self.batches > 0 => Ok(None),
             (true, None) => Err(Error::NotCalibrated),
             (true, params) => Ok(params.as_ref()),
         }
