@@ -102,7 +102,7 @@ fn check<F: Float + PartialEq>(case: &Case<F>) {
         params,
         learned,
     } = case;
-    let layout = Layout::row_major(shape.to_vec());
+    let layout = Layout::row_major(shape);
     let wide = |v: &F| v.widen().as_f64();
     let scheme = params.scheme();
     let (qmin, qmax) = (scheme.qmin as f64, scheme.qmax as f64);
@@ -189,7 +189,7 @@ proptest! {
         check(&exact_case(shape, scheme.clone(), seed, factor, |x| x as f32));
         check(&exact_case(shape, scheme.clone(), seed, factor, |x| x));
         check(&exact_case(shape, scheme.clone(), seed, factor, f16::from_f64));
-        check(&exact_case(shape, scheme, seed, factor, |x| bf16::from_f64(x)));
+        check(&exact_case(shape, scheme, seed, factor, bf16::from_f64));
     }
 }
 
@@ -203,9 +203,9 @@ fn the_order_of_axes_in_memory_does_not_change_gradients() {
     ] {
         let scheme = scheme(4, Symmetry::Asymmetric, granularity);
         let case = exact_case(shape, scheme, 7, GradientFactor::Lsq, |x| x as f32);
-        let row_major = Layout::row_major(shape.to_vec());
+        let row_major = Layout::row_major(&shape);
         // [4, 6, 10] lying in memory as [10, 4, 6].
-        let layout = Layout::dense(shape.to_vec(), &[6, 1, 24]).unwrap();
+        let layout = Layout::dense(&shape, &[6, 1, 24]).unwrap();
         let permuted = |data: &[f32]| -> Vec<f32> {
             let at = |i: usize| data[(i / 6 % 4) * 60 + (i % 6) * 10 + i / 24];
             (0..240).map(at).collect()
@@ -239,7 +239,7 @@ fn infinities_saturate_and_pass_no_gradient_and_nan_stays() {
         -64.25,
         -64.5,
     ];
-    let layout = Layout::row_major(vec![7]);
+    let layout = Layout::row_major(&[7]);
     let dy = [1.0_f32; 7];
     let y = fake_quantize(&x, &layout, learned.params()).unwrap();
     assert_eq!(y, [63.5, -64.0, 63.5, 63.5, 63.5, -64.0, -64.0]);
@@ -250,7 +250,7 @@ fn infinities_saturate_and_pass_no_gradient_and_nan_stays() {
     assert_eq!(gradients.scale, [ds]);
     assert_eq!(gradients.zero_point, [-5.0 * 0.5]);
 
-    let layout = Layout::row_major(vec![1]);
+    let layout = Layout::row_major(&[1]);
     let gradients = learned.gradients(&[f32::NAN], &[1.0], &layout).unwrap();
     assert_eq!(gradients.x, [0.0]);
     assert!(gradients.scale[0].is_nan());
@@ -280,7 +280,7 @@ fn slices_of_another_length_are_refused() {
     let scheme = scheme(8, Symmetry::Symmetric, Granularity::PerTensor);
     let (convention, float) = (Convention::CHOPI, FloatType::F32);
     let params = QParams::new(scheme, convention, float, vec![1], vec![1.0], vec![0]).unwrap();
-    let layout = Layout::row_major(vec![2, 2]);
+    let layout = Layout::row_major(&[2, 2]);
     let error = straight_through(&[1.0_f32; 4], &[1.0; 3], &layout, &params).unwrap_err();
     assert!(error.to_string().contains("3 elements"), "{error}");
 }

@@ -47,7 +47,7 @@ pub fn composed_fake_quantize_learned(
         _ => DType::F32,
     };
     let factors = params
-        .factors(&Layout::row_major(x.dims().to_vec()))
+        .factors(&Layout::row_major(x.dims()))
         .map_err(chopi)?;
     let of_groups = |values: Vec<f64>| {
         Tensor::from_vec(values, params.params().shape(), &Device::Cpu)?

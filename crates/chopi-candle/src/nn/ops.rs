@@ -177,7 +177,7 @@ fn forward(x: &CpuStorage, layout: &Layout, params: &QParams) -> Result<(CpuStor
             op: "fake-quantize",
         });
     };
-    let row_major = chopi_core::Layout::row_major(layout.dims().to_vec());
+    let row_major = chopi_core::Layout::row_major(layout.dims());
     let range = start..end;
     let storage = match x {
         CpuStorage::F16(x) => {

@@ -49,11 +49,12 @@ pub(crate) fn straight_through<F: Float>(
         (_, Sum::Fused) => fast::<F, true, FUSED>,
     };
     let n = piece_len(x.len());
-    let pieces = x.chunks(n).zip(dy.chunks(n)).zip(out.chunks_mut(n));
-    let work = |(): &mut (), (i, ((x, dy), out)): (usize, ((&[F], &[F]), &mut [MaybeUninit<F>]))| {
-        run(x, dy, &lanes, tiles, i * n, out)
+    let pieces = out.chunks_mut(n).enumerate();
+    let work = |(): &mut (), (i, out): (usize, &mut [MaybeUninit<F>])| {
+        let (start, end) = (i * n, i * n + out.len());
+        run(&x[start..end], &dy[start..end], &lanes, tiles, start, out)
     };
-    parallel::for_each(pieces.enumerate(), || (), work, |()| ());
+    parallel::for_each(pieces, || (), work, |()| ());
 }
 
 /// Which elements are inside; `scratch` is written.
@@ -201,7 +202,8 @@ pub(crate) fn derivatives<F: Float>(
     let mut codes = vec![MaybeUninit::new(0_i64); x.len()];
     let out = crate::IntSliceMut::I64(&mut codes);
     quantize::quantize(x, params, tiles, NanPolicy::ZeroPoint, out);
-    let zeros: Vec<f64> = tiles.to_memory_order(&params.zero_points().collect::<Vec<_>>());
+    let zeros: Vec<f64> = params.zero_points().collect();
+    let zeros = tiles.to_memory_order(&zeros);
     let mut derivatives = Vec::with_capacity(x.len());
     for_each_block(tiles, 0..x.len(), F::BLOCK, |elements, params| {
         for (i, offset) in elements.enumerate() {

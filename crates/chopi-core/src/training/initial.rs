@@ -84,7 +84,7 @@ fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
     f: impl Fn(&[f64], &Layout) -> Result<R>,
 ) -> Result<R> {
     if let Some(x) = x.on_device() {
-        return f(&x.to_host()?, &Layout::row_major(x.shape()));
+        return f(&x.to_host()?, &Layout::row_major(&x.shape()));
     }
     x.with_host(|HostFloats { data, layout }| {
         let wide: Vec<f64> = match_float!(FloatSlice, data, data => {
@@ -131,7 +131,7 @@ fn squared_errors(x: &[f64], layout: &Layout, params: &QParams) -> Result<Vec<f6
         let error = x[element] - values[element];
         errors[group] += error * error;
     });
-    Ok(tiles.to_row_major(&errors))
+    Ok(tiles.to_row_major(&errors).into_owned())
 }
 
 /// The parameters of each group from the one with the smaller error.

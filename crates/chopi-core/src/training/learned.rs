@@ -134,7 +134,9 @@ impl LearnedParams {
     /// [`Error::ParamsShape`] where the parameters are for another shape.
     pub fn factors(&self, layout: &Layout) -> Result<Vec<f64>> {
         let tiles = slices::tiles(&self.forward, self.forward.float_type(), layout)?;
-        Ok(tiles.to_row_major(&self.factors_of(&tiles, layout)))
+        Ok(tiles
+            .to_row_major(&self.factors_of(&tiles, layout))
+            .into_owned())
     }
 
     /// The same in memory order.
@@ -203,20 +205,20 @@ impl LearnedParams {
         if rule == Rule::Exact {
             let scales = tiles.to_memory_order(self.backward.scale());
             let groups = scale.iter_mut().zip(&mut zero_point);
-            for ((ds, dz), (factor, s)) in groups.zip(factors.iter().zip(scales)) {
+            for ((ds, dz), (factor, s)) in groups.zip(factors.iter().zip(&*scales)) {
                 *ds *= factor;
                 *dz *= -factor * s;
             }
         }
         let of_groups = |sums: Vec<f64>| -> Vec<f64> {
             let rounded: Vec<f64> = sums.into_iter().map(|sum| compute.round(sum)).collect();
-            tiles.to_row_major(&rounded)
+            tiles.to_row_major(&rounded).into_owned()
         };
         Ok(LearnedGradients {
             x: if ordered == *layout {
                 dx
             } else {
-                layout.to_memory_order(&dx)
+                layout.to_memory_order(&dx).into_owned()
             },
             scale: of_groups(scale),
             zero_point: of_groups(zero_point),

@@ -36,7 +36,7 @@ pub fn fake_quantize<F: Float>(x: &[F], layout: &Layout, params: &QParams) -> Re
     Ok(if ordered == *layout {
         values
     } else {
-        layout.to_memory_order(&values)
+        layout.to_memory_order(&values).into_owned()
     })
 }
 
@@ -67,7 +67,7 @@ pub fn straight_through<F: Float>(
     Ok(if ordered == *layout {
         dx
     } else {
-        layout.to_memory_order(&dx)
+        layout.to_memory_order(&dx).into_owned()
     })
 }
 
