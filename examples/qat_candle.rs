@@ -69,7 +69,7 @@ impl Network {
         let (training, test) = data;
         let config = AdamConfig {
             learning_rate: digits::LEARNING_RATE,
-            quantizer_learning_rate: digits::QUANTIZER_LEARNING_RATE,
+            quantizer_learning_rate: digits::LEARNING_RATE,
             ..AdamConfig::default()
         };
         let mut adam = Adam::new(&self.variables, config)?;

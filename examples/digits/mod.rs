@@ -15,10 +15,11 @@ use safetensors::SafeTensors;
 const TRAINING: usize = 1297;
 pub const BATCH: usize = 64;
 pub const LEARNING_RATE: f64 = 3e-3;
-/// Learned scales are small numbers, and Adam steps as far as its learning rate says.
-pub const QUANTIZER_LEARNING_RATE: f64 = 1e-3;
 /// From this number of bits up the parameters come from observers; below, scales are learned.
-const OBSERVED_BITS: u32 = 4;
+const OBSERVED_BITS: u32 = 5;
+/// From this number of bits up learning begins after ten epochs in float; with two bits the network
+/// has to grow up with them.
+const DELAYED_BITS: u32 = 3;
 
 /// Trains a network on real handwritten digits: in float, quantized after training, and trained with
 /// quantization.
@@ -58,11 +59,13 @@ impl Args {
     /// What they quantize in training: likewise, or where there are few bits with learned scales.
     pub fn config(&self) -> Result<QatConfig> {
         let observed = self.observed()?;
-        let learned = |quantizer: Option<&FakeQuantizer>, bits| {
+        let learned = |quantizer: Option<&FakeQuantizer>, bits: u32| {
             let quantizer = quantizer.cloned().context("it is quantized")?;
-            anyhow::Ok(match bits < OBSERVED_BITS {
-                true => quantizer.learning(Learning::lsq()),
-                false => quantizer,
+            let delay = 10 * TRAINING.div_ceil(BATCH) as u64;
+            anyhow::Ok(match bits {
+                OBSERVED_BITS.. => quantizer,
+                DELAYED_BITS.. => quantizer.learning(Learning::lsq()).delay(delay),
+                _ => quantizer.learning(Learning::lsq()),
             })
         };
         Ok(QatConfig::new()

@@ -25,6 +25,7 @@
 //! to nearest even), so does the device.
 
 mod device;
+pub mod nn;
 mod tensor;
 
 pub use device::OnDevice;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use candle_nn::VarMap;
+use chopi_core::training::{CHECKPOINT_MEAN, CHECKPOINT_SQUARE};
 
 /// Adam (Kingma and Ba 2015), whose state goes into a
 /// [checkpoint](super::save_checkpoint): [`candle_nn::AdamW`] does not give its moments away, so a
@@ -151,8 +152,8 @@ impl Adam {
         mut moment: impl FnMut(&str, &str, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
         for (name, slot) in &mut self.slots {
-            slot.mean = moment(super::checkpoint::MEAN, name, &slot.mean)?;
-            slot.square = moment(super::checkpoint::SQUARE, name, &slot.square)?;
+            slot.mean = moment(CHECKPOINT_MEAN, name, &slot.mean)?;
+            slot.square = moment(CHECKPOINT_SQUARE, name, &slot.square)?;
         }
         self.step = step;
         Ok(())

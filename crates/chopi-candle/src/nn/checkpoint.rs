@@ -6,16 +6,12 @@ use std::sync::PoisonError;
 
 use candle_core::{Error, Result, Tensor, safetensors::MmapedSafetensors};
 use candle_nn::VarMap;
-use chopi_core::training::Quantizers;
+use chopi_core::training::{
+    CHECKPOINT_MEAN as MEAN, CHECKPOINT_QUANTIZERS as QUANTIZERS, CHECKPOINT_SQUARE as SQUARE,
+    CHECKPOINT_STEPS as STEP, Quantizers,
+};
 
 use super::{Adam, chopi};
-
-/// Before the name of a variable, for what the optimizer keeps of it.
-pub(super) const MEAN: &str = "adam.mean.";
-pub(super) const SQUARE: &str = "adam.square.";
-/// Entries of the file's metadata.
-const QUANTIZERS: &str = "chopi.quantizers";
-const STEP: &str = "chopi.adam.step";
 
 /// Saves a network in training to one safetensors file: its variables, learned scales among them, by
 /// their names; the states of its fake-quantizers, in the file's metadata; and the moments of the

@@ -6,6 +6,7 @@
 //! same from [`Chopi::fake_quantize_with_mask`](crate::Chopi::fake_quantize_with_mask) and
 //! [`LearnedParams::scale_derivative`].
 
+mod checkpoint;
 mod config;
 mod fake_quantizer;
 mod initial;
@@ -13,6 +14,7 @@ mod learned;
 mod quantizers;
 mod straight_through;
 
+pub use checkpoint::{CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS};
 pub use config::QatConfig;
 pub use fake_quantizer::{FakeQuantizer, Learning, Observer, Phase, Start};
 pub use initial::{least_squares, mean_magnitude};

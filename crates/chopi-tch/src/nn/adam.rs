@@ -1,0 +1,186 @@
+//! Adam with a state that can be saved.
+
+use std::collections::BTreeMap;
+
+use chopi_core::Result;
+use chopi_core::training::{CHECKPOINT_MEAN, CHECKPOINT_SQUARE};
+use tch::nn::VarStore;
+use tch::{TchError, Tensor};
+
+use crate::framework;
+
+/// Adam (Kingma and Ba 2015), whose state goes into a
+/// [checkpoint](super::save_checkpoint): tch's optimizers do not give their moments away, so a
+/// training that uses them cannot go on where it stopped.
+///
+/// For each variable θ with gradient g, at step t: m = β₁·m + (1 − β₁)·g, v = β₂·v + (1 − β₂)·g²,
+/// θ = θ − lr·(m/(1 − β₁ᵗ))/(√(v/(1 − β₂ᵗ)) + ε). There is no weight decay: on scales it would do
+/// harm.
+#[derive(Debug)]
+pub struct Adam {
+    slots: BTreeMap<String, Slot>,
+    config: AdamConfig,
+    step: u32,
+}
+
+/// The numbers of [`Adam`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    /// The learning rate lr.
+    pub learning_rate: f64,
+    /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
+    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
+    pub quantizer_learning_rate: f64,
+    /// The decay β₁ of the mean of gradients.
+    pub beta1: f64,
+    /// The decay β₂ of the mean of their squares.
+    pub beta2: f64,
+    /// ε.
+    pub eps: f64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    variable: Tensor,
+    mean: Tensor,
+    square: Tensor,
+    is_quantizer: bool,
+}
+
+/// Learning rates 10⁻³ and 10⁻⁴, β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
+impl Default for AdamConfig {
+    fn default() -> Self {
+        Self {
+            learning_rate: 1e-3,
+            quantizer_learning_rate: 1e-4,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+        }
+    }
+}
+
+impl Adam {
+    /// An optimizer of all trainable variables that there are now.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn new(variables: &VarStore, config: AdamConfig) -> Result<Self> {
+        let mut slots = BTreeMap::new();
+        for (name, variable) in variables.variables() {
+            if !variable.requires_grad() {
+                continue;
+            }
+            let zeros = || variable.detach().f_zeros_like().map_err(framework);
+            let slot = Slot {
+                mean: zeros()?,
+                square: zeros()?,
+                is_quantizer: name
+                    .rsplit('.')
+                    .nth(1)
+                    .is_some_and(|layer| layer.ends_with("quantizer")),
+                variable,
+            };
+            slots.insert(name, slot);
+        }
+        Ok(Self {
+            slots,
+            config,
+            step: 0,
+        })
+    }
+
+    /// The gradients of a loss, in place of earlier ones, and a step.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn backward_step(&mut self, loss: &Tensor) -> Result<()> {
+        for slot in self.slots.values_mut() {
+            slot.variable.zero_grad();
+        }
+        loss.f_backward().map_err(framework)?;
+        self.step()
+    }
+
+    /// Changes each variable that has a gradient.
+    ///
+    /// # Errors
+    /// What libtorch says.
+    pub fn step(&mut self) -> Result<()> {
+        self.step += 1;
+        let step = self.step;
+        let config = self.config;
+        tch::no_grad(|| {
+            for slot in self.slots.values_mut() {
+                slot.step(&config, step)?;
+            }
+            Ok(())
+        })
+        .map_err(framework)
+    }
+
+    /// The numbers that it steps by.
+    pub fn config(&self) -> &AdamConfig {
+        &self.config
+    }
+
+    /// Sets them, for the steps to come.
+    pub fn set_config(&mut self, config: AdamConfig) {
+        self.config = config;
+    }
+
+    /// How many steps there were.
+    pub fn steps(&self) -> u32 {
+        self.step
+    }
+
+    /// The moments of each variable, by name.
+    pub(super) fn moments(&self) -> impl Iterator<Item = (&str, &Tensor, &Tensor)> {
+        self.slots
+            .iter()
+            .map(|(name, slot)| (name.as_str(), &slot.mean, &slot.square))
+    }
+
+    /// Goes on from saved moments, which `moment(kind, name, into)` puts where they belong.
+    pub(super) fn restore(
+        &mut self,
+        step: u32,
+        mut moment: impl FnMut(&str, &str, &mut Tensor) -> Result<()>,
+    ) -> Result<()> {
+        for (name, slot) in &mut self.slots {
+            moment(CHECKPOINT_MEAN, name, &mut slot.mean)?;
+            moment(CHECKPOINT_SQUARE, name, &mut slot.square)?;
+        }
+        self.step = step;
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn step(&mut self, config: &AdamConfig, step: u32) -> std::result::Result<(), TchError> {
+        let g = self.variable.f_grad()?;
+        if !g.defined() {
+            return Ok(());
+        }
+        let AdamConfig { beta1, beta2, .. } = *config;
+        let correction = |beta: f64| 1.0 / (1.0 - beta.powf(step.into()));
+        let rate = match self.is_quantizer {
+            true => config.quantizer_learning_rate,
+            false => config.learning_rate,
+        };
+        let blend = |old: &Tensor, beta: f64, new: &Tensor| {
+            old.f_mul_scalar(beta)?
+                .f_add(&new.f_mul_scalar(1.0 - beta)?)
+        };
+        self.mean = blend(&self.mean, beta1, &g)?;
+        self.square = blend(&self.square, beta2, &g.f_square()?)?;
+        let deviation = self.square.f_mul_scalar(correction(beta2))?.f_sqrt()?;
+        let deviation = deviation.f_add_scalar(config.eps)?;
+        let change = self
+            .mean
+            .f_mul_scalar(correction(beta1))?
+            .f_div(&deviation)?;
+        let next = self.variable.detach().f_sub(&change.f_mul_scalar(rate)?)?;
+        self.variable.f_copy_(&next)
+    }
+}

@@ -1,0 +1,239 @@
+//! Layers with quantized weights and inputs.
+
+use chopi_core::training::{QatConfig, Quantizers};
+use chopi_core::{Chopi, Result};
+use tch::Tensor;
+use tch::nn::{self, ConvConfigND, EmbeddingConfig, LinearConfig, ModuleT, Path};
+
+use super::ops::shape;
+use super::{Convolution, Embedding, IntQuantizedLayer, Weighted, expect};
+use crate::tensor::float_type;
+
+/// A layer whose weights and inputs are fake-quantized, each or none.
+///
+/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
+/// `activation_quantizer` in its place of the network.
+#[derive(Debug)]
+pub struct Quantized<L> {
+    layer: L,
+    weights: Option<IntQuantizedLayer>,
+    activations: Option<IntQuantizedLayer>,
+}
+
+/// y = x̂·ŵᵀ + b.
+pub type QuantizedLinear = Quantized<nn::Linear>;
+/// A convolution of x̂ with ŵ along one axis.
+pub type QuantizedConv1d = Quantized<Convolution<[i64; 1]>>;
+/// A convolution of x̂ with ŵ along two axes.
+pub type QuantizedConv2d = Quantized<Convolution<[i64; 2]>>;
+/// Rows of ŵ. The input are indices, which are not quantized.
+pub type QuantizedEmbedding = Quantized<Embedding>;
+
+/// A trained layer in integers.
+#[derive(Debug)]
+pub struct Converted {
+    /// The quantizer of the weight, calibrated, where the weight is quantized.
+    pub weight: Option<Chopi>,
+    /// The weight's codes; dequantized they are the weight that the layer was evaluated with.
+    pub weight_codes: Option<Tensor>,
+    /// The quantizer of the input, calibrated, where that is quantized.
+    pub activations: Option<Chopi>,
+    /// What is added to the result.
+    pub bias: Option<Tensor>,
+}
+
+impl<L: Weighted> Quantized<L> {
+    /// Quantizes an existing layer. `path` is its place in the network, for the names of the
+    /// fake-quantizers and the variables of learned scales.
+    ///
+    /// # Errors
+    /// A name that is taken; a weight without the axis of the scheme; learned parameters of
+    /// activations that are not per tensor: those need
+    /// [`IntQuantizedLayer::for_shape`] and [`from_parts`](Self::from_parts).
+    pub fn from_layer(
+        layer: L,
+        config: &QatConfig,
+        path: &Path<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let weights = config.weight_quantizer().map(|quantizer| {
+            let (shape, path) = (shape(layer.weight()), path / "weight_quantizer");
+            IntQuantizedLayer::for_shape(quantizer.clone(), &shape, &path, quantizers)
+        });
+        let activations = config.activation_quantizer().map(|quantizer| {
+            let path = path / "activation_quantizer";
+            IntQuantizedLayer::new(quantizer.clone(), &path, quantizers)
+        });
+        Ok(Self::from_parts(
+            layer,
+            weights.transpose()?,
+            activations.transpose()?,
+        ))
+    }
+
+    /// A layer and the fake-quantizers of its weights and its input.
+    pub fn from_parts(
+        layer: L,
+        weights: Option<IntQuantizedLayer>,
+        activations: Option<IntQuantizedLayer>,
+    ) -> Self {
+        Self {
+            layer,
+            weights,
+            activations,
+        }
+    }
+
+    /// The layer and the fake-quantizers again.
+    pub fn into_parts(self) -> (L, Option<IntQuantizedLayer>, Option<IntQuantizedLayer>) {
+        (self.layer, self.weights, self.activations)
+    }
+
+    /// The layer itself, with the weight in floating point.
+    pub fn layer(&self) -> &L {
+        &self.layer
+    }
+
+    /// The fake-quantizer of the weight.
+    pub fn weights(&self) -> Option<&IntQuantizedLayer> {
+        self.weights.as_ref()
+    }
+
+    /// The fake-quantizer of the input.
+    pub fn activations(&self) -> Option<&IntQuantizedLayer> {
+        self.activations.as_ref()
+    }
+
+    /// What the layer gives for `x`, in training or in evaluation.
+    ///
+    /// # Errors
+    /// Those of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let x = quantized_input(x, self.activations.as_ref(), train)?;
+        let bias = self.layer.bias();
+        match &self.weights {
+            None => self.layer.f_forward_with(&x, self.layer.weight(), bias),
+            Some(weights) => {
+                let weight = weights.f_forward_t(self.layer.weight(), train)?;
+                self.layer.f_forward_with(&x, &weight, bias)
+            }
+        }
+    }
+
+    /// The layer in integers, as it is evaluated.
+    ///
+    /// # Errors
+    /// [`NotCalibrated`](chopi_core::Error::NotCalibrated) where it was never trained.
+    pub fn convert(&self) -> Result<Converted> {
+        convert(
+            self.layer.weight(),
+            self.weights.as_ref(),
+            self.activations.as_ref(),
+            self.layer.bias(),
+        )
+    }
+}
+
+pub(super) fn convert(
+    weight: &Tensor,
+    weights: Option<&IntQuantizedLayer>,
+    activations: Option<&IntQuantizedLayer>,
+    bias: Option<&Tensor>,
+) -> Result<Converted> {
+    let to_chopi = |layer: Option<&IntQuantizedLayer>| layer.map(|layer| layer.to_chopi());
+    let mut quantizer = to_chopi(weights).transpose()?;
+    let codes = match &mut quantizer {
+        None => None,
+        Some(quantizer) => Some(quantizer.quantize(&weight.detach())?),
+    };
+    Ok(Converted {
+        weight: quantizer,
+        weight_codes: codes,
+        activations: to_chopi(activations).transpose()?,
+        bias: bias.map(Tensor::detach),
+    })
+}
+
+/// # Panics
+/// On the errors of [`Quantized::f_forward_t`].
+impl<L: Weighted> ModuleT for Quantized<L> {
+    fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
+        expect(self.f_forward_t(x, train))
+    }
+}
+
+/// x̂, or indices as they are.
+pub(super) fn quantized_input(
+    x: &Tensor,
+    activations: Option<&IntQuantizedLayer>,
+    train: bool,
+) -> Result<Tensor> {
+    match activations {
+        Some(activations) if float_type(x).is_ok() => activations.f_forward_t(x, train),
+        _ => Ok(x.shallow_clone()),
+    }
+}
+
+impl QuantizedLinear {
+    /// A fresh layer with bias, initialized as [`nn::linear`] does.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer).
+    pub fn new(
+        inputs: i64,
+        outputs: i64,
+        config: &QatConfig,
+        path: &Path<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = nn::linear(path, inputs, outputs, LinearConfig::default());
+        Self::from_layer(layer, config, path, quantizers)
+    }
+}
+
+impl<const N: usize> Quantized<Convolution<[i64; N]>>
+where
+    Convolution<[i64; N]>: Weighted,
+{
+    /// A fresh layer, initialized as [`nn::conv`] does.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer).
+    pub fn new(
+        (inputs, outputs, kernel): (i64, i64, [i64; N]),
+        convolution: ConvConfigND<[i64; N]>,
+        config: &QatConfig,
+        path: &Path<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = nn::conv(path, inputs, outputs, kernel, convolution);
+        Self::from_layer(
+            Convolution::new(layer, convolution),
+            config,
+            path,
+            quantizers,
+        )
+    }
+}
+
+impl QuantizedEmbedding {
+    /// A fresh layer, initialized as [`nn::embedding`] does. Its input are indices, so a
+    /// fake-quantizer of activations is left out.
+    ///
+    /// # Errors
+    /// Those of [`from_layer`](Self::from_layer).
+    pub fn new(
+        rows: i64,
+        columns: i64,
+        embedding: EmbeddingConfig,
+        config: &QatConfig,
+        path: &Path<'_>,
+        quantizers: &Quantizers,
+    ) -> Result<Self> {
+        let layer = nn::embedding(path, rows, columns, embedding);
+        let weights = config.weight_quantizer().cloned();
+        let config = weights.map_or_else(QatConfig::new, |w| QatConfig::new().weights(w));
+        Self::from_layer(Embedding::new(layer, embedding), &config, path, quantizers)
+    }
+}
