@@ -112,7 +112,7 @@ fn main() -> Result<()> {
     // Quantized after training: the fake-quantizers see the training digits once.
     let mut after = Network::new(&args.observed()?, args.seed)?;
     after.take_variables(&float)?;
-    after.forward(&tensors(&data.0)?.0, true)?;
+    let _ = after.forward(&tensors(&data.0)?.0, true)?;
 
     let mut trained = Network::new(&args.config()?, args.seed)?;
     trained.train("qat", &data, &args)?;
