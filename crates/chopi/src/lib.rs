@@ -25,6 +25,9 @@ pub mod tch {
     pub use chopi_tch::*;
 }
 
+#[doc = include_str!("../../../docs/qat.md")]
+pub mod qat {}
+
 /// The names of the frameworks that are compiled in.
 pub fn backends() -> &'static [&'static str] {
     &[
