@@ -31,7 +31,9 @@ def inputs(rng, shape, scale, zero, lo, hi):
     x = np.where(kind == 0, (steps * s).astype(np.float32), x)
     x = np.where(kind == 1, rng.uniform(lo - z - 2, hi - z + 2, shape) * s, x).astype(np.float32)
     wild = rng.random(shape) < 0.02
-    values = np.array([np.inf, -np.inf, 1e30, -1e30, 0.0, -0.0], np.float32)
+    # Per channel PyTorch's codes of 2^63 and more overflow to the smallest one, where chopi saturates.
+    large = [np.inf, -np.inf, 1e30, -1e30] if np.size(scale) == 1 else [1e12, -1e12]
+    values = np.array([*large, 0.0, -0.0], np.float32)
     return np.where(wild, rng.choice(values, shape), x).astype(np.float32)
 
 
@@ -90,7 +92,7 @@ def main():
             x = inputs(rng, (40,), scale, zero, lo, hi)
             add("fixed", x, scale, zero, (lo, hi), None, 1.0)
             finite = np.where(np.isfinite(x), x, 1).astype(np.float32)
-            for dtype in (torch.float16, torch.bfloat16, torch.float64):
+            for dtype in (torch.float16, torch.bfloat16):
                 small = np.clip(finite, -60000, 60000)
                 add("fixed", small, scale, zero, (lo, hi), None, 1.0, dtype)
         for shape, axis in [((6, 7), 0), ((2, 5, 3), 1), ((3, 4), 1)]:
