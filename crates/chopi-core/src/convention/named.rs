@@ -255,6 +255,7 @@ impl Convention {
         },
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        learned_gradient: LearnedGradient::Torch,
         ..Self::TORCH
     };
 
@@ -317,7 +318,7 @@ impl Convention {
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
         rounding: Rounding::NearestEven,
-        learned_gradient: LearnedGradient::Torch,
+        learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
     };
 
