@@ -6,10 +6,10 @@ use std::ops::Range;
 
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
-use crate::kernel::general::uniform;
 use crate::kernel::lanes::{
-    Steps, Sum, integers_fit, inverse, is_fast, is_native_difference, is_native_half,
+    Steps, Sum, integers_fit, inverse, is_native_difference, is_native_half,
 };
+use crate::kernel::uniform;
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::{Ranges, first_index};
@@ -376,13 +376,13 @@ fn draws<T: DeviceTensor>(x: &T, params: &QParams) -> Result<Option<T>> {
     let shape = x.shape();
     let count: usize = shape.iter().product();
     let draws: Vec<f64> = (0..count as u64)
-        .map(|index| uniform(seed, index))
+        .map(|index| uniform::scalar(seed, index))
         .collect();
     x.constant(&draws, &shape, FloatType::F64).map(Some)
 }
 
 /// The codes of a part, as integers in a float tensor: of the compute type where
-/// [`is_fast`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
+/// [`integers_fit`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
 fn codes<T: DeviceTensor>(
     x: &T,
     draws: Option<&T>,
@@ -393,7 +393,7 @@ fn codes<T: DeviceTensor>(
     let float = x.float_type()?;
     let compute = float.compute();
     let steps = Steps::new(params, float);
-    let wide = if is_fast(params, float) {
+    let wide = if integers_fit(params, float) {
         compute
     } else {
         FloatType::F64
@@ -497,9 +497,12 @@ fn codes<T: DeviceTensor>(
         Rounding::Ceiling => positive(&d)?,
         Rounding::Stochastic { .. } => {
             let down = negative(&d)?;
-            let fraction = d.add(&down)?;
             match draws {
-                Some(draws) => count(&fraction.gt(&part.tensor(draws)?)?)?.sub(&down)?,
+                // fraction > u, where the fraction is d or d + 1.
+                Some(draws) => {
+                    let u = part.tensor(draws)?.cast(wide)?.sub(&down)?;
+                    count(&d.gt(&u)?)?.sub(&down)?
+                }
                 None => none,
             }
         }

@@ -6,6 +6,7 @@ use crate::backend::{
 };
 use crate::buffer::{Fill, FloatSliceMut, IntSliceMut};
 use crate::convention::Convention;
+use crate::dtype::{Float, Int};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::qparams::QParams;
@@ -219,7 +220,7 @@ impl Chopi {
             match_float!(FloatSlice, data, data => {
                 let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
                 let codes = |out: IntSliceMut<'_>| {
-                    slices::quantize(&data, &layout, params, self.nan, out)
+                    slices::quantize(Float::slice(&data), &layout, params, self.nan, out)
                 };
                 x.int_like(params.bounds(), &layout, Fill::new(codes))
             })
@@ -255,7 +256,7 @@ impl Chopi {
                 }
                 match_float!(FloatSlice, data, data => {
                     let data = layout.reordered(data, &out.layout);
-                    slices::quantize(&data, &out.layout, params, self.nan, out.data)
+                    slices::quantize(Float::slice(&data), &out.layout, params, self.nan, out.data)
                 })
             })
         })
@@ -272,13 +273,7 @@ impl Chopi {
             return device::dequantize(&q, params);
         }
         q.with_host(|HostInts { data, layout }| {
-            let values = |out: FloatSliceMut<'_>| {
-                match_int!(IntSlice, data, codes => {
-                    match_float!(FloatSliceMut, out, out => {
-                        slices::dequantize(codes, &layout, params, out)
-                    })
-                })
-            };
+            let values = |out: FloatSliceMut<'_>| slices::dequantize(data, &layout, params, out);
             q.float_like(params.float_type(), &layout, Fill::new(values))
         })
     }
@@ -305,9 +300,7 @@ impl Chopi {
                     check_output(&to, &layout, Rounding::NearestEven)?;
                     match_int!(IntSlice, data, codes => {
                         let codes = layout.reordered(codes, &to);
-                        match_float!(FloatSliceMut, out, out => {
-                            slices::dequantize(&codes, &to, params, out)
-                        })
+                        slices::dequantize(Int::slice(&codes), &to, params, out)
                     })
                 },
             )
@@ -335,7 +328,7 @@ impl Chopi {
             match_float!(FloatSlice, data, data => {
                 let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
                 let values = |out: FloatSliceMut<'_>| {
-                    slices::fake_quantize(&data, &layout, params, out)
+                    slices::fake_quantize(Float::slice(&data), &layout, params, out)
                 };
                 x.float_like(&layout, Fill::new(values))
             })
@@ -367,7 +360,7 @@ impl Chopi {
                 }
                 match_float!(FloatSlice, data, data => {
                     let data = layout.reordered(data, &out.layout);
-                    slices::fake_quantize(&data, &out.layout, params, out.data)
+                    slices::fake_quantize(Float::slice(&data), &out.layout, params, out.data)
                 })
             })
         })
@@ -394,7 +387,7 @@ impl Chopi {
                 // Both tensors are written in one pass, so the one is made while the other is.
                 let values = |out: FloatSliceMut<'_>| {
                     let inside = |mask: IntSliceMut<'_>| {
-                        slices::fake_quantize_with_mask(&data, &layout, params, out, mask)
+                        slices::fake_quantize_with_mask(Float::slice(&data), &layout, params, out, mask)
                     };
                     mask = Some(x.int_like((0, 255), &layout, Fill::new(inside))?);
                     Ok(())

@@ -6,23 +6,13 @@ use smallvec::SmallVec;
 
 use crate::convention::{Arithmetic, Scaling, ZeroPointAdd};
 use crate::dtype::{Compute, FloatType};
+use crate::kernel::vector::MAX_LANES;
 use crate::qparams::QParams;
-use crate::scheme::{Granularity, Rounding};
+use crate::scheme::Granularity;
 use crate::tiles::Tiles;
 
 /// The parameters of each group, an array for each number, in the memory order of the tensor and
 /// repeated as its tiles say.
-///
-/// With v the scaled element, M = [`Compute::MAGIC`] and each sum in the convention's order:
-///
-/// | zero point added | `low`, `high` | `magic` | code |
-/// |---|---|---|---|
-/// | exactly, before rounding | qmin − z, qmax − z | M + z | clamp(v) + magic − M |
-/// | after rounding | qmin − z, qmax − z | M | clamp(v) + magic − M + z |
-/// | rounded or fused, before rounding | qmin, qmax | M | clamp(v + z) + magic − M |
-///
-/// The floating-point sum with `magic` is exact but for one rounding, to an integer, half to even:
-/// it *is* the rounding. Clamping before it equals clamping after it, since the bounds are integers.
 #[derive(Debug)]
 pub(crate) struct Lanes<C> {
     /// s.
@@ -31,9 +21,6 @@ pub(crate) struct Lanes<C> {
     pub inverse: PerGroup<C>,
     /// z.
     pub zero: PerGroup<C>,
-    pub low: PerGroup<C>,
-    pub high: PerGroup<C>,
-    pub magic: PerGroup<C>,
 }
 
 /// A number for each group; one is kept without an allocation.
@@ -108,19 +95,13 @@ pub(crate) fn is_native_half(params: &QParams, float: FloatType) -> bool {
     params.convention().arithmetic == Arithmetic::Element && float != float.compute()
 }
 
-/// Whether codes can be computed in the compute type itself: see [`super`].
-pub(crate) fn is_fast(params: &QParams, float: FloatType) -> bool {
-    params.scheme().rounding == Rounding::NearestEven
-        && !is_native_half(params, float)
-        && integers_fit(params, float)
-}
-
 /// Whether q − z is rounded to the element type, a half.
 pub(crate) fn is_native_difference(params: &QParams, float: FloatType) -> bool {
     is_native_half(params, float) && params.convention().zero_point_add != ZeroPointAdd::InF64
 }
 
-/// Whether the codes, the zero points and their differences are all small in the compute type.
+/// Whether the codes, the zero points and their differences are all small in the compute type, so
+/// that codes can be computed in it: see [`super`].
 pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
     let limit = match float {
         FloatType::F64 => f64::MAGIC_LIMIT,
@@ -135,17 +116,11 @@ pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
 impl<C: Compute> Lanes<C> {
     /// The parameters for data of type `float`.
     pub fn new(params: &QParams, tiles: &Tiles, float: FloatType) -> Self {
-        let Steps { reciprocal, sum } = Steps::new(params, float);
+        let Steps { reciprocal, .. } = Steps::new(params, float);
         let repeat = tiles.repeat();
         let scale = tiles.to_memory_order(params.scale());
         let zero: SmallVec<[f64; 1]> = params.zero_points().collect();
         let zero = tiles.to_memory_order(&zero);
-        let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
-        let offset = |z: f64| if sum.before_clamp() { 0.0 } else { z };
-        let magic = each(&zero, repeat, |z| match sum {
-            Sum::Exact => C::MAGIC + C::from_f64(z),
-            _ => C::MAGIC,
-        });
         let inverse = match reciprocal {
             false => PerGroup::new(),
             true => each(&scale, repeat, |s| C::from_f64(inverse(params, float, s))),
@@ -154,9 +129,6 @@ impl<C: Compute> Lanes<C> {
             scale: each(&scale, repeat, C::from_f64),
             inverse,
             zero: each(&zero, repeat, C::from_f64),
-            low: each(&zero, repeat, |z| C::from_f64(qmin - offset(z))),
-            high: each(&zero, repeat, |z| C::from_f64(qmax - offset(z))),
-            magic,
         }
     }
 }
@@ -176,11 +148,9 @@ fn each<C: Copy>(values: &[f64], repeat: usize, f: impl Fn(f64) -> C) -> PerGrou
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaneBlock<'a, C> {
     pub scale: &'a [C],
+    /// Empty where the convention divides.
     pub inverse: &'a [C],
     pub zero: &'a [C],
-    pub low: &'a [C],
-    pub high: &'a [C],
-    pub magic: &'a [C],
 }
 
 impl<C: Compute> Lanes<C> {
@@ -193,11 +163,56 @@ impl<C: Compute> Lanes<C> {
             } else {
                 &self.inverse[params.clone()]
             },
-            zero: &self.zero[params.clone()],
-            low: &self.low[params.clone()],
-            high: &self.high[params.clone()],
-            magic: &self.magic[params],
+            zero: &self.zero[params],
         }
+    }
+}
+
+impl<C: Compute> LaneBlock<'_, C> {
+    /// Calls `f` with the parameters of a block of `n` elements made `lanes` long, if they are one
+    /// for each element.
+    #[inline(always)]
+    pub fn padded<R>(&self, n: usize, lanes: usize, f: impl FnOnce(LaneBlock<'_, C>) -> R) -> R {
+        if self.zero.len() == 1 {
+            return f(*self);
+        }
+        let padded = |values: &[C]| {
+            let mut padded = [C::one(); MAX_LANES];
+            padded[..n].copy_from_slice(&values[..n]);
+            padded
+        };
+        let (scale, zero) = (padded(self.scale), padded(self.zero));
+        let inverse = if self.inverse.is_empty() {
+            scale
+        } else {
+            padded(self.inverse)
+        };
+        f(LaneBlock {
+            scale: &scale[..lanes],
+            inverse: if self.inverse.is_empty() {
+                &[]
+            } else {
+                &inverse[..lanes]
+            },
+            zero: &zero[..lanes],
+        })
+    }
+}
+
+/// Calls `f(elements, params)` for each run of a piece of a tensor, in order: their parameters are
+/// one or as many. `piece` is its range in the tensor, `elements` a range in the piece.
+#[inline(always)]
+pub(crate) fn for_each_run(
+    tiles: &Tiles,
+    piece: Range<usize>,
+    mut f: impl FnMut(Range<usize>, Range<usize>),
+) {
+    let first = piece.start;
+    for run in tiles.runs(piece) {
+        f(
+            run.elements.start - first..run.elements.end - first,
+            run.params,
+        );
     }
 }
 
