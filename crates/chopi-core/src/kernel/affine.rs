@@ -135,8 +135,7 @@ impl<V: Vector> Affine<V> {
     unsafe fn new<const KIND: u8>(divisor: V, scale: V, zero: V, plan: &Plan) -> Self {
         // SAFETY: the caller's.
         unsafe {
-            let bound = |bound: i64| V::splat(V::Scalar::from_i64(bound));
-            let (mut low, mut high) = (bound(plan.qmin), bound(plan.qmax));
+            let (mut low, mut high) = (integer::<V>(plan.qmin), integer::<V>(plan.qmax));
             if !plan.steps::<KIND>().sum.before_clamp() {
                 (low, high) = (low.sub(zero), high.sub(zero));
             }
@@ -164,14 +163,23 @@ impl<V: Vector> Affine<V> {
         let native = KIND == ANY && plan.native;
         // SAFETY: the caller's.
         unsafe {
-            let rounded = |v: V| if native { v.round_to::<F>() } else { v };
             let mut v = match (reciprocal, sum) {
                 (_, Sum::Fused) => x.mul_add(self.divisor, self.zero),
-                (true, _) => rounded(x.mul(self.divisor)),
-                (false, _) => rounded(x.div(self.divisor)),
+                (true, _) => x.mul(self.divisor),
+                (false, _) => x.div(self.divisor),
             };
+            if native {
+                v = v.round_to::<F>();
+            }
             if sum == Sum::Rounded {
-                v = rounded(v.add(rounded(self.zero)));
+                v = v.add(if native {
+                    self.zero.round_to::<F>()
+                } else {
+                    self.zero
+                });
+                if native {
+                    v = v.round_to::<F>();
+                }
             }
             // In this order a comparison with NaN keeps the NaN.
             v = self.low.sub(room).max(v);
@@ -197,9 +205,7 @@ impl<V: Vector> Affine<V> {
         let sum = plan.steps.sum;
         // SAFETY: the caller's.
         unsafe {
-            let number = |n: f64| V::splat(V::Scalar::from_f64(n));
-            let (none, one, magic) = (number(0.0), number(1.0), V::splat(V::Scalar::MAGIC));
-            let one_if = |mask| V::select(mask, one, none);
+            let (none, magic) = (number::<V>(0.0), V::splat(V::Scalar::MAGIC));
             let r = v.add(magic).sub(magic);
             let d = v.sub(r);
             let total = if sum == Sum::Exact {
@@ -210,23 +216,23 @@ impl<V: Vector> Affine<V> {
             let (up, down) = match plan.rounding {
                 Rounding::NearestEven => (none, none),
                 Rounding::NearestAway => (
-                    one_if(V::and(d.eq(number(0.5)), total.gt(none))),
-                    one_if(V::and(d.eq(number(-0.5)), none.gt(total))),
+                    one_if::<V>(V::and(d.eq(number::<V>(0.5)), total.gt(none))),
+                    one_if::<V>(V::and(d.eq(number::<V>(-0.5)), none.gt(total))),
                 ),
                 Rounding::TowardZero => {
                     let negative = none.gt(total);
                     (
-                        one_if(V::and(d.gt(none), negative)),
-                        V::select(negative, none, one_if(none.gt(d))),
+                        one_if::<V>(V::and(d.gt(none), negative)),
+                        V::select(negative, none, one_if::<V>(none.gt(d))),
                     )
                 }
-                Rounding::Floor => (none, one_if(none.gt(d))),
-                Rounding::Ceiling => (one_if(d.gt(none)), none),
+                Rounding::Floor => (none, one_if::<V>(none.gt(d))),
+                Rounding::Ceiling => (one_if::<V>(d.gt(none)), none),
                 Rounding::Stochastic { seed } => {
-                    let down = one_if(none.gt(d));
+                    let down = one_if::<V>(none.gt(d));
                     // fraction > u, where the fraction is d or d + 1.
                     let up = d.gt(uniform::vector::<V>(seed, index as u64).sub(down));
-                    (one_if(up), down)
+                    (one_if::<V>(up), down)
                 }
             };
             let magic = if sum.before_clamp() {
@@ -248,8 +254,8 @@ impl<V: Vector> Affine<V> {
         // SAFETY: the caller's.
         unsafe {
             let magic = V::splat(V::Scalar::MAGIC);
-            let bound = |bound: i64| magic.add(V::splat(V::Scalar::from_i64(bound)));
-            let clamped = bound(plan.qmax).min(bound(plan.qmin).max(code));
+            let (low, high) = (integer::<V>(plan.qmin), integer::<V>(plan.qmax));
+            let clamped = magic.add(high).min(magic.add(low).max(code));
             (clamped.eq(code), clamped)
         }
     }
@@ -274,4 +280,23 @@ impl<V: Vector> Affine<V> {
             difference.mul(self.scale)
         }
     }
+}
+
+#[inline(always)]
+unsafe fn number<V: Vector>(n: f64) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::splat(V::Scalar::from_f64(n)) }
+}
+
+#[inline(always)]
+unsafe fn integer<V: Vector>(n: i64) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::splat(V::Scalar::from_i64(n)) }
+}
+
+/// 1 where the mask holds, else 0.
+#[inline(always)]
+unsafe fn one_if<V: Vector>(mask: V::Mask) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::select(mask, number(1.0), number(0.0)) }
 }

@@ -7,9 +7,9 @@ use crate::dtype::{Compute, Float, HALF_BLOCK, Int};
 use crate::kernel::affine::{ANY, Affine, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, for_each_run, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, integers_fit};
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, for_each_vector};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -59,13 +59,14 @@ per_isa! {
         plan: &Plan,
         out: &mut [MaybeUninit<F>],
     ) -> () {
-        for_each_run(tiles, first..first + codes.len(), |elements, params| {
+        for run_of in tiles.runs(first..first + codes.len()) {
+            let (elements, params) = run_of.within(first);
             let (codes, out) = (&codes[elements.clone()], &mut out[elements]);
             // SAFETY: this is compiled for the instruction set of `A`.
             unsafe {
                 run::<<F::Compute as Compute>::Vector<A>, I, F>(codes, lanes.block(params), plan, out)
             }
-        });
+        }
     }
 }
 
@@ -87,26 +88,44 @@ unsafe fn run<V, I, F>(
         let mut short = [I::default(); MAX_LANES];
         short[..n].copy_from_slice(codes);
         let mut values = [MaybeUninit::new(F::default()); MAX_LANES];
-        p.padded(n, V::LANES, |p| {
-            // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
-            unsafe { run::<V, I, F>(&short[..V::LANES], p, plan, &mut values[..V::LANES]) }
-        });
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        unsafe { whole::<V, I, F>(short, p.block(), plan, &mut values[..V::LANES]) }
         return out.copy_from_slice(&values[..n]);
     }
-    // SAFETY: the caller's; `for_each_vector` gives offsets of whole vectors within the run.
+    // SAFETY: the caller's.
+    unsafe { whole::<V, I, F>(codes, p, plan, out) }
+}
+
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn whole<V, I, F>(
+    codes: &[I],
+    p: LaneBlock<'_, F::Compute>,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    I: Int,
+    F: Float,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
     unsafe {
         let magic = V::splat(F::Compute::MAGIC);
         let uniform = Affine::<V>::splat::<ANY>(p, plan);
         let is_uniform = p.zero.len() == 1;
         let (from, to) = (codes.as_ptr(), out.as_mut_ptr().cast::<F>());
-        for_each_vector::<V>(n, |i| {
+        for i in offsets::<V>(codes.len()) {
             let affine = match is_uniform {
                 true => uniform,
                 false => Affine::load::<ANY>(p, i, plan),
             };
             let code = V::load_codes(from.add(i)).add(magic);
             affine.value::<F, ANY>(code, plan).store_elements(to.add(i));
-        });
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use crate::kernel::affine::{
 };
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, for_each_run, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, for_each_vector};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -101,7 +101,8 @@ per_isa! {
         out: &mut [MaybeUninit<F>],
         mask: &mut [MaybeUninit<u8>],
     ) -> () {
-        for_each_run(tiles, first..first + x.len(), |elements, params| {
+        for run_of in tiles.runs(first..first + x.len()) {
+            let (elements, params) = run_of.within(first);
             let (p, index) = (lanes.block(params), first + elements.start);
             let mask = if MASK { &mut mask[elements.clone()] } else { &mut [] };
             let (x, out) = (&x[elements.clone()], &mut out[elements]);
@@ -109,7 +110,7 @@ per_isa! {
             unsafe {
                 run::<<F::Compute as Compute>::Vector<A>, F, KIND, MASK>(x, p, index, plan, out, mask)
             }
-        });
+        }
     }
 }
 
@@ -133,18 +134,37 @@ unsafe fn run<V, F, const KIND: u8, const MASK: bool>(
         short[..n].copy_from_slice(x);
         let mut values = [MaybeUninit::new(F::default()); MAX_LANES];
         let mut inside = [MaybeUninit::new(0); MAX_LANES];
-        p.padded(n, V::LANES, |p| {
-            let (values, inside) = (&mut values[..V::LANES], &mut inside[..V::LANES]);
-            // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
-            unsafe { run::<V, F, KIND, MASK>(&short[..V::LANES], p, index, plan, values, inside) }
-        });
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        let (long, all) = (&mut values[..V::LANES], &mut inside[..V::LANES]);
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        unsafe { whole::<V, F, KIND, MASK>(short, p.block(), index, plan, long, all) }
         out.copy_from_slice(&values[..n]);
         if MASK {
             mask.copy_from_slice(&inside[..n]);
         }
         return;
     }
-    // SAFETY: the caller's; `for_each_vector` gives offsets of whole vectors within the run, and
+    // SAFETY: the caller's.
+    unsafe { whole::<V, F, KIND, MASK>(x, p, index, plan, out, mask) }
+}
+
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+    mask: &mut [MaybeUninit<u8>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run, and
     // there is as much of the mask as of the run.
     unsafe {
         // One step of room on each side tells a code beyond a bound from one at it.
@@ -153,7 +173,7 @@ unsafe fn run<V, F, const KIND: u8, const MASK: bool>(
         let is_uniform = p.zero.len() == 1;
         let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<F>());
         let mask = mask.as_mut_ptr().cast::<u8>();
-        for_each_vector::<V>(n, |i| {
+        for i in offsets::<V>(x.len()) {
             let affine = match is_uniform {
                 true => uniform,
                 false => Affine::load::<KIND>(p, i, plan),
@@ -168,6 +188,6 @@ unsafe fn run<V, F, const KIND: u8, const MASK: bool>(
             affine
                 .value::<F, KIND>(code, plan)
                 .store_elements(to.add(i));
-        });
+        }
     }
 }

@@ -168,51 +168,41 @@ impl<C: Compute> Lanes<C> {
     }
 }
 
+/// The parameters of a block that is shorter than a vector, made as long, if they are one for each
+/// element.
+pub(crate) struct PaddedBlock<C> {
+    scale: [C; MAX_LANES],
+    inverse: [C; MAX_LANES],
+    zero: [C; MAX_LANES],
+    lanes: usize,
+    has_inverse: bool,
+}
+
 impl<C: Compute> LaneBlock<'_, C> {
-    /// Calls `f` with the parameters of a block of `n` elements made `lanes` long, if they are one
-    /// for each element.
-    #[inline(always)]
-    pub fn padded<R>(&self, n: usize, lanes: usize, f: impl FnOnce(LaneBlock<'_, C>) -> R) -> R {
-        if self.zero.len() == 1 {
-            return f(*self);
-        }
+    /// The parameters, for `lanes` elements.
+    pub fn padded(&self, lanes: usize) -> PaddedBlock<C> {
         let padded = |values: &[C]| {
             let mut padded = [C::one(); MAX_LANES];
-            padded[..n].copy_from_slice(&values[..n]);
+            padded[..values.len()].copy_from_slice(values);
             padded
         };
-        let (scale, zero) = (padded(self.scale), padded(self.zero));
-        let inverse = if self.inverse.is_empty() {
-            scale
-        } else {
-            padded(self.inverse)
-        };
-        f(LaneBlock {
-            scale: &scale[..lanes],
-            inverse: if self.inverse.is_empty() {
-                &[]
-            } else {
-                &inverse[..lanes]
-            },
-            zero: &zero[..lanes],
-        })
+        PaddedBlock {
+            scale: padded(self.scale),
+            inverse: padded(self.inverse),
+            zero: padded(self.zero),
+            lanes: if self.zero.len() == 1 { 1 } else { lanes },
+            has_inverse: !self.inverse.is_empty(),
+        }
     }
 }
 
-/// Calls `f(elements, params)` for each run of a piece of a tensor, in order: their parameters are
-/// one or as many. `piece` is its range in the tensor, `elements` a range in the piece.
-#[inline(always)]
-pub(crate) fn for_each_run(
-    tiles: &Tiles,
-    piece: Range<usize>,
-    mut f: impl FnMut(Range<usize>, Range<usize>),
-) {
-    let first = piece.start;
-    for run in tiles.runs(piece) {
-        f(
-            run.elements.start - first..run.elements.end - first,
-            run.params,
-        );
+impl<C> PaddedBlock<C> {
+    pub fn block(&self) -> LaneBlock<'_, C> {
+        LaneBlock {
+            scale: &self.scale[..self.lanes],
+            inverse: &self.inverse[..if self.has_inverse { self.lanes } else { 0 }],
+            zero: &self.zero[..self.lanes],
+        }
     }
 }
 

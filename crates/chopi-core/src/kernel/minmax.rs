@@ -6,9 +6,9 @@ use smallvec::smallvec;
 
 use crate::dtype::{Compute, Float};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{PerGroup, for_each_run};
+use crate::kernel::lanes::PerGroup;
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, for_each_vector};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::tiles::Tiles;
 
 /// The smallest and the largest value of each group, in memory order.
@@ -78,11 +78,12 @@ per_isa! {
         ranges: &mut MinMax<F::Compute>,
     ) -> () {
         let MinMax { min, max, finite } = ranges;
-        for_each_run(tiles, first..first + data.len(), |elements, params| {
+        for run_of in tiles.runs(first..first + data.len()) {
+            let (elements, params) = run_of.within(first);
             let (x, min, max) = (&data[elements], &mut min[params.clone()], &mut max[params]);
             // SAFETY: this is compiled for the instruction set of `A`.
             *finite &= unsafe { run::<<F::Compute as Compute>::Vector<A>, F>(x, min, max) };
-        });
+        }
     }
 }
 
@@ -115,34 +116,31 @@ where
             // x·0 is 0 but for NaN and infinities.
             let mut sum = zero;
             let (min, max) = (min.as_mut_ptr(), max.as_mut_ptr());
-            for_each_vector::<V>(n, |i| {
+            for i in offsets::<V>(n) {
                 let x = V::load_elements(from.add(i));
                 x.min(V::load(min.add(i))).store(min.add(i));
                 x.max(V::load(max.add(i))).store(max.add(i));
                 sum = x.mul_add(zero, sum);
-            });
+            }
             return !V::any(sum.is_nan());
         }
         // Independent chains, so that no operation waits for the one before: the extrema of finite
         // values do not depend on the order.
         let mut chains = [(V::splat(min[0]), V::splat(max[0]), zero); CHAINS];
-        let extend = |(min, max, sum): &mut (V, V, V), i: usize| {
-            let x = V::load_elements(from.add(i));
-            *min = x.min(*min);
-            *max = x.max(*max);
-            *sum = x.mul_add(zero, *sum);
-        };
         let mut i = 0;
         while i + CHAINS * V::LANES <= n {
             for (chain, state) in chains.iter_mut().enumerate() {
-                extend(state, i + chain * V::LANES);
+                let x = V::load_elements(from.add(i + chain * V::LANES));
+                *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
             }
             i += CHAINS * V::LANES;
         }
-        if i < n {
-            let rest = n - i;
-            let i = if rest < V::LANES { n - V::LANES } else { i };
-            for_each_vector::<V>(n - i, |j| extend(&mut chains[0], i + j));
+        // What is left, with elements from before it where it is shorter than a vector.
+        let rest = (n - i).clamp(V::LANES, n);
+        let (from, state) = (from.add(n - rest), &mut chains[0]);
+        for i in offsets::<V>(rest) {
+            let x = V::load_elements(from.add(i));
+            *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
         }
         let (mut least, mut most, mut sum) = chains[0];
         for &(min, max, other) in &chains[1..] {

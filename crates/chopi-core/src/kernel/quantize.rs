@@ -12,9 +12,9 @@ use crate::kernel::affine::{
 use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, for_each_run, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, for_each_vector};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
@@ -99,14 +99,15 @@ per_isa! {
         out: &mut [MaybeUninit<O>],
     ) -> bool {
         let mut any_nan = false;
-        for_each_run(tiles, first..first + x.len(), |elements, params| {
+        for run_of in tiles.runs(first..first + x.len()) {
+            let (elements, params) = run_of.within(first);
             let (p, index) = (lanes.block(params), first + elements.start);
             let (x, out) = (&x[elements.clone()], &mut out[elements]);
             // SAFETY: this is compiled for the instruction set of `A`.
             any_nan |= unsafe {
                 run::<<F::Compute as Compute>::Vector<A>, F, O, KIND>(x, p, index, plan, nan, out)
             };
-        });
+        }
         !any_nan || nan == NanPolicy::ZeroPoint
     }
 }
@@ -135,26 +136,43 @@ where
         short[..n].copy_from_slice(x);
         let mut codes = [MaybeUninit::new(O::default()); MAX_LANES];
         // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
-        let any_nan = p.padded(n, V::LANES, |p| unsafe {
-            run::<V, F, O, KIND>(
-                &short[..V::LANES],
-                p,
-                index,
-                plan,
-                nan,
-                &mut codes[..V::LANES],
-            )
-        });
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        let any_nan = unsafe {
+            whole::<V, F, O, KIND>(short, p.block(), index, plan, nan, &mut codes[..V::LANES])
+        };
         out.copy_from_slice(&codes[..n]);
         return any_nan;
     }
-    // SAFETY: the caller's; `for_each_vector` gives offsets of whole vectors within the run.
+    // SAFETY: the caller's.
+    unsafe { whole::<V, F, O, KIND>(x, p, index, plan, nan, out) }
+}
+
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn whole<V, F, O, const KIND: u8>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    nan: NanPolicy,
+    out: &mut [MaybeUninit<O>],
+) -> bool
+where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+    O: Code,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
     unsafe {
         let (zero, mut any_nan) = (V::splat(F::Compute::default()), V::none());
         let uniform = Affine::<V>::splat::<KIND>(p, plan);
         let is_uniform = p.zero.len() == 1;
         let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<O>());
-        for_each_vector::<V>(n, |i| {
+        for i in offsets::<V>(x.len()) {
             let affine = match is_uniform {
                 true => uniform,
                 false => Affine::load::<KIND>(p, i, plan),
@@ -169,7 +187,7 @@ where
             affine
                 .code::<F, KIND>(x, plan, zero, index + i)
                 .store_codes(to.add(i));
-        });
+        }
         V::any(any_nan)
     }
 }

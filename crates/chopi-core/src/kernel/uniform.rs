@@ -35,13 +35,15 @@ pub(crate) unsafe fn vector<V: Vector>(seed: u64, index: u64) -> V {
     let (first, second) = keys(seed);
     // SAFETY: the caller's.
     unsafe {
-        let word = |x| V::Words::splat(x);
-        let h = V::Words::count_from(index as u32).xor(word(first));
+        let (first, second) = (V::Words::splat(first), V::Words::splat(second));
+        let h = V::Words::count_from(index as u32).xor(first);
         let h = h
             .xor(h.shift_right::<16>())
-            .mul(word(FACTORS[0]))
-            .xor(word(second));
-        let h = h.xor(h.shift_right::<15>()).mul(word(FACTORS[1]));
+            .mul(V::Words::splat(FACTORS[0]))
+            .xor(second);
+        let h = h
+            .xor(h.shift_right::<15>())
+            .mul(V::Words::splat(FACTORS[1]));
         let h = h.xor(h.shift_right::<15>()).shift_right::<8>();
         V::from_words(h).mul(V::splat(V::Scalar::from_f64(1.0 / f64::from(1 << 24))))
     }

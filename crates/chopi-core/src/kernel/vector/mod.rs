@@ -12,6 +12,8 @@ pub(crate) mod avx512;
 pub(crate) mod neon;
 pub(crate) mod portable;
 
+use std::marker::PhantomData;
+
 use super::code::{Code, Width};
 use crate::dtype::{Compute, Float, FloatType, Int};
 
@@ -230,19 +232,41 @@ pub(crate) trait VectorExt: Vector {
 
 impl<V: Vector> VectorExt for V {}
 
-/// Calls `f` with the offset of each vector of `n` elements, at least one vector's: the last one
-/// overlaps the one before where `n` is not a multiple.
+/// The offset of each vector of `n` elements, at least one vector's: the last one overlaps the one
+/// before where `n` is not a multiple.
 ///
-/// # Safety
-/// That of [`Vector`], for `f`.
+/// An iterator, not a function that takes a closure: closures are not compiled for the instruction
+/// set of the kernel that they stand in.
 #[inline(always)]
-pub(crate) unsafe fn for_each_vector<V: Vector>(n: usize, mut f: impl FnMut(usize)) {
-    let mut i = 0;
-    while i + V::LANES <= n {
-        f(i);
-        i += V::LANES;
+pub(crate) fn offsets<V: Vector>(n: usize) -> Offsets<V> {
+    Offsets {
+        next: 0,
+        n,
+        vector: PhantomData,
     }
-    if i < n {
-        f(n - V::LANES);
+}
+
+/// See [`offsets`].
+pub(crate) struct Offsets<V> {
+    next: usize,
+    n: usize,
+    vector: PhantomData<V>,
+}
+
+impl<V: Vector> Iterator for Offsets<V> {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        let offset = self.next;
+        if offset + V::LANES <= self.n {
+            self.next = offset + V::LANES;
+            return Some(offset);
+        }
+        if offset < self.n {
+            self.next = self.n;
+            return Some(self.n - V::LANES);
+        }
+        None
     }
 }
