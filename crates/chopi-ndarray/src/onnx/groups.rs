@@ -76,16 +76,12 @@ fn from_start(axis: isize, rank: usize) -> usize {
 /// The block sizes that cut an axis of this length into so many blocks, in words.
 fn block_sizes(length: usize, blocks: usize) -> String {
     match blocks {
-        0 | 1 if blocks == length.min(1) => "any".to_owned(),
-        0 => "another number of scales".to_owned(),
-        1 => format!("{length} or more"),
-        _ => {
-            let (least, most) = (length.div_ceil(blocks), length.div_ceil(blocks - 1));
-            match most.checked_sub(1) {
-                Some(most) if least.max(1) <= most => format!("{least}..={most}"),
-                _ => "another number of scales".to_owned(),
-            }
+        1 if length > 0 => format!("{length} or more"),
+        2.. if length.div_ceil(blocks - 1) > length.div_ceil(blocks) => {
+            let (least, most) = (length.div_ceil(blocks), length.div_ceil(blocks - 1) - 1);
+            format!("{least}..={most}")
         }
+        _ => "impossible: no block size gives so many".to_owned(),
     }
 }
 

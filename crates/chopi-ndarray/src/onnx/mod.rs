@@ -78,7 +78,7 @@
 //! | a scalar scale with a zero point of shape `[1]` | wrong | takes it | takes it | refused |
 //! | one block of shape `[1]` of a tensor of one axis | blocks | per tensor, the same numbers | refuses | blocks |
 //! | no blocks of an empty axis | silent | an empty result | divides by zero | an empty result |
-//! | zero points of int32 | none, or 0 | subtracts any, in float64 | subtracts any, and wraps around | refused unless 0 |
+//! | zero points of int32 | none, or 0 | subtracts any, and multiplies, in float64 | subtracts any, and wraps around | refused unless 0; computed as without |
 //! | DynamicQuantizeLinear of zeros | 0/0 | scale 1/255 | scale 1, zero point 0 | ONNX Runtime's |
 //! | DynamicQuantizeLinear of nothing | silent | fails | scale 1, zero point 0 | ONNX Runtime's |
 //! | DynamicQuantizeLinear of NaN | silent | scale NaN, zero point 255 | leaves it out of the range | an error that says where |
