@@ -70,7 +70,7 @@
 //! | x/s of float16 | rounded to the type of s | so | rounded to float, whatever `precision` says | the text's; [`precision`](QuantizeAttributes::precision) `F32` gives ONNX Runtime's |
 //! | x and s of two types | x and s cast to the type of s | cast to the wider one | fails | the text's; `precision` `F32` gives the evaluator's |
 //! | bfloat16 | allowed | allowed | not implemented | the text's |
-//! | \|x/s\| ≥ 2^31, infinities included | saturates | becomes −2^31, and the sum with z wraps around: qmin for z ≥ 0, qmax for z < 0 | `f32` to 8 and 16 bits saturates; others, by their kernel, do as the evaluator | saturates |
+//! | \|x/s\| ≥ 2^31, infinities included | saturates | becomes −2^31, and the sum with z wraps around: qmin for z ≥ 0, qmax for z < 0 | `f32` to 8 and 16 bits saturates, but in blocks along another axis than the last; there and for other types it does as the evaluator, or for 4 bits saturates, by its kernel | saturates |
 //! | NaN | silent | as −2^31 | qmin, or as −2^31 | [`NanPolicy`](chopi_core::NanPolicy): an error that says where, or z |
 //! | `block_size` too large for the blocks | wrong | takes as many scales as it needs | refuses | refused |
 //! | `block_size` with a scalar scale | used for blocks only | ignored | refuses | refused |
