@@ -2,6 +2,8 @@
 //! symmetry, width and memory layout, with ties, saturation, infinities, NaN, empty tensors and
 //! errors, against an [`oracle`] that reads the definitions naively.
 //!
+//! [`vectors`] compares the other conventions with what the real libraries computed.
+//!
 //! A backend implements [`Fixture`], which makes its tensors and reads them back, and names it in
 //! one line of its tests: `chopi_conformance::suite!(MyFixture);`.
 
@@ -10,6 +12,7 @@ pub mod data;
 mod fixture;
 pub mod oracle;
 pub mod suite;
+pub mod vectors;
 
 pub use composed::{Composed, OnDevice};
 pub use fixture::{Fixture, Memory};
