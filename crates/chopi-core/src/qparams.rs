@@ -1,7 +1,7 @@
 //! The result of calibration.
 
 use crate::calibrate::{scale_and_zero_point, symmetric_zero};
-use crate::convention::{Convention, Scaling, ZeroPoints};
+use crate::convention::{Arithmetic, Convention, Scaling, ZeroPoints};
 use crate::dtype::{FloatType, IntType};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::inverse;
@@ -175,7 +175,10 @@ impl QParams {
                 shape: self.shape,
             });
         }
-        let compute = self.float.compute();
+        let compute = match self.convention.parameters.scale_type {
+            Arithmetic::F32 => FloatType::F32,
+            _ => self.float.compute(),
+        };
         for (group, scale) in self.scale.iter_mut().enumerate() {
             let rounded = compute.round(*scale);
             if !(rounded > 0.0 && rounded.is_finite()) {

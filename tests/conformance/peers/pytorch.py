@@ -81,7 +81,7 @@ FAKE_RANGES = [
     (torch.quint8, (0, 15), 4, (0, 15)), (torch.qint8, (-8, 7), 4, (-8, 7)), (torch.qint8, (-2, 1), 2, (-2, 1)),
     (torch.int16, None, 16, (-32768, 32767)), (torch.uint16, None, 16, (0, 65535)), (torch.quint8, (0, 127), 7, (0, 127)),
 ]
-FAKE_FLOATS = (F32, F16, BF16)
+FAKE_FLOATS = (F32, F16, BF16, F64)
 
 
 def make_torch_fake(cases, rng):

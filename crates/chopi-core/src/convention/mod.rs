@@ -10,6 +10,7 @@ pub use parameters::{
 };
 pub use support::{Groups, Support, ZeroPoints};
 
+use crate::dtype::FloatType;
 use crate::error::Error;
 use crate::scheme::{Granularity, Rounding, Symmetry};
 
@@ -42,6 +43,12 @@ pub struct Convention {
     pub zero_point_add: ZeroPointAdd,
     /// The same for per-channel and per-group schemes.
     pub zero_point_add_grouped: ZeroPointAdd,
+    /// The type that (q − z)·s is rounded to, before the element type.
+    pub value: Arithmetic,
+    /// The same for per-channel and per-group schemes.
+    pub value_grouped: Arithmetic,
+    /// What fake-quantize makes of NaN.
+    pub fake_quantized_nan: FakeQuantizedNan,
     /// The rounding of a scheme that asks for none.
     pub rounding: Rounding,
     /// Per-channel schemes of tensors of fewer dimensions than this are per tensor.
@@ -78,10 +85,33 @@ impl DefaultRange {
 pub enum Arithmetic {
     /// `f64`.
     F64,
+    /// `f32`, for `f64` tensors too.
+    F32,
     /// `f64` for `f64` tensors, else `f32`; halves are widened.
     Compute,
     /// The tensor's element type, halves included.
     Element,
+}
+
+impl Arithmetic {
+    /// The type for tensors of type `float`.
+    pub(crate) fn of(self, float: FloatType) -> FloatType {
+        match self {
+            Self::F64 => FloatType::F64,
+            Self::F32 => FloatType::F32,
+            Self::Compute => float.compute(),
+            Self::Element => float,
+        }
+    }
+}
+
+/// What fake-quantize makes of NaN; what quantize does, [`NanPolicy`](crate::NanPolicy) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FakeQuantizedNan {
+    /// NaN.
+    NaN,
+    /// The value of qmin.
+    Smallest,
 }
 
 /// How x is divided by s.
@@ -93,6 +123,8 @@ pub enum Scaling {
     Reciprocal,
     /// Likewise, with inv rounded to `f16` for `f16` tensors, else to the compute type.
     ReciprocalOfF16,
+    /// Likewise, with inv rounded to `f32`, for `f64` tensors too.
+    ReciprocalOfF32,
     /// Likewise, with inv rounded to the element type.
     ReciprocalOfElement,
 }

@@ -1,8 +1,9 @@
 //! The conventions that have a name.
 
 use super::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
-    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, FakeQuantizedNan, Groups, Parameters,
+    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
+    ZeroPointRule,
 };
 use crate::dtype::FloatType::{BF16, F16, F32, F64};
 use crate::scheme::Rounding;
@@ -71,6 +72,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::Exact,
         zero_point_add_grouped: ZeroPointAdd::Exact,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 0,
     };
@@ -126,6 +130,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::InF64,
         zero_point_add_grouped: ZeroPointAdd::InF64,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 2,
     };
@@ -211,8 +218,8 @@ impl Convention {
         asymmetric_range: DefaultRange::Unsigned,
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
-            arithmetic: Arithmetic::Compute,
-            scale_type: Arithmetic::Compute,
+            arithmetic: Arithmetic::F32,
+            scale_type: Arithmetic::F32,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverHalfSpan,
             symmetric_zero: SymmetricZero::MiddleDown,
@@ -226,6 +233,9 @@ impl Convention {
         scaling: Scaling::Reciprocal,
         zero_point_add: ZeroPointAdd::Fused,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 0,
     };
@@ -244,13 +254,16 @@ impl Convention {
     pub const TORCH_FAKE: Self = Self {
         name: "torch-fake",
         support: Support {
-            floats: &[F16, BF16, F32],
+            floats: &[F16, BF16, F32, F64],
             bits: &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
             any_range: true,
             ..Self::TORCH.support
         },
+        scaling: Scaling::ReciprocalOfF32,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::F32,
+        fake_quantized_nan: FakeQuantizedNan::Smallest,
         ..Self::TORCH
     };
 
@@ -312,6 +325,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 0,
     };
@@ -359,6 +375,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::Rounded,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 0,
     };
@@ -409,6 +428,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestAway,
         per_channel_min_rank: 0,
     };
@@ -453,6 +475,9 @@ impl Convention {
         scaling: Scaling::ReciprocalOfElement,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         per_channel_min_rank: 0,
     };
