@@ -20,6 +20,23 @@ use crate::scheme::{Granularity, Rounding, Symmetry};
 /// s, zero point z, RNE is rounding to nearest with ties to even. The *compute type* is `f64` for
 /// `f64` tensors, else `f32`; dt is the tensor's element type.
 ///
+/// NaN and ±∞: [`NanPolicy`](crate::NanPolicy) says what chopi makes of them. Few libraries have a
+/// result that does not depend on which of their paths runs:
+///
+/// | library | NaN in quantize | NaN in fake-quantize | ±∞ | either in calibration |
+/// |---|---|---|---|---|
+/// | pychop, NumPy and PyTorch | 0 or −2^63, by the width: a C cast without a defined result | the same | saturates | s is NaN or ∞ |
+/// | pychop, JAX | 0, whatever z is; XLA leaves it open | none | saturates | the same |
+/// | PyTorch, quantize | qmax per tensor, 0 per channel, 0 without AVX2 | none | saturates | the same |
+/// | PyTorch, fake-quantize | none | the value of qmin | saturates; per channel +∞ becomes qmin | the same |
+/// | ONNX Runtime | qmin, or qmax where z < 0, by the kernel | none | saturates, or wraps, by the kernel | an assertion fails, or s is NaN or ∞ |
+/// | compressed-tensors | 0: a C cast without a defined result | NaN | saturates | s is NaN or ∞ |
+/// | TFLite | qmin, qmax or wrapped, by the kernel | none | saturates, or wraps, by the kernel | the same |
+/// | AQT | 0 = z; XLA leaves it open | 0 | saturates | s is NaN or ∞ |
+///
+/// So infinities saturate, as they do on at least one path of each; NaN in fake-quantize is that of PyTorch and of
+/// compressed-tensors in their conventions; every other cell is chopi's policy.
+///
 /// With the feature `serde` a convention is saved as its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Convention {
