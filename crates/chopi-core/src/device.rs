@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::convention::FakeQuantizedNan;
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{
-    Steps, Sum, integers_fit, inverse, is_native_difference, is_native_half,
+    Steps, Sum, integers_fit, inverse, is_narrow_product, is_native_difference, is_native_half,
 };
 use crate::kernel::uniform;
 use crate::layout::Layout;
@@ -308,8 +309,19 @@ pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::
     .into_float()
 }
 
-/// The dequantized codes of a tensor; NaN stays NaN.
+/// The tensor with −∞ for NaN where fake-quantize takes NaN for less than any number.
+fn without_smallest_nan<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T> {
+    let shape = x.shape();
+    if params.convention().fake_quantized_nan == FakeQuantizedNan::NaN {
+        return x.reshape(&shape);
+    }
+    let smallest = x.constant(&[f64::NEG_INFINITY], &vec![1; shape.len()], x.float_type()?)?;
+    x.ne(x)?.select(&smallest, x)
+}
+
+/// The dequantized codes of a tensor; NaN stays NaN, or is less than any number.
 pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Float> {
+    let x = &without_smallest_nan(x, params)?;
     let (shape, float) = (x.shape(), x.float_type()?);
     let granularity = params.granularity_for(float, &shape)?;
     let draws = draws(x, params)?;
@@ -330,6 +342,7 @@ pub(crate) fn fake_quantize_with_mask<T: DeviceTensor>(
     x: &T,
     params: &QParams,
 ) -> Result<(T::Float, T::Int)> {
+    let x = &without_smallest_nan(x, params)?;
     let (shape, float) = (x.shape(), x.float_type()?);
     let granularity = params.granularity_for(float, &shape)?;
     let draws = draws(x, params)?;
@@ -527,7 +540,11 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
         if is_native_difference(params, float) {
             d = d.cast(float)?.cast(compute)?;
         }
-        return d.mul(&part.constant(q, compute, scale)?);
+        let product = d.mul(&part.constant(q, compute, scale)?)?;
+        return match is_narrow_product(params, float) {
+            true => product.cast(FloatType::F32)?.cast(compute),
+            false => Ok(product),
+        };
     }
     // The exact product of an integer of 34 bits and an f32, as the f64 `product` and what it
     // leaves, `error`; then the rounding to f32. Large scales are made small first, so that nothing

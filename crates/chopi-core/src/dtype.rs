@@ -62,6 +62,16 @@ impl FloatType {
             Self::F64 => f64::MIN_POSITIVE,
         }
     }
+
+    /// The largest finite number of this type.
+    pub fn max(self) -> f64 {
+        match self {
+            Self::F16 => f16::MAX.to_f64(),
+            Self::BF16 => bf16::MAX.to_f64(),
+            Self::F32 => f64::from(f32::MAX),
+            Self::F64 => f64::MAX,
+        }
+    }
 }
 
 /// `value` in `f32`; where it is not one, the neighbour whose last bit is 1, so that a further

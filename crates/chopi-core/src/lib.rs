@@ -34,8 +34,9 @@ pub use backend::{
 };
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, Parameters, ScaleFloor, Scaling,
-    SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd, ZeroPointRule, ZeroPoints,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, FakeQuantizedNan, Groups, Parameters,
+    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
+    ZeroPointRule, ZeroPoints,
 };
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};

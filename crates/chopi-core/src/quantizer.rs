@@ -307,8 +307,8 @@ impl Chopi {
         })
     }
 
-    /// Quantizes and dequantizes in one pass: the bits of `dequantize(quantize(x))`, but NaN stays
-    /// NaN.
+    /// Quantizes and dequantizes in one pass: the bits of `dequantize(quantize(x))`, but for NaN,
+    /// which stays NaN, or has the value of qmin in [`Convention::TORCH_FAKE`].
     ///
     /// Calibrates on `x` if there are no parameters yet.
     ///

@@ -200,6 +200,23 @@ pub enum Rounding {
 }
 
 /// What becomes of NaN in `quantize`.
+///
+/// NaN and ±∞ in each operation, the same in every convention but for one cell:
+///
+/// | operation | NaN | ±∞ |
+/// |---|---|---|
+/// | calibrate | [`Error::NonFinite`], which says where | the same |
+/// | quantize, [`NanPolicy::Error`] | [`Error::NaN`], which says where | qmax, qmin |
+/// | quantize, [`NanPolicy::ZeroPoint`] | clamp(RNE(z), qmin, qmax) | qmax, qmin |
+/// | dequantize | codes are integers | codes are integers |
+/// | fake-quantize | NaN; in [`TORCH_FAKE`] the value of qmin | the values of qmax, qmin |
+/// | the mask of fake-quantize | 0 | 0 |
+///
+/// This is chopi's policy where the library of a convention has no result that is the same on all
+/// its paths; what they do have stands at [`Convention`].
+///
+/// [`TORCH_FAKE`]: crate::Convention::TORCH_FAKE
+/// [`Convention`]: crate::Convention
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NanPolicy {
     /// It is an error that says where.

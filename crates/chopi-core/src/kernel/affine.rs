@@ -1,7 +1,10 @@
 //! Scale, clamp and round: from a vector of elements to their codes and back.
 
+use crate::convention::FakeQuantizedNan;
 use crate::dtype::{Compute, Float, FloatType};
-use crate::kernel::lanes::{LaneBlock, Steps, Sum, is_native_difference, is_native_half};
+use crate::kernel::lanes::{
+    LaneBlock, Steps, Sum, is_narrow_product, is_native_difference, is_native_half,
+};
 use crate::kernel::uniform;
 use crate::kernel::vector::{Vector, VectorExt};
 use crate::qparams::QParams;
@@ -16,6 +19,10 @@ pub(crate) struct Plan {
     pub native: bool,
     /// Whether q − z is.
     pub native_difference: bool,
+    /// Whether (q − z)·s is rounded to `f32` though the compute type is `f64`.
+    pub narrow_product: bool,
+    /// Whether fake-quantize takes NaN for less than any number.
+    pub nan_is_smallest: bool,
     pub qmin: i64,
     pub qmax: i64,
 }
@@ -38,6 +45,8 @@ impl Plan {
             rounding: params.scheme().rounding,
             native: is_native_half(params, float),
             native_difference: is_native_difference(params, float),
+            narrow_product: is_narrow_product(params, float),
+            nan_is_smallest: params.convention().fake_quantized_nan == FakeQuantizedNan::Smallest,
             qmin,
             qmax,
         }
@@ -49,11 +58,13 @@ impl Plan {
             return ANY;
         }
         match (self.steps.reciprocal, self.steps.sum) {
+            (true, Sum::After) => MULTIPLY_AFTER,
+            // The one kind above that looks at NaN, as its library does.
+            _ if self.nan_is_smallest => ANY,
             (false, Sum::Exact) => DIVIDE_EXACT,
             (false, Sum::Rounded) => DIVIDE_ROUNDED,
             (false, Sum::After) => DIVIDE_AFTER,
             (true, Sum::Rounded) => MULTIPLY_ROUNDED,
-            (true, Sum::After) => MULTIPLY_AFTER,
             (_, Sum::Fused) => FUSED,
             (true, Sum::Exact) => ANY,
         }

@@ -7,7 +7,7 @@ use crate::dtype::{Compute, Float, HALF_BLOCK, Int};
 use crate::kernel::affine::{ANY, Affine, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, values_fit};
 use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
@@ -20,7 +20,7 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    if integers_fit(params, F::TYPE) {
+    if values_fit(params, F::TYPE) {
         let (lanes, plan) = (
             Lanes::new(params, tiles, F::TYPE),
             Plan::new(params, F::TYPE),

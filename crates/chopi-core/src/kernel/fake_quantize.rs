@@ -10,14 +10,15 @@ use crate::kernel::affine::{
 };
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
 use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
 /// Writes the dequantized code of every element of `x` to `out`, both in memory order: the bits
-/// that `dequantize(quantize(x))` gives, but for NaN, which stays NaN.
+/// that `dequantize(quantize(x))` gives, but for NaN, which stays NaN or has the value of qmin, as
+/// the convention says.
 pub(crate) fn fake_quantize<F: Float>(
     x: &[F],
     params: &QParams,
@@ -46,7 +47,7 @@ fn dispatch<F: Float, const MASK: bool>(
     out: &mut [MaybeUninit<F>],
     mask: &mut [MaybeUninit<u8>],
 ) {
-    if !integers_fit(params, F::TYPE) {
+    if !values_fit(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
         return by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
             general::fake_quantize::<F, MASK>(x, &coder, tiles, first, params.bounds(), out, mask)
@@ -169,6 +170,7 @@ unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
     unsafe {
         // One step of room on each side tells a code beyond a bound from one at it.
         let room = V::splat(F::Compute::from_i32(MASK.into()));
+        let smallest = V::splat(num_traits::Float::neg_infinity());
         let uniform = Affine::<V>::splat::<KIND>(p, plan);
         let is_uniform = p.zero.len() == 1;
         let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<F>());
@@ -178,7 +180,10 @@ unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
                 true => uniform,
                 false => Affine::load::<KIND>(p, i, plan),
             };
-            let x = V::load_elements(from.add(i));
+            let mut x = V::load_elements(from.add(i));
+            if matches!(KIND, MULTIPLY_AFTER | ANY) && plan.nan_is_smallest {
+                x = V::select(x.is_nan(), smallest, x);
+            }
             let mut code = affine.code::<F, KIND>(x, plan, room, index + i);
             if MASK {
                 let (inside, clamped) = Affine::inside(code, plan);

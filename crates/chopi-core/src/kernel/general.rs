@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
+use crate::dtype::{Block, Compute, Float, FloatType, HALF_BLOCK};
 use crate::kernel::affine::Plan;
 use crate::kernel::code::Code;
 use crate::kernel::isa::per_isa;
@@ -217,15 +217,19 @@ per_isa! {
             let codes = &mut buffer[..elements.len()];
             let index = first + elements.start;
             let x = &x[elements.clone()];
+            // One step of room on each side tells a code beyond a bound from one at it.
+            let room = if MASK { 1.0 } else { 0.0 };
+            coder.codes(x, params.clone(), index, room, codes);
+            if coder.plan.nan_is_smallest {
+                for q in codes.iter_mut() {
+                    *q = if q.is_nan() { qmin - room } else { *q };
+                }
+            }
             if MASK {
-                // One step of room on each side tells a code beyond a bound from one at it.
-                coder.codes(x, params.clone(), index, 1.0, codes);
                 for (inside, q) in mask[elements.clone()].iter_mut().zip(&mut *codes) {
                     inside.write(u8::from(qmin <= *q && *q <= qmax));
                     *q = clamped(*q, qmin, qmax);
                 }
-            } else {
-                coder.codes(x, params.clone(), index, 0.0, codes);
             }
             coder.dequantize_block(codes, params, &mut out[elements]);
         });
@@ -254,9 +258,13 @@ impl<C: Compute> Coder<C> {
         F::narrow_block(out, |out| {
             for (i, (out, &q)) in out.iter_mut().zip(codes).enumerate() {
                 let scale = p.scale[at(i)];
-                out.write(match self.exact {
+                let value = match self.exact {
                     true => C::exact_product(q - exact.zero[at(i)], scale),
                     false => native(C::from_f64(q) - p.zero[at(i)]) * scale,
+                };
+                out.write(match self.plan.narrow_product {
+                    true => C::from_f64(FloatType::F32.round(value.as_f64())),
+                    false => value,
                 });
             }
         });

@@ -83,6 +83,7 @@ pub(crate) fn inverse(params: &QParams, float: FloatType, scale: f64) -> f64 {
         Scaling::Divide | Scaling::Reciprocal => inverse,
         Scaling::ReciprocalOfF16 if float == FloatType::F16 => float.round(inverse),
         Scaling::ReciprocalOfF16 => inverse,
+        Scaling::ReciprocalOfF32 => FloatType::F32.round(1.0 / scale),
         Scaling::ReciprocalOfElement => match float.round(inverse) {
             rounded if rounded.is_infinite() => 1.0,
             rounded => rounded,
@@ -93,6 +94,22 @@ pub(crate) fn inverse(params: &QParams, float: FloatType, scale: f64) -> f64 {
 /// Whether each operation is rounded to the element type, a half.
 pub(crate) fn is_native_half(params: &QParams, float: FloatType) -> bool {
     params.convention().arithmetic == Arithmetic::Element && float != float.compute()
+}
+
+/// Whether (q − z)·s is rounded to `f32` though the compute type is `f64`.
+pub(crate) fn is_narrow_product(params: &QParams, float: FloatType) -> bool {
+    let convention = params.convention();
+    let value = match params.scheme().granularity {
+        Granularity::PerTensor => convention.value,
+        _ => convention.value_grouped,
+    };
+    value.of(float) == FloatType::F32 && float == FloatType::F64
+}
+
+/// Whether values can be computed from codes in the compute type, each step rounded to it or to the
+/// element type.
+pub(crate) fn values_fit(params: &QParams, float: FloatType) -> bool {
+    integers_fit(params, float) && !is_narrow_product(params, float)
 }
 
 /// Whether q − z is rounded to the element type, a half.
