@@ -8,7 +8,8 @@ use crate::convention::FakeQuantizedNan;
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::{
-    Steps, Sum, integers_fit, inverse, is_narrow_product, is_native_difference, is_native_half,
+    Steps, Sum, integers_fit, inverse, is_exact_difference, is_narrow_product,
+    is_native_difference, is_native_half,
 };
 use crate::kernel::uniform;
 use crate::layout::Layout;
@@ -534,9 +535,10 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
     let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
     let fit = integers_fit(params, float) || params.has_real_zero_points();
-    if fit || compute == FloatType::F64 {
-        let zero = part.constant(q, compute, |group| zero[group])?;
-        let mut d = q.cast(compute)?.sub(&zero)?;
+    if fit || compute == FloatType::F64 || !is_exact_difference(params) {
+        let wide = if fit { compute } else { FloatType::F64 };
+        let zero = part.constant(q, wide, |group| zero[group])?;
+        let mut d = q.cast(wide)?.sub(&zero)?.cast(compute)?;
         if is_native_difference(params, float) {
             d = d.cast(float)?.cast(compute)?;
         }

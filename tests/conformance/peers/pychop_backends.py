@@ -17,7 +17,8 @@ def calibrate_once(cases, rng, module, to, bits_of):
         for bits in live if cases.live else golden:
             for symmetric in (False, True):
                 for axis in (None, 0, 1):
-                    for _ in cases.rounds(1 + 2 * (bits == 8)):
+                    # With 7 bits some zero points are a little beyond 2^24.
+                    for _ in cases.rounds({8: 3, 7: 5}.get(bits, 1)):
                         d = kinds.next(dt, axis)
                         quantizer = module.Chopi_(bits=bits, symmetric=symmetric, per_channel=axis is not None, axis=axis or 0)
                         quantizer.calibrate(to(d))
@@ -52,7 +53,7 @@ def make_pychop_jax(cases, rng):
     import pychop.jx.integer as module
 
     calibrate_once(cases, rng, module, jnp.asarray,
-                   {F32: ((8, 4, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)), F16: ((8, 4, 11), (2, 3, 4, 5, 6, 7, 8, 11)),
+                   {F32: ((8, 4, 7, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)), F16: ((8, 4, 11), (2, 3, 4, 5, 6, 7, 8, 11)),
                     BF16: ((8, 4, 2), (2, 3, 4, 5, 6, 7, 8))})
 
 

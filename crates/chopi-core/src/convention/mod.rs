@@ -153,7 +153,8 @@ pub enum ZeroPointAdd {
     Exact,
     /// Before the rounding to an integer; the sum is rounded to `f64`, and q − z is exact.
     InF64,
-    /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic.
+    /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic, and so
+    /// is q − z.
     Rounded,
     /// Before the rounding to an integer; product and sum are rounded once together, as a fused
     /// multiply-add does. Only with [`Scaling::Reciprocal`].

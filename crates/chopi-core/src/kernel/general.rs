@@ -7,7 +7,9 @@ use crate::dtype::{Block, Compute, Float, FloatType, HALF_BLOCK};
 use crate::kernel::affine::Plan;
 use crate::kernel::code::Code;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, Sum, for_each_block, integers_fit};
+use crate::kernel::lanes::{
+    LaneBlock, Lanes, Sum, for_each_block, integers_fit, is_exact_difference,
+};
 use crate::kernel::uniform;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
@@ -16,7 +18,7 @@ use crate::tiles::Tiles;
 /// Computes codes as integers held in `f64`.
 pub(crate) struct Coder<C> {
     plan: Plan,
-    /// Whether differences of integers are exact in `f64` only.
+    /// Whether q − z is not rounded, and exact in `f64` only.
     exact: bool,
     /// The scales, in the compute type.
     scales: Lanes<C>,
@@ -28,7 +30,7 @@ impl<C: Compute> Coder<C> {
     pub fn new<F: Float<Compute = C>>(params: &QParams, tiles: &Tiles) -> Self {
         Self {
             plan: Plan::new(params, F::TYPE),
-            exact: !integers_fit(params, F::TYPE) && !params.has_real_zero_points(),
+            exact: !integers_fit(params, F::TYPE) && is_exact_difference(params),
             scales: Lanes::new(params, tiles, F::TYPE),
             integers: Lanes::new(params, tiles, F::TYPE),
         }
@@ -246,7 +248,7 @@ impl<C: Compute> Coder<C> {
         out: &mut [MaybeUninit<F>],
     ) {
         let p = self.scales.block(params.clone());
-        let exact = self.integers.block(params);
+        let zero = self.integers.block(params).zero;
         let at = |i: usize| if p.scale.len() == 1 { 0 } else { i };
         let native = |c: C| {
             if self.plan.native_difference {
@@ -258,9 +260,10 @@ impl<C: Compute> Coder<C> {
         F::narrow_block(out, |out| {
             for (i, (out, &q)) in out.iter_mut().zip(codes).enumerate() {
                 let scale = p.scale[at(i)];
+                let difference = q - zero[at(i)];
                 let value = match self.exact {
-                    true => C::exact_product(q - exact.zero[at(i)], scale),
-                    false => native(C::from_f64(q) - p.zero[at(i)]) * scale,
+                    true => C::exact_product(difference, scale),
+                    false => native(C::from_f64(difference)) * scale,
                 };
                 out.write(match self.plan.narrow_product {
                     true => C::from_f64(FloatType::F32.round(value.as_f64())),

@@ -56,12 +56,7 @@ impl Sum {
 
 impl Steps {
     pub fn new(params: &QParams, float: FloatType) -> Self {
-        let convention = params.convention();
-        let add = match params.scheme().granularity {
-            Granularity::PerTensor => convention.zero_point_add,
-            _ => convention.zero_point_add_grouped,
-        };
-        let sum = match add {
+        let sum = match zero_point_add(params) {
             ZeroPointAdd::Exact => Sum::Exact,
             // The f64 sum of an f32 quotient and an integer is exact wherever it is not clamped.
             ZeroPointAdd::InF64 if float != FloatType::F64 => Sum::Exact,
@@ -70,9 +65,16 @@ impl Steps {
             ZeroPointAdd::AfterRounding => Sum::After,
         };
         Self {
-            reciprocal: convention.scaling != Scaling::Divide,
+            reciprocal: params.convention().scaling != Scaling::Divide,
             sum,
         }
+    }
+}
+
+fn zero_point_add(params: &QParams) -> ZeroPointAdd {
+    match params.scheme().granularity {
+        Granularity::PerTensor => params.convention().zero_point_add,
+        _ => params.convention().zero_point_add_grouped,
     }
 }
 
@@ -114,7 +116,12 @@ pub(crate) fn values_fit(params: &QParams, float: FloatType) -> bool {
 
 /// Whether q − z is rounded to the element type, a half.
 pub(crate) fn is_native_difference(params: &QParams, float: FloatType) -> bool {
-    is_native_half(params, float) && params.convention().zero_point_add != ZeroPointAdd::InF64
+    is_native_half(params, float) && zero_point_add(params) != ZeroPointAdd::InF64
+}
+
+/// Whether (q − z)·s is rounded once, however far away z is; else q − z is rounded too.
+pub(crate) fn is_exact_difference(params: &QParams) -> bool {
+    zero_point_add(params) != ZeroPointAdd::Rounded
 }
 
 /// Whether the codes, the zero points and their differences are all small in the compute type, so
