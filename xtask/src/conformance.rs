@@ -4,7 +4,7 @@
 //! record a case (`tests/conformance/make_vectors.py --live`); here chopi does the same, and every
 //! code, scale, zero point, dequantized and fake-quantized value must be equal to the last bit.
 
-mod libraries;
+pub mod libraries;
 mod report;
 
 use std::collections::VecDeque;

@@ -11,6 +11,7 @@ mod conformance;
 mod libtorch;
 mod measure;
 mod model;
+mod peers;
 mod process;
 mod python;
 mod records;
@@ -51,6 +52,8 @@ enum Command {
     CheckPychop(check_pychop::Args),
     /// Check the named conventions against the real libraries, which it fetches (1 GB)
     Conformance(conformance::Args),
+    /// Time chopi beside pychop, PyTorch and ONNX Runtime, which it fetches
+    Peers(peers::Args),
 }
 
 fn main() -> ExitCode {
@@ -78,5 +81,6 @@ fn run(command: Command) -> Result<()> {
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Peers(args) => peers::run(&args),
     }
 }
