@@ -18,6 +18,7 @@ mod calibrate;
 mod convention;
 pub mod device;
 mod dtype;
+mod dynamic;
 mod error;
 mod kernel;
 mod layout;

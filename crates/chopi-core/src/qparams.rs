@@ -148,6 +148,19 @@ impl QParams {
             scale.push(params.scale);
             zero_point.push(params.zero_point);
         }
+        let (float, shape) = (ranges.float_type(), ranges.shape().to_vec());
+        Self::from_values(scheme, convention, float, shape, scale, zero_point)
+    }
+
+    /// Calibrated parameters, whose zero points are integers but for conventions of real ones.
+    pub(crate) fn from_values(
+        scheme: &Scheme,
+        convention: &Convention,
+        float: FloatType,
+        shape: Vec<usize>,
+        scale: Vec<f64>,
+        zero_point: Vec<f64>,
+    ) -> Result<Self> {
         let zero_point = match convention.zero_points(scheme) {
             ZeroPoints::Real => Values::Real(zero_point),
             _ => Values::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
@@ -155,8 +168,8 @@ impl QParams {
         Self {
             scheme: scheme.clone(),
             convention: *convention,
-            float: ranges.float_type(),
-            shape: ranges.shape().to_vec(),
+            float,
+            shape,
             scale,
             zero_point,
         }

@@ -1,6 +1,7 @@
 //! The observed range of each group of elements.
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::buffer::FloatSlice;
 use crate::device;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::error::{Error, Result};
@@ -58,11 +59,19 @@ impl Ranges {
     }
 
     fn observe_host(host: HostFloats<'_>, granularity: Granularity) -> Result<Self> {
-        let HostFloats { data, layout } = host;
-        match_float!(FloatSlice, data, data => Self::observe_slice(data, &layout, granularity))
+        Self::observe_slice(host.data, &host.layout, granularity)
     }
 
-    fn observe_slice<F: Float>(
+    /// The range of each group of elements in memory order.
+    pub(crate) fn observe_slice(
+        data: FloatSlice<'_>,
+        layout: &Layout,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        match_float!(FloatSlice, data, data => Self::observe_floats(data, layout, granularity))
+    }
+
+    fn observe_floats<F: Float>(
         data: &[F],
         layout: &Layout,
         granularity: Granularity,

@@ -125,6 +125,13 @@ impl Tiles {
         runs
     }
 
+    /// The number of elements of a group, where each group of a tensor of `len` elements lies in one
+    /// piece and all are of one size.
+    pub fn size_of_consecutive_groups(&self, len: usize) -> Option<usize> {
+        let consecutive = self.width == 1 && self.groups.checked_mul(self.size) == Some(len);
+        (consecutive && len > 0).then_some(self.size)
+    }
+
     /// How many times each parameter stands in the runs' parameter ranges.
     pub fn repeat(&self) -> usize {
         self.repeat

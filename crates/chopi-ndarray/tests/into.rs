@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use chopi_core::{Chopi, Error, Rounding, bf16, f16};
+use chopi_core::{Chopi, Convention, Error, Rounding, bf16, f16};
 use chopi_ndarray::IntArray;
 use ndarray::{Array2, ArrayD, Axis, Ix2, ShapeBuilder, s};
 
@@ -159,22 +159,72 @@ fn a_large_tensor_gives_what_its_rows_give_one_by_one() {
         let values = whole.fake_quantize(&x).unwrap();
         let (masked, mask) = whole.fake_quantize_with_mask(&x).unwrap();
         assert_eq!(masked, values);
-        assert!(mask.to_i64().iter().all(|&inside| inside == 1));
+        let mask = mask.to_i64();
         for (i, row) in x.axis_iter(Axis(0)).enumerate() {
             let row = row.insert_axis(Axis(0));
-            let mut one = builder.clone().build().unwrap();
+            let (mut one, part) = (builder.clone().build().unwrap(), s![i..=i, ..]);
             assert_eq!(
                 one.quantize(&row).unwrap().to_i64(),
-                codes.slice(s![i..=i, ..]),
+                codes.slice(part),
                 "row {i}"
             );
-            assert_eq!(
-                one.fake_quantize(&row).unwrap(),
-                values.slice(s![i..=i, ..]),
-                "row {i}"
-            );
+            let (masked, inside) = one.fake_quantize_with_mask(&row).unwrap();
+            assert_eq!(masked, values.slice(part), "row {i}");
+            assert_eq!(inside.to_i64(), mask.slice(part), "row {i}");
         }
     }
+}
+
+/// Calibrating and quantizing at once, a few groups at a time, gives the parameters and the codes of
+/// one after the other.
+#[test]
+fn the_first_quantize_gives_what_calibrate_and_quantize_give() {
+    let x = Array2::from_shape_fn((300, 1024), |(i, j)| {
+        ((i * 7919 + j * 104_729) % 9973) as f32 - 4e3
+    });
+    for convention in Convention::ALL {
+        for builder in [
+            Chopi::builder(),
+            Chopi::builder().per_channel(0),
+            Chopi::builder().per_channel(1),
+            Chopi::builder().per_group(128, 1),
+            Chopi::builder().per_group(100, 1),
+            Chopi::builder().per_group(128, 0),
+        ] {
+            for symmetric in [false, true] {
+                let builder = builder.clone().convention(*convention).symmetric(symmetric);
+                let Ok(mut at_once) = builder.build() else {
+                    continue;
+                };
+                let mut after = at_once.clone();
+                for x in [x.view(), x.t()] {
+                    at_once.reset();
+                    let codes = at_once.quantize(&x).map_err(|e| e.to_string());
+                    let calibrated = after.calibrate(&x).map_err(|e| e.to_string());
+                    let expected =
+                        calibrated.and_then(|()| after.quantize(&x).map_err(|e| e.to_string()));
+                    assert_eq!(
+                        codes,
+                        expected,
+                        "{:?} {:?}",
+                        convention.name,
+                        at_once.scheme()
+                    );
+                    if codes.is_ok() {
+                        assert_eq!(at_once, after, "{:?}", convention.name);
+                    }
+                }
+            }
+        }
+    }
+    let mut x = x;
+    x[[299, 1000]] = f32::NAN;
+    let mut chopi = Chopi::builder().per_channel(0).build().unwrap();
+    let refused = chopi.quantize(&x);
+    assert!(
+        matches!(&refused, Err(Error::NonFinite { index, count: 1, .. }) if index == &[299, 1000])
+    );
+    assert_eq!(chopi.params(), None);
 }
 
 /// Elements at any offset from the start of a vector.
