@@ -15,7 +15,6 @@ mod framework;
 mod header;
 mod inspect;
 mod interrupt;
-mod metrics;
 mod output;
 mod print;
 mod quantize;

@@ -1,6 +1,6 @@
 //! What `quantize` reports of one tensor.
 
-use chopi::Symmetry;
+use chopi::{Metrics, Symmetry};
 use safetensors::Dtype;
 use serde::Serialize;
 
@@ -8,7 +8,6 @@ use super::task::Quantize;
 use crate::archive::Tensor;
 use crate::args::Settings;
 use crate::format::int_dtype;
-use crate::metrics::Metrics;
 use crate::print::printable;
 use crate::report::{Row, grouped, scheme_cell};
 

@@ -1,8 +1,8 @@
 //! One tensor: where its results go, and the work.
 
 use chopi::{
-    Chopi, Error, FloatTensor, FloatType, Granularity, IntSlice, IntTensor, IntType, QParams,
-    ZeroPoints,
+    Chopi, Error, FloatTensor, FloatType, Granularity, IntSlice, IntTensor, IntType, Metrics,
+    QParams, ZeroPoints,
 };
 use indicatif::ProgressBar;
 use safetensors::Dtype;
@@ -17,7 +17,6 @@ use crate::error::{Fault, Result};
 use crate::format::{int_dtype, scale_dtype, scale_name, zero_point_name};
 use crate::framework::Framework;
 use crate::header::{Header, Slot};
-use crate::metrics::Metrics;
 use crate::output::Output;
 
 /// What is to be done with one tensor, and where the result goes.
@@ -174,7 +173,7 @@ impl<'a> Task<'a> {
                     Ok(())
                 })?;
                 chopi.dequantize(&codes)?.with_host(|host| {
-                    let quantized = F::from_floats(host.data).ok_or_else(|| Error::Dtype {
+                    let quantized = F::from_slice(host.data).ok_or_else(|| Error::Dtype {
                         backend: K::NAME,
                         dtype: host.data.float_type().to_string(),
                         expected: "the dtype of the tensor itself",
