@@ -32,6 +32,15 @@ impl FloatType {
         }
     }
 
+    /// The narrowest type that holds the values of both.
+    pub(crate) fn or_wider(self, other: Self) -> Self {
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Self::F64, _) | (_, Self::F64) => Self::F64,
+            _ => Self::F32,
+        }
+    }
+
     /// `value` rounded to this type, to nearest even.
     pub fn round(self, value: f64) -> f64 {
         match self {
@@ -218,6 +227,8 @@ pub trait Float: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 's
     /// Likewise, to be written.
     fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_>;
     /// The slice as one of this type, if it is.
+    fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]>;
+    /// Likewise, to be written.
     fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]>;
 }
 
@@ -286,6 +297,12 @@ macro_rules! impl_compute {
             }
             fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
                 FloatSliceMut::$type(data)
+            }
+            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
+                match data {
+                    FloatSlice::$type(data) => Some(data),
+                    _ => None,
+                }
             }
             fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
                 match data {
@@ -403,6 +420,12 @@ macro_rules! impl_half {
             }
             fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
                 FloatSliceMut::$type(data)
+            }
+            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
+                match data {
+                    FloatSlice::$type(data) => Some(data),
+                    _ => None,
+                }
             }
             fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
                 match data {

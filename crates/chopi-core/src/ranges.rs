@@ -112,13 +112,7 @@ impl Ranges {
                 right: other.shape.clone(),
             });
         }
-        if self.float != other.float {
-            // Two types that do not hold each other's values meet in one that holds both.
-            self.float = match (self.float, other.float) {
-                (FloatType::F64, _) | (_, FloatType::F64) => FloatType::F64,
-                _ => FloatType::F32,
-            };
-        }
+        self.float = self.float.or_wider(other.float);
         for (a, b) in self.min.iter_mut().zip(&other.min) {
             *a = a.min(*b);
         }
@@ -155,7 +149,7 @@ impl Ranges {
 }
 
 /// The error for data that hold NaN or an infinity.
-fn non_finite<F: Float>(data: &[F], layout: &Layout) -> Error {
+pub(crate) fn non_finite<F: Float>(data: &[F], layout: &Layout) -> Error {
     let is_bad = |v: &F| !num_traits::Float::is_finite(v.widen());
     let first = first_index(data, layout, is_bad);
     Error::NonFinite {

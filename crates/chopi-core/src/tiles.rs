@@ -42,6 +42,30 @@ pub(crate) struct Tile {
     pub params: Range<usize>,
 }
 
+/// The elements of one group: `count` runs of `len` consecutive elements, `stride` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupElements {
+    start: usize,
+    count: usize,
+    stride: usize,
+    len: usize,
+}
+
+impl GroupElements {
+    /// The elements: where they lie if they lie together, or else copied.
+    pub fn gather<'a, T: Copy>(&self, data: &'a [T], buffer: &'a mut Vec<T>) -> &'a [T] {
+        if self.count == 1 {
+            return &data[self.start..self.start + self.len];
+        }
+        buffer.clear();
+        for i in 0..self.count {
+            let start = self.start + i * self.stride;
+            buffer.extend_from_slice(&data[start..start + self.len]);
+        }
+        buffer
+    }
+}
+
 impl Tile {
     /// The elements as a range of a piece of the tensor that starts at offset `first`, and the
     /// parameters.
@@ -132,6 +156,37 @@ impl Tiles {
         (consecutive && len > 0).then_some(self.size)
     }
 
+    /// Where the elements of a group lie, in a tensor of `len` elements; `group` is its index in
+    /// memory order.
+    pub fn group(&self, group: usize, len: usize) -> GroupElements {
+        let &Self {
+            width,
+            axis,
+            size,
+            repeat,
+            ..
+        } = self;
+        let (first, column) = (group * repeat / width, group * repeat % width);
+        let of_block = axis.div_ceil(size);
+        let (block, group) = (first / of_block, first % of_block);
+        // After how many blocks the parameters begin anew, and how often they do.
+        let period = self.groups / of_block;
+        let repeats = len / (axis * width) / period;
+        let rows = size.min(axis - group * size);
+        let start = (block * axis + group * size) * width + column;
+        let (count, stride, len) = match (width, repeats) {
+            (1, _) => (repeats, period * axis, rows),
+            (_, 1) => (rows, width, repeat),
+            _ => (repeats, period * axis * width, repeat),
+        };
+        GroupElements {
+            start,
+            count,
+            stride,
+            len,
+        }
+    }
+
     /// How many times each parameter stands in the runs' parameter ranges.
     pub fn repeat(&self) -> usize {
         self.repeat
@@ -213,6 +268,8 @@ impl Iterator for Runs<'_> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The parameter of each element, by runs of every partition into two pieces.
@@ -260,5 +317,47 @@ mod tests {
             (i / 15 * 3 + i / 3 % 5 / 2) * 3 + i % 3
         });
         check(&[0, 3], Granularity::PerChannel { axis: 0 }, |_| 0);
+    }
+
+    fn granularity() -> impl Strategy<Value = Granularity> {
+        prop_oneof![
+            Just(Granularity::PerTensor),
+            (0_isize..3).prop_map(|axis| Granularity::PerChannel { axis }),
+            (0_isize..3, 1_usize..6).prop_map(|(axis, size)| Granularity::PerGroup { axis, size }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_groups_hold_what_their_tiles_hold(
+            shape in proptest::collection::vec(1_usize..6, 3),
+            long in 1_usize..90,
+            granularity in granularity(),
+            order in Just([0, 1, 2]).prop_shuffle(),
+        ) {
+            let mut shape = shape;
+            shape[2] = long;
+            let mut strides = vec![0_isize; 3];
+            let mut next = 1;
+            for &axis in order.iter().rev() {
+                strides[axis] = next;
+                next *= shape[axis] as isize;
+            }
+            let layout = Layout::dense(&shape, &strides).unwrap();
+            let tiles = Tiles::new(&layout, granularity).unwrap();
+            let mut by_tiles = vec![Vec::new(); tiles.groups()];
+            for tile in tiles.runs(0..layout.len()) {
+                for (j, element) in tile.elements.clone().enumerate() {
+                    let param = if tile.params.len() == 1 { 0 } else { j };
+                    by_tiles[(tile.params.start + param) / tiles.repeat()].push(element);
+                }
+            }
+            let elements: Vec<usize> = (0..layout.len()).collect();
+            let mut buffer = Vec::new();
+            for (group, expected) in by_tiles.iter().enumerate() {
+                let actual = tiles.group(group, layout.len()).gather(&elements, &mut buffer);
+                prop_assert_eq!(actual, expected);
+            }
+        }
     }
 }

@@ -92,7 +92,7 @@ per_isa! {
 /// # Safety
 /// That of [`Vector`].
 #[inline(always)]
-unsafe fn run<V, F>(x: &[F], min: &mut [F::Compute], max: &mut [F::Compute]) -> bool
+pub(crate) unsafe fn run<V, F>(x: &[F], min: &mut [F::Compute], max: &mut [F::Compute]) -> bool
 where
     V: Vector<Scalar = F::Compute>,
     F: Float,
