@@ -309,7 +309,7 @@ impl Files {
 }
 
 fn compare(workspace: &Workspace, files: &Files, scheme: Scheme) -> Result<Comparison> {
-    let mut script = python::with_packages(PEERS)?;
+    let mut script = python::with_packages("peers", PEERS)?;
     script.arg(workspace.python("check_model.py"));
     script
         .args([&files.model, &files.quantized, &files.dequantized])

@@ -15,10 +15,11 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::python::{self, Requirements};
+use crate::records::Records;
 use crate::table::{count, table};
-use crate::{process, workspace::Workspace};
+use crate::{process, seed, workspace::Workspace};
 use compare::Comparison;
-use record::{Array, Case};
+use record::{Array, Case, Record};
 
 /// What the checks compare with.
 pub const PEERS: Requirements = Requirements(include_str!("../python/peers.txt"));
@@ -52,15 +53,12 @@ type Row = (String, &'static str, &'static str);
 /// Compares, prints a row for each kind of data, and fails if anything differs.
 pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
-    let seed = match args.seed {
-        Some(seed) => seed,
-        None => u64::from(std::time::UNIX_EPOCH.elapsed()?.subsec_nanos()),
-    };
+    let seed = seed::or_new(args.seed)?;
     let size = if args.full { "full" } else { "short" };
     println!("pychop {}, random seed {seed}", PEERS.version("pychop")?);
 
     let script = Workspace::load()?.python("pychop_cases.py");
-    let mut command = python::with_packages(PEERS)?;
+    let mut command = python::with_packages("peers", PEERS)?;
     command
         .arg(script)
         .args([size, &seed.to_string()])
@@ -73,8 +71,9 @@ pub fn run(args: &Args) -> Result<()> {
     let mut rows = BTreeMap::<Row, Comparison>::new();
     let mut order = Vec::new();
     let (mut array, mut shown) = (None, 0);
-    let mut records = record::Reader::new(BufReader::with_capacity(1 << 20, stdout));
+    let mut records = Records::new(BufReader::with_capacity(1 << 20, stdout));
     while let Some(record) = records.next()? {
+        let record = Record::new(record)?;
         let case = record.case()?;
         if let Some(new) = record.array()? {
             array = Some(new);

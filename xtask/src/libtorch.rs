@@ -14,7 +14,8 @@ use crate::process::quoted;
 use crate::python::Requirements;
 use crate::{cache, process, wheel};
 
-const WHEELS: Requirements = Requirements(include_str!("../python/libtorch.txt"));
+/// PyTorch, and the CUDA libraries that it loads on a CPU.
+pub const WHEELS: Requirements = Requirements(include_str!("../python/libtorch.txt"));
 
 /// The wheels to take, whichever Python it is that runs pip.
 const WHEEL_TAGS: &[&str] = &[

@@ -7,11 +7,15 @@ mod cache;
 mod check_backends;
 mod check_model;
 mod check_pychop;
+mod conformance;
 mod libtorch;
 mod measure;
 mod model;
+mod peers;
 mod process;
 mod python;
+mod records;
+mod seed;
 mod table;
 mod test;
 mod wheel;
@@ -46,6 +50,10 @@ enum Command {
     CheckBackends(check_backends::Args),
     /// Check the convention PYCHOP against pychop's NumPy backend
     CheckPychop(check_pychop::Args),
+    /// Check the named conventions against the real libraries, which it fetches (1 GB)
+    Conformance(conformance::Args),
+    /// Time chopi beside pychop, PyTorch and ONNX Runtime, which it fetches
+    Peers(peers::Args),
 }
 
 fn main() -> ExitCode {
@@ -72,5 +80,7 @@ fn run(command: Command) -> Result<()> {
         Command::CheckModel(args) => check_model::run(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckPychop(args) => check_pychop::run(&args),
+        Command::Conformance(args) => conformance::run(&args),
+        Command::Peers(args) => peers::run(&args),
     }
 }

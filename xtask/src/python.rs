@@ -2,6 +2,7 @@
 //!
 //! Versions are pinned in `xtask/python/*.txt`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,39 +54,56 @@ fn pip(command: &str) -> Command {
     pip
 }
 
-/// An interpreter that sees exactly these packages before those of the machine.
+/// Packages installed in a folder of the cache.
 ///
-/// They are installed into a folder of the cache with `pip install --target`, which, unlike a
-/// virtual environment, can be renamed once it is whole, and needs nothing but pip.
-pub fn with_packages(requirements: Requirements) -> Result<Command> {
-    let folder = environment(requirements)?;
-    let mut python = interpreter();
-    python
-        .env("PYTHONPATH", folder)
-        .env("PYTHONNOUSERSITE", "1")
-        .env("PYTHONDONTWRITEBYTECODE", "1");
-    Ok(python)
+/// They are installed with `pip install --target`, which, unlike a virtual environment, can be
+/// renamed once it is whole, and needs nothing but pip.
+#[derive(Debug)]
+pub struct Environment(PathBuf);
+
+impl Environment {
+    /// Installs the packages, `name==version` each, without their dependencies, if they are not there;
+    /// `finish` may add to the folder.
+    pub fn make(
+        name: &str,
+        packages: &[&str],
+        finish: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let tag = process::output(interpreter().args([
+            "-c",
+            "import platform, sys; \
+             print(sys.implementation.cache_tag, sys.platform, platform.machine(), sep='-')",
+        ]))
+        .context("Python 3 is needed; set PYTHON to choose an interpreter")?;
+        let mut hasher = DefaultHasher::new();
+        packages.hash(&mut hasher);
+        let name = format!("{}-{name}-{:016x}", tag.trim(), hasher.finish());
+        let folder = cache::entry(&name, |folder| {
+            let mut pip = pip("install");
+            pip.args(["--no-deps", "--target"])
+                .arg(folder)
+                .args(packages);
+            process::run_as_progress(&mut pip)?;
+            finish(folder)
+        })?;
+        Ok(Self(folder))
+    }
+
+    /// An interpreter that sees exactly these packages before those of the machine.
+    pub fn python(&self) -> Command {
+        let mut python = interpreter();
+        python
+            .env("PYTHONPATH", &self.0)
+            .env("PYTHONNOUSERSITE", "1")
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        python
+    }
 }
 
-fn environment(requirements: Requirements) -> Result<PathBuf> {
-    let tag = process::output(interpreter().args([
-        "-c",
-        "import platform, sys; \
-         print(sys.implementation.cache_tag, sys.platform, platform.machine(), sep='-')",
-    ]))
-    .context("Python 3 is needed; set PYTHON to choose an interpreter")?;
-    let packages: Vec<String> = requirements
-        .lines()
-        .map(|line| line.replace("==", "-"))
-        .collect();
-    let name = format!("{}-{}", tag.trim(), packages.join("-"));
-    cache::entry(&name, |folder| {
-        let mut pip = pip("install");
-        pip.args(["--no-deps", "--target"])
-            .arg(folder)
-            .args(requirements.lines());
-        process::run_as_progress(&mut pip)
-    })
+/// An interpreter with these packages.
+pub fn with_packages(name: &str, requirements: Requirements) -> Result<Command> {
+    let packages: Vec<_> = requirements.lines().collect();
+    Ok(Environment::make(name, &packages, |_| Ok(()))?.python())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use chopi::Isa;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
@@ -88,14 +89,20 @@ fn full(sections: &mut Sections) -> Result<()> {
     // start, and their tests start it some thousand times.
     let features = workspace.features_but(&PROGRAMS);
     let [cli, xtask] = PROGRAMS;
-    cargo.tests(&[
+    let libraries = [
         "--workspace",
         "--exclude",
         cli,
         "--exclude",
         xtask,
         &features,
-    ])?;
+    ];
+    cargo.tests(&libraries)?;
+    let others = Isa::ALL.into_iter().filter(|&isa| isa != Isa::active());
+    for isa in others.filter(|isa| isa.is_available()) {
+        println!("--- with the kernels for {isa}");
+        cargo.with("CHOPI_ISA", isa.name()).tests(&libraries)?;
+    }
     cargo.tests(&["--package", cli, "--package", xtask])?;
     for_each_feature_set(facade, |args| cargo.tests(args))?;
 
@@ -161,6 +168,13 @@ struct Cargo {
 }
 
 impl Cargo {
+    /// The same with another variable.
+    fn with(&self, name: &str, value: &str) -> Self {
+        let mut environment = self.environment.clone();
+        environment.push((name.to_owned(), value.to_owned()));
+        Self { environment }
+    }
+
     fn command<I: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
         let mut command = process::cargo(args);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

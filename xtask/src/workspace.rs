@@ -20,6 +20,8 @@ pub struct Workspace {
     pub packages: Vec<Package>,
     /// Its top folder.
     pub workspace_root: PathBuf,
+    /// Where Cargo puts what it builds.
+    pub target_directory: PathBuf,
 }
 
 /// A member of the workspace.

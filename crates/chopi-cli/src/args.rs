@@ -3,9 +3,9 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use chopi::{Chopi, CodeRange, Convention, FloatType, Granularity, QParams, Scheme};
+use chopi::{Calibration, Chopi, CodeRange, Convention, FloatType, Granularity, QParams, Scheme};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use globset::Glob;
 
 use crate::framework::FrameworkName;
@@ -48,6 +48,12 @@ pub enum Command {
 /// unchanged. A quantized tensor NAME keeps its name and shape and gets an integer dtype; beside it
 /// lie NAME_scale and, unless the scheme is symmetric, NAME_zero_point. The file's metadata, under
 /// the key `chopi`, keep what `dequantize` and `inspect` need.
+///
+/// With `--format compressed-tensors` the input is a model's folder, or a file, and the output a
+/// folder: its safetensors files hold the quantized weights, config.json says how, and all other
+/// files are copied. Only the weights of linear layers are taken: two-dimensional tensors named
+/// `*.weight`, but not those whose name says that they are embeddings, norms or heads; --include
+/// names others. The folder appears whole, when all has gone well.
 ///
 /// Prints a table of what it did: the bytes before and after, the signal-to-quantization-noise
 /// ratio (SQNR, 10·log10(Σx²/Σ(x−x̂)²), "inf" where every element comes back exactly) and the
@@ -92,6 +98,13 @@ pub struct QuantizeArgs {
           help_heading = SCHEME)]
     pub convention: Convention,
 
+    /// How the range of a group is chosen from its values: all of them (minmax), from the (100-P)-th
+    /// to the P-th percentile (of |x| if symmetric), with the least mean squared error, or with the
+    /// least Kullback-Leibler divergence.
+    #[arg(long, value_name = "minmax|percentile:P|mse|kl", default_value_t = Calibration::MinMax,
+          conflicts_with = "scale", help_heading = SCHEME)]
+    pub calibration: Calibration,
+
     /// Use this scale for every tensor instead of calibrating.
     #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = parse_scale,
           conflicts_with_all = ["per_channel", "group_size"], help_heading = SCHEME)]
@@ -116,11 +129,25 @@ pub struct QuantizeArgs {
     #[arg(long, help_heading = TENSORS)]
     pub all: bool,
 
+    /// How the output is laid out.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t = Format::Chopi)]
+    pub format: Format,
+
     #[command(flatten)]
     pub work: WorkArgs,
 
     #[command(flatten)]
     pub print: PrintArgs,
+}
+
+/// How quantized tensors are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// One file that `chopi dequantize` reads.
+    Chopi,
+    /// A folder that transformers and vLLM open: as compressed-tensors 0.20 defines it,
+    /// `int-quantized` for 8 bits and `pack-quantized` for fewer.
+    CompressedTensors,
 }
 
 const SCHEME: &str = "Scheme";
@@ -132,6 +159,9 @@ Examples:
     chopi quantize model.safetensors -o q.safetensors --symmetric --per-channel 0
   4 bits in groups of 128 along the last axis, the embeddings left alone:
     chopi quantize model.safetensors -o q.safetensors --bits 4 --group-size 128 --exclude '*embed*'
+  A model's folder for transformers and vLLM, 4 bits in groups of 128:
+    chopi quantize MODEL -o MODEL-w4 --format compressed-tensors --bits 4 --symmetric \
+        --group-size 128 --calibration mse
   The numbers of pychop:
     chopi quantize model.safetensors -o q.safetensors --convention pychop
   Parameters from elsewhere, the report for a script:
@@ -216,7 +246,7 @@ pub struct FileArgs {
     #[arg(value_name = "IN.safetensors")]
     pub input: PathBuf,
 
-    /// The file to write. It appears, whole, only when all has gone well.
+    /// The file, or folder, to write. It appears, whole, only when all has gone well.
     #[arg(short, long, value_name = "OUT.safetensors")]
     pub output: PathBuf,
 
@@ -261,7 +291,7 @@ pub struct Settings {
 #[derive(Clone, Copy, Debug)]
 pub enum Parameters {
     /// From each tensor.
-    Calibrated,
+    Calibrated(Calibration),
     /// From the command line.
     Given { scale: f64, zero_point: i64 },
 }
@@ -270,6 +300,11 @@ impl QuantizeArgs {
     /// # Errors
     /// A usage error, where options do not go together.
     pub fn settings(&self) -> Result<Settings, clap::Error> {
+        let (convention, ranks) = match self.format {
+            Format::Chopi if self.all => (self.convention, Ranks::All),
+            Format::Chopi => (self.convention, Ranks::TwoOrMore),
+            Format::CompressedTensors => (self.compressed_tensors()?, Ranks::Linear),
+        };
         let granularity = match (self.per_channel, self.group_size) {
             (Some(axis), _) => Granularity::PerChannel { axis },
             (None, Some(size)) => Granularity::PerGroup {
@@ -283,11 +318,11 @@ impl QuantizeArgs {
             .symmetric(self.symmetric)
             .granularity(granularity)
             .range(self.range.unwrap_or_default())
-            .convention(self.convention)
+            .convention(convention)
             .scheme()
             .map_err(usage)?;
         let parameters = match (self.scale, self.zero_point) {
-            (None, _) => Parameters::Calibrated,
+            (None, _) => Parameters::Calibrated(self.calibration),
             (Some(_), None) if !self.symmetric => {
                 return Err(usage(
                     "--scale needs --zero-point, unless the scheme is --symmetric",
@@ -297,7 +332,7 @@ impl QuantizeArgs {
                 let zero_point = zero_point.unwrap_or(0);
                 QParams::new(
                     scheme.clone(),
-                    self.convention,
+                    convention,
                     FloatType::F64,
                     vec![1],
                     vec![scale],
@@ -307,17 +342,44 @@ impl QuantizeArgs {
                 Parameters::Given { scale, zero_point }
             }
         };
-        let ranks = if self.all {
-            Ranks::All
-        } else {
-            Ranks::TwoOrMore
-        };
         Ok(Settings {
             scheme,
-            convention: self.convention,
+            convention,
             parameters,
             selection: Selection::new(ranks, &self.include, &self.exclude).map_err(usage)?,
         })
+    }
+}
+
+impl QuantizeArgs {
+    /// The convention of the format compressed-tensors.
+    ///
+    /// # Errors
+    /// A usage error for what the format does not have.
+    fn compressed_tensors(&self) -> Result<Convention, clap::Error> {
+        let given = self.convention.name;
+        let convention = Convention::COMPRESSED_TENSORS;
+        if ![Convention::CHOPI.name, convention.name].contains(&given) {
+            return Err(usage(format!(
+                "--format compressed-tensors has a convention of its own, not {given}"
+            )));
+        }
+        if self.scale.is_some() || self.all || self.range.is_some() {
+            return Err(usage(
+                "--format compressed-tensors goes without --scale, --all and --range",
+            ));
+        }
+        if ![None, Some(0)].contains(&self.per_channel) {
+            return Err(usage(
+                "--format compressed-tensors has channels along axis 0 only",
+            ));
+        }
+        if ![None, Some(-1), Some(1)].contains(&self.axis) {
+            return Err(usage(
+                "--format compressed-tensors has groups along the last axis only",
+            ));
+        }
+        Ok(convention)
     }
 }
 

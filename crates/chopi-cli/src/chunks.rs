@@ -37,6 +37,19 @@ impl<'a> Chunks<'a> {
         Self::of_at_most(Self::ELEMENTS, shape, granularity)
     }
 
+    /// The same in whole rows along axis 0, of a matrix.
+    pub fn of_rows(shape: &'a [usize], granularity: Granularity) -> Self {
+        let width = shape.iter().skip(1).product::<usize>();
+        Self {
+            shape,
+            granularity,
+            axis: 0,
+            rows: shape.first().copied().unwrap_or(1),
+            width,
+            step: (Self::ELEMENTS / width.max(1)).max(1),
+        }
+    }
+
     fn of_at_most(elements: usize, shape: &'a [usize], granularity: Granularity) -> Self {
         let axis = shape.iter().position(|&len| len > 1).unwrap_or(0);
         let rows = shape.get(axis).copied().unwrap_or(1);

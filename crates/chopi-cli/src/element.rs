@@ -14,8 +14,6 @@ pub trait Element: Pod {
 
 /// A float that is quantized.
 pub trait FloatElement: Element + Float {
-    /// The slice as one of this type, if it is.
-    fn from_floats(data: FloatSlice<'_>) -> Option<&[Self]>;
     /// Writes the values of `src` to `out`, which is as long.
     fn widen_to_f64(src: &[Self], out: &mut [f64]);
 }
@@ -44,14 +42,8 @@ macro_rules! impl_element {
 impl_element!(f16, bf16, f32, f64, i8, u8, i16, u16, i32, u32, i64, u64);
 
 macro_rules! impl_float {
-    ($t:ident $variant:ident, $src:ident, $out:ident => $widen:expr) => {
+    ($t:ident, $src:ident, $out:ident => $widen:expr) => {
         impl FloatElement for $t {
-            fn from_floats(data: FloatSlice<'_>) -> Option<&[Self]> {
-                match data {
-                    FloatSlice::$variant(data) => Some(data),
-                    _ => None,
-                }
-            }
             fn widen_to_f64($src: &[Self], $out: &mut [f64]) {
                 $widen
             }
@@ -59,14 +51,14 @@ macro_rules! impl_float {
     };
 }
 
-impl_float!(f16 F16, src, out => src.convert_to_f64_slice(out));
-impl_float!(bf16 BF16, src, out => src.convert_to_f64_slice(out));
-impl_float!(f32 F32, src, out => {
+impl_float!(f16, src, out => src.convert_to_f64_slice(out));
+impl_float!(bf16, src, out => src.convert_to_f64_slice(out));
+impl_float!(f32, src, out => {
     for (out, &x) in out.iter_mut().zip(src) {
         *out = f64::from(x);
     }
 });
-impl_float!(f64 F64, src, out => out.copy_from_slice(src));
+impl_float!(f64, src, out => out.copy_from_slice(src));
 
 macro_rules! impl_int {
     ($($t:ident),*) => {$(

@@ -39,6 +39,21 @@ pub enum Error {
     #[error("{path}: no tensor that can be quantized matches --include")]
     NothingIncluded { path: PathBuf },
 
+    #[error("{path}: has no model.safetensors and no model.safetensors.index.json")]
+    NoModel { path: PathBuf },
+
+    #[error("{path}: bad JSON: {reason}")]
+    Json { path: PathBuf, reason: String },
+
+    #[error("{path}: the model is quantized already (it has a \"quantization_config\")")]
+    AlreadyCompressed { path: PathBuf },
+
+    #[error("{path}: exists and is not a folder")]
+    NotFolder { path: PathBuf },
+
+    #[error("{path}: exists and does not hold a quantized model, so that --force keeps it")]
+    OutputNotQuantized { path: PathBuf },
+
     #[error("{path}: is quantized already (it has metadata under the key \"chopi\")")]
     AlreadyQuantized { path: PathBuf },
 

@@ -56,6 +56,16 @@ impl Header {
         Slot(self.entries.len() - 1)
     }
 
+    /// The names of the tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|entry| &*entry.name)
+    }
+
+    /// The bytes of all tensors.
+    pub fn data_len(&self) -> usize {
+        self.entries.iter().map(|entry| entry.len).sum()
+    }
+
     /// Lays the file out as the format asks: a header of a multiple of 8 bytes, then the tensors by
     /// falling alignment, so that each is aligned, and by name.
     pub fn layout(&self) -> serde_json::Result<Layout> {

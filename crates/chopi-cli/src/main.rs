@@ -7,6 +7,7 @@ mod archive;
 mod args;
 mod chunks;
 mod compare;
+mod compressed_tensors;
 mod dequantize;
 mod element;
 mod error;
@@ -15,7 +16,6 @@ mod framework;
 mod header;
 mod inspect;
 mod interrupt;
-mod metrics;
 mod output;
 mod print;
 mod quantize;
@@ -26,7 +26,7 @@ mod workers;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use args::{Cli, Command};
+use args::{Cli, Command, Format};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -42,7 +42,10 @@ fn run(command: Command) -> error::Result<ExitCode> {
     match command {
         Command::Quantize(args) => {
             let settings = args.settings().unwrap_or_else(|usage| usage.exit());
-            quantize::run(&args, &settings)?;
+            match args.format {
+                Format::Chopi => quantize::run(&args, &settings)?,
+                Format::CompressedTensors => compressed_tensors::quantize(&args, &settings)?,
+            }
         }
         Command::Dequantize(args) => dequantize::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,

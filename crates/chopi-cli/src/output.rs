@@ -61,6 +61,12 @@ impl Target {
         })
     }
 
+    /// A file that does not exist yet, in a folder of our own.
+    pub fn new_file(path: PathBuf) -> Self {
+        let replaces = None;
+        Self { path, replaces }
+    }
+
     /// Creates the temporary file and writes the header.
     ///
     /// # Errors
@@ -82,7 +88,8 @@ impl Target {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
         };
-        let file = interrupt::guarded(|| temporary_file(folder)).map_err(write)?;
+        let create = || temporary_file(folder);
+        let file = interrupt::guarded(create, NamedTempFile::path).map_err(write)?;
         if let Some(permissions) = &self.replaces {
             let permissions = permissions.clone();
             file.as_file().set_permissions(permissions).map_err(write)?;
@@ -155,11 +162,12 @@ impl Output {
     /// What the system says, and where the target has come into being meanwhile.
     pub fn persist(self) -> Result<()> {
         let Target { path, replaces } = self.target;
+        let temporary = self.file.path().to_owned();
         let persisted = match replaces {
             Some(_) => self.file.persist(&path),
             None => self.file.persist_noclobber(&path),
         };
-        interrupt::forget();
+        interrupt::forget(&temporary);
         match persisted {
             Ok(_) => Ok(()),
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {

@@ -2,14 +2,18 @@
 //! symmetry, width and memory layout, with ties, saturation, infinities, NaN, empty tensors and
 //! errors, against an [`oracle`] that reads the definitions naively.
 //!
+//! [`vectors`] compares the other conventions with what the real libraries computed.
+//!
 //! A backend implements [`Fixture`], which makes its tensors and reads them back, and names it in
 //! one line of its tests: `chopi_conformance::suite!(MyFixture);`.
 
 mod composed;
 pub mod data;
 mod fixture;
+mod not_numbers;
 pub mod oracle;
 pub mod suite;
+pub mod vectors;
 
 pub use composed::{Composed, OnDevice};
 pub use fixture::{Fixture, Memory};
@@ -25,6 +29,7 @@ macro_rules! suite {
             constant_groups_come_back_exactly
             nan_is_an_error_that_says_where_or_the_zero_point
             nan_stays_nan_in_fake_quantize
+            nan_and_infinities_are_as_documented_in_every_convention
             calibration_refuses_what_has_no_range
             empty_tensors_pass_through_a_calibrated_quantizer
             parameters_of_another_shape_are_refused

@@ -110,8 +110,9 @@ pub fn unclamped_code<F: Float>(
         Rounding::TowardZero | Rounding::Floor => down,
         Rounding::Ceiling => up,
         Rounding::Stochastic { seed } => {
-            let fraction = if rest < 0.0 { 1.0 + rest } else { rest };
-            if rest != 0.0 && fraction > draw(seed, index) {
+            // fraction > u, where the fraction is rest or rest + 1.
+            let u = draw(seed, index);
+            if rest > if rest < 0.0 { u - 1.0 } else { u } {
                 up
             } else {
                 down
@@ -121,19 +122,19 @@ pub fn unclamped_code<F: Float>(
     Some((rounded + i128::from(zero)) as i64)
 }
 
-/// The number in [0, 1) that stochastic rounding compares with at an index: SplitMix64, run from
-/// its seed.
+/// The number in [0, 1) that stochastic rounding compares with at an index, as
+/// [`Rounding::Stochastic`] says.
 pub fn draw(seed: u64, index: usize) -> f64 {
-    let mut state = seed;
-    let mut z = 0;
-    for _ in 0..=index {
-        state = state.wrapping_add(0x9e3779b97f4a7c15);
-        z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d049bb133111eb);
-        z ^= z >> 31;
-    }
-    (z / 2048) as f64 / (1_u64 << 53) as f64
+    let mut k = seed.wrapping_add(0x9e3779b97f4a7c15);
+    k = (k ^ (k >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
+    k = (k ^ (k >> 27)).wrapping_mul(0x94d049bb133111eb);
+    k ^= k >> 31;
+    let modulo = |x: u64| x % (1 << 32);
+    let mut h = modulo(index as u64) ^ modulo(k);
+    h = modulo((h ^ (h >> 16)) * 0x21f0aaad) ^ (k >> 32);
+    h = modulo((h ^ (h >> 15)) * 0xd35a2d97);
+    h ^= h >> 15;
+    (h / 256) as f64 / (1 << 24) as f64
 }
 
 /// The value of a code.

@@ -7,6 +7,8 @@ use chopi_core::{
     Rounding, bf16, f16,
 };
 
+pub use crate::not_numbers::nan_and_infinities_are_as_documented_in_every_convention;
+
 use crate::data::{Kind, Random, edges, to};
 use crate::{Fixture, Memory, oracle};
 

@@ -34,6 +34,9 @@ pub(crate) fn scale_and_zero_point(
         }
         _ => convention.parameters,
     };
+    // Data that the library converts before it looks at them.
+    let arithmetic = parameters.arithmetic.of(float);
+    let (min, max) = (arithmetic.round(min), arithmetic.round(max));
     let (min, max) = match scheme.zero {
         Zero::AsObserved if !parameters.always_include_zero => (min, max),
         _ => (min.min(0.0), max.max(0.0)),
@@ -142,11 +145,8 @@ impl Formulas<'_> {
     }
 
     fn round_to(&self, arithmetic: Arithmetic, value: f64) -> f64 {
-        match arithmetic {
-            Arithmetic::F64 => value,
-            Arithmetic::Compute => self.float.compute().round(value),
-            Arithmetic::Element => self.float.round(self.float.compute().round(value)),
-        }
+        let float = arithmetic.of(self.float);
+        float.round(float.compute().round(value))
     }
 
     fn abs_max(&self) -> f64 {

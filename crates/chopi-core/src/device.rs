@@ -4,12 +4,14 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use crate::convention::FakeQuantizedNan;
 use crate::dtype::{Compute, FloatType};
 use crate::error::{Error, Result};
-use crate::kernel::general::uniform;
 use crate::kernel::lanes::{
-    Steps, Sum, integers_fit, inverse, is_fast, is_native_difference, is_native_half,
+    Steps, Sum, integers_fit, inverse, is_exact_difference, is_narrow_product,
+    is_native_difference, is_native_half,
 };
+use crate::kernel::uniform;
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::{Ranges, first_index};
@@ -308,8 +310,19 @@ pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::
     .into_float()
 }
 
-/// The dequantized codes of a tensor; NaN stays NaN.
+/// The tensor with −∞ for NaN where fake-quantize takes NaN for less than any number.
+fn without_smallest_nan<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T> {
+    let shape = x.shape();
+    if params.convention().fake_quantized_nan == FakeQuantizedNan::NaN {
+        return x.reshape(&shape);
+    }
+    let smallest = x.constant(&[f64::NEG_INFINITY], &vec![1; shape.len()], x.float_type()?)?;
+    x.ne(x)?.select(&smallest, x)
+}
+
+/// The dequantized codes of a tensor; NaN stays NaN, or is less than any number.
 pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Float> {
+    let x = &without_smallest_nan(x, params)?;
     let (shape, float) = (x.shape(), x.float_type()?);
     let granularity = params.granularity_for(float, &shape)?;
     let draws = draws(x, params)?;
@@ -330,6 +343,7 @@ pub(crate) fn fake_quantize_with_mask<T: DeviceTensor>(
     x: &T,
     params: &QParams,
 ) -> Result<(T::Float, T::Int)> {
+    let x = &without_smallest_nan(x, params)?;
     let (shape, float) = (x.shape(), x.float_type()?);
     let granularity = params.granularity_for(float, &shape)?;
     let draws = draws(x, params)?;
@@ -411,13 +425,13 @@ fn draws<T: DeviceTensor>(x: &T, params: &QParams) -> Result<Option<T>> {
     let shape = x.shape();
     let count: usize = shape.iter().product();
     let draws: Vec<f64> = (0..count as u64)
-        .map(|index| uniform(seed, index))
+        .map(|index| uniform::scalar(seed, index))
         .collect();
     x.constant(&draws, &shape, FloatType::F64).map(Some)
 }
 
 /// The codes of a part, as integers in a float tensor: of the compute type where
-/// [`is_fast`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
+/// [`integers_fit`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
 fn codes<T: DeviceTensor>(
     x: &T,
     draws: Option<&T>,
@@ -428,7 +442,7 @@ fn codes<T: DeviceTensor>(
     let float = x.float_type()?;
     let compute = float.compute();
     let steps = Steps::new(params, float);
-    let wide = if is_fast(params, float) {
+    let wide = if integers_fit(params, float) {
         compute
     } else {
         FloatType::F64
@@ -532,9 +546,12 @@ fn codes<T: DeviceTensor>(
         Rounding::Ceiling => positive(&d)?,
         Rounding::Stochastic { .. } => {
             let down = negative(&d)?;
-            let fraction = d.add(&down)?;
             match draws {
-                Some(draws) => count(&fraction.gt(&part.tensor(draws)?)?)?.sub(&down)?,
+                // fraction > u, where the fraction is d or d + 1.
+                Some(draws) => {
+                    let u = part.tensor(draws)?.cast(wide)?.sub(&down)?;
+                    count(&d.gt(&u)?)?.sub(&down)?
+                }
                 None => none,
             }
         }
@@ -553,13 +570,18 @@ fn values<T: DeviceTensor>(q: &T, params: &QParams, part: &Part, float: FloatTyp
     let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
     let fit = integers_fit(params, float) || params.has_real_zero_points();
-    if fit || compute == FloatType::F64 {
-        let zero = part.constant(q, compute, |group| zero[group])?;
-        let mut d = q.cast(compute)?.sub(&zero)?;
+    if fit || compute == FloatType::F64 || !is_exact_difference(params) {
+        let wide = if fit { compute } else { FloatType::F64 };
+        let zero = part.constant(q, wide, |group| zero[group])?;
+        let mut d = q.cast(wide)?.sub(&zero)?.cast(compute)?;
         if is_native_difference(params, float) {
             d = d.cast(float)?.cast(compute)?;
         }
-        return d.mul(&part.constant(q, compute, scale)?);
+        let product = d.mul(&part.constant(q, compute, scale)?)?;
+        return match is_narrow_product(params, float) {
+            true => product.cast(FloatType::F32)?.cast(compute),
+            false => Ok(product),
+        };
     }
     // The exact product of an integer of 34 bits and an f32, as the f64 `product` and what it
     // leaves, `error`; then the rounding to f32. Large scales are made small first, so that nothing

@@ -7,6 +7,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::buffer::{FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
+use crate::kernel::vector::{Arch, Vector};
 
 /// The float types that chopi quantizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,11 +32,21 @@ impl FloatType {
         }
     }
 
+    /// The narrowest type that holds the values of both.
+    pub(crate) fn or_wider(self, other: Self) -> Self {
+        match (self, other) {
+            (a, b) if a == b => a,
+            (Self::F64, _) | (_, Self::F64) => Self::F64,
+            _ => Self::F32,
+        }
+    }
+
     /// `value` rounded to this type, to nearest even.
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F16 => f16::from_f64(value).to_f64(),
-            Self::BF16 => bf16::from_f64(value).to_f64(),
+            // Not by `from_f64`, which looks at the upper 32 bits of the number only.
+            Self::F16 => f16::from_f32(round_to_odd(value)).to_f64(),
+            Self::BF16 => bf16::from_f32(round_to_odd(value)).to_f64(),
             Self::F32 => f64::from(value as f32),
             Self::F64 => value,
         }
@@ -60,6 +71,27 @@ impl FloatType {
             Self::F64 => f64::MIN_POSITIVE,
         }
     }
+
+    /// The largest finite number of this type.
+    pub fn max(self) -> f64 {
+        match self {
+            Self::F16 => f16::MAX.to_f64(),
+            Self::BF16 => bf16::MAX.to_f64(),
+            Self::F32 => f64::from(f32::MAX),
+            Self::F64 => f64::MAX,
+        }
+    }
+}
+
+/// `value` in `f32`; where it is not one, the neighbour whose last bit is 1, so that a further
+/// rounding to fewer bits gives what a single one does.
+fn round_to_odd(value: f64) -> f32 {
+    let near = value as f32;
+    if f64::from(near) == value || value.is_nan() {
+        return near;
+    }
+    let beyond = f64::from(near).abs() > value.abs();
+    f32::from_bits((near.to_bits() - u32::from(beyond)) | 1)
 }
 
 impl fmt::Display for FloatType {
@@ -171,10 +203,6 @@ pub trait Float: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 's
     /// The type that it is computed in: itself, or `f32` for the two halves.
     type Compute: Compute;
 
-    /// How many elements the kernels take at a time.
-    #[doc(hidden)]
-    const BLOCK: usize;
-
     /// The exact value in the compute type.
     fn widen(self) -> Self::Compute;
     /// A number of the compute type rounded to nearest even.
@@ -199,6 +227,8 @@ pub trait Float: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 's
     /// Likewise, to be written.
     fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_>;
     /// The slice as one of this type, if it is.
+    fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]>;
+    /// Likewise, to be written.
     fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]>;
 }
 
@@ -216,6 +246,10 @@ pub trait Compute: Float<Compute = Self> + num_traits::Float {
     const MAGIC: Self;
     /// The largest |v| for which that holds with room to spare.
     const MAGIC_LIMIT: i64;
+
+    /// A vector of such numbers.
+    #[doc(hidden)]
+    type Vector<A: Arch>: Vector<Scalar = Self>;
 
     /// The integer n for which `self` is MAGIC + n, modulo 2^32.
     fn low_bits(self) -> u32;
@@ -238,7 +272,6 @@ macro_rules! impl_compute {
         impl Float for $t {
             const TYPE: FloatType = FloatType::$type;
             type Compute = Self;
-            const BLOCK: usize = 4096;
 
             #[inline(always)]
             fn widen(self) -> Self {
@@ -265,6 +298,12 @@ macro_rules! impl_compute {
             fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
                 FloatSliceMut::$type(data)
             }
+            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
+                match data {
+                    FloatSlice::$type(data) => Some(data),
+                    _ => None,
+                }
+            }
             fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
                 match data {
                     FloatSliceMut::$type(data) => Some(data),
@@ -274,6 +313,8 @@ macro_rules! impl_compute {
         }
 
         impl Compute for $t {
+            type Vector<A: Arch> = A::$type;
+
             const MAGIC: Self = $magic;
             const MAGIC_LIMIT: i64 = $limit;
 
@@ -343,7 +384,6 @@ macro_rules! impl_half {
         impl Float for $t {
             const TYPE: FloatType = FloatType::$type;
             type Compute = f32;
-            const BLOCK: usize = HALF_BLOCK;
 
             #[inline(always)]
             fn widen(self) -> f32 {
@@ -381,6 +421,12 @@ macro_rules! impl_half {
             fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
                 FloatSliceMut::$type(data)
             }
+            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
+                match data {
+                    FloatSlice::$type(data) => Some(data),
+                    _ => None,
+                }
+            }
             fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
                 match data {
                     FloatSliceMut::$type(data) => Some(data),
@@ -395,7 +441,7 @@ impl_half!(f16, F16);
 impl_half!(bf16, BF16);
 
 /// An integer element type that holds codes.
-pub trait Int: sealed::Sealed + Copy + fmt::Debug + Send + Sync + 'static {
+pub trait Int: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static {
     /// The type as a value.
     const TYPE: IntType;
 
@@ -448,3 +494,33 @@ macro_rules! impl_int {
 }
 
 impl_int!(i8 I8, u8 U8, i16 I16, u16 U16, i32 I32, u32 U32, i64 I64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rounding_to_halves_sees_every_bit_of_the_number() {
+        for (float, step) in [
+            (FloatType::F16, 2_f64.powi(-10)),
+            (FloatType::BF16, 2_f64.powi(-7)),
+        ] {
+            let tie = 1.0 + step / 2.0;
+            assert_eq!(float.round(tie), 1.0);
+            assert_eq!(float.round(-tie), -1.0);
+            for exponent in [-52, -40, -30, -23] {
+                let little = 2_f64.powi(exponent);
+                assert_eq!(float.round(tie + little), 1.0 + step, "{float} {exponent}");
+                assert_eq!(float.round(tie - little), 1.0, "{float} {exponent}");
+                assert_eq!(
+                    float.round(-tie - little),
+                    -1.0 - step,
+                    "{float} {exponent}"
+                );
+            }
+        }
+        assert_eq!(FloatType::F16.round(1e300), f64::INFINITY);
+        assert_eq!(FloatType::BF16.round(-1e-300), 0.0);
+        assert!(FloatType::F16.round(f64::NAN).is_nan());
+    }
+}

@@ -75,6 +75,26 @@ pub enum Error {
         right: Vec<usize>,
     },
 
+    /// Observers of different schemes, conventions or calibrations cannot be merged.
+    #[error("observers of different schemes, conventions or calibrations cannot be merged")]
+    MergeSettings,
+
+    /// A percentile that leaves no range.
+    #[error("the percentile is {percentile}, expected more than 50 and at most 100")]
+    Percentile {
+        /// What was asked for.
+        percentile: f64,
+    },
+
+    /// No calibration has this name.
+    #[error(
+        "there is no calibration {name:?}, expected minmax, percentile:P with a number P, mse or kl"
+    )]
+    UnknownCalibration {
+        /// The name.
+        name: String,
+    },
+
     /// NaN or infinity in data to calibrate on.
     #[error(
         "cannot calibrate on NaN or infinity: the first of {count} is {value} at index {index:?}"
@@ -175,6 +195,48 @@ pub enum Error {
         name: String,
         /// What is wrong.
         problem: &'static str,
+    },
+
+    /// Tensors of different shapes or element types cannot be compared.
+    #[error("{left_type} of shape {left:?} and {right_type} of shape {right:?} cannot be compared")]
+    Compared {
+        /// The shape of the one.
+        left: Vec<usize>,
+        /// Its element type.
+        left_type: FloatType,
+        /// The shape of the other.
+        right: Vec<usize>,
+        /// Its element type.
+        right_type: FloatType,
+    },
+
+    /// The number of bits of packed codes is outside 1..=8.
+    #[error("codes of {bits} bits cannot be packed, expected 1..=8")]
+    PackedBits {
+        /// What was asked for.
+        bits: u32,
+    },
+
+    /// Codes that do not fill their rows.
+    #[error("{codes} codes are not whole rows of {row}")]
+    PackedRows {
+        /// How many codes.
+        codes: usize,
+        /// The codes of a row.
+        row: usize,
+    },
+
+    /// Packed codes of another length than their number needs.
+    #[error("{bytes} bytes are not {rows} rows of {row} codes of {bits} bits")]
+    PackedLength {
+        /// How many bytes.
+        bytes: usize,
+        /// How many rows.
+        rows: usize,
+        /// The codes of a row.
+        row: usize,
+        /// The bits of a code.
+        bits: u32,
     },
 
     /// A dtype that cannot be used here.

@@ -18,10 +18,15 @@ mod calibrate;
 mod convention;
 pub mod device;
 mod dtype;
+mod dynamic;
 mod error;
+mod groups;
 mod kernel;
 mod layout;
+mod metrics;
 mod moving_average;
+mod observer;
+mod packing;
 mod qparams;
 mod quantizer;
 mod ranges;
@@ -36,9 +41,9 @@ pub use backend::{
 };
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use convention::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, LearnedGradient, Parameters,
-    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
-    ZeroPointRule, ZeroPoints,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, FakeQuantizedNan, Groups, LearnedGradient,
+    Parameters, ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero,
+    ZeroPointAdd, ZeroPointRule, ZeroPoints,
 };
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};
@@ -46,7 +51,10 @@ pub use error::{Error, Result};
 pub use half::{bf16, f16};
 pub use kernel::isa::Isa;
 pub use layout::Layout;
+pub use metrics::{Metrics, compare, quantization_metrics};
 pub use moving_average::MovingAverage;
+pub use observer::{Bin, Calibration, Histogram, Histograms, Observer};
+pub use packing::{Field, Packing};
 pub use qparams::QParams;
 pub use quantizer::{Builder, Chopi};
 pub use ranges::Ranges;

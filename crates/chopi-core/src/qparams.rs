@@ -1,7 +1,7 @@
 //! The result of calibration.
 
 use crate::calibrate::{scale_and_zero_point, symmetric_zero};
-use crate::convention::{Convention, Scaling, ZeroPoints};
+use crate::convention::{Arithmetic, Convention, Scaling, ZeroPoints};
 use crate::dtype::{FloatType, IntType};
 use crate::error::{Error, Result};
 use crate::kernel::lanes::inverse;
@@ -67,8 +67,8 @@ impl TryFrom<Unchecked> for QParams {
 }
 
 impl QParams {
-    /// The farthest a zero point may lie from 0. The farthest that a calibration gives is
-    /// 2^32 + 2^30.
+    /// The farthest an integer zero point may lie from 0. The farthest that a calibration gives is
+    /// 2^32 + 2^30. (Real ones may be any finite number of the compute type.)
     pub const ZERO_POINT_LIMIT: i64 = 1 << 33;
 
     /// Parameters that come from elsewhere than a calibration.
@@ -148,6 +148,19 @@ impl QParams {
             scale.push(params.scale);
             zero_point.push(params.zero_point);
         }
+        let (float, shape) = (ranges.float_type(), ranges.shape().to_vec());
+        Self::from_values(scheme, convention, float, shape, scale, zero_point)
+    }
+
+    /// Calibrated parameters, whose zero points are integers but for conventions of real ones.
+    pub(crate) fn from_values(
+        scheme: &Scheme,
+        convention: &Convention,
+        float: FloatType,
+        shape: Vec<usize>,
+        scale: Vec<f64>,
+        zero_point: Vec<f64>,
+    ) -> Result<Self> {
         let zero_point = match convention.zero_points(scheme) {
             ZeroPoints::Real => Values::Real(zero_point),
             _ => Values::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
@@ -155,8 +168,8 @@ impl QParams {
         Self {
             scheme: scheme.clone(),
             convention: *convention,
-            float: ranges.float_type(),
-            shape: ranges.shape().to_vec(),
+            float,
+            shape,
             scale,
             zero_point,
         }
@@ -175,7 +188,10 @@ impl QParams {
                 shape: self.shape,
             });
         }
-        let compute = self.float.compute();
+        let compute = match self.convention.parameters.scale_type {
+            Arithmetic::F32 => FloatType::F32,
+            _ => self.float.compute(),
+        };
         for (group, scale) in self.scale.iter_mut().enumerate() {
             let rounded = compute.round(*scale);
             if !(rounded > 0.0 && rounded.is_finite()) {
@@ -202,16 +218,19 @@ impl QParams {
         let (low, high) = if symmetric {
             let zero = symmetric_zero(self.convention.parameters.symmetric_zero, &self.scheme);
             // Libraries that move the zero point to the middle have data for which they do not.
-            (zero.min(0), zero)
+            (zero.min(0) as f64, zero as f64)
         } else if self.convention.support.zero_point_in_range {
-            self.bounds()
+            (self.scheme.qmin as f64, self.scheme.qmax as f64)
+        } else if real {
+            (-compute.max(), compute.max())
         } else {
-            (-Self::ZERO_POINT_LIMIT, Self::ZERO_POINT_LIMIT)
+            let limit = Self::ZERO_POINT_LIMIT as f64;
+            (-limit, limit)
         };
         for (group, &zero_point) in zero_points.iter().enumerate() {
             let wrong_kind =
                 real != (self.convention.zero_points(&self.scheme) == ZeroPoints::Real);
-            if wrong_kind || !(low as f64..=high as f64).contains(&zero_point) {
+            if wrong_kind || !(low..=high).contains(&zero_point) {
                 let kind = if real == wrong_kind {
                     "an integer"
                 } else {

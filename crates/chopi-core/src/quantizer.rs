@@ -4,8 +4,10 @@ use crate::backend::{
     Backend, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, HostInts, IntTensor,
     IntTensorMut,
 };
-use crate::buffer::{Fill, FloatSliceMut, IntSliceMut};
+use crate::buffer::{Fill, FloatSlice, FloatSliceMut, IntSliceMut};
 use crate::convention::Convention;
+use crate::dtype::{Float, Int};
+use crate::dynamic::{self, Setting};
 use crate::error::{Error, Result};
 use crate::layout::Layout;
 use crate::qparams::QParams;
@@ -210,20 +212,39 @@ impl Chopi {
     /// [`Error::NaN`] for NaN, unless the policy has a code for it; [`Error::ParamsShape`] where the
     /// parameters are for another shape; those of [`calibrate`](Self::calibrate).
     pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<T::Int> {
-        self.calibrate_if_needed(x)?;
-        let params = self.calibrated()?;
-        if let Some(x) = x.on_device() {
-            return device::quantize(&x, params, self.nan);
+        if let Some(device) = x.on_device() {
+            self.calibrate_if_needed(x)?;
+            return device::quantize(&device, self.calibrated()?, self.nan);
         }
+        let bounds = (self.scheme.qmin, self.scheme.qmax);
         x.with_host(|HostFloats { data, layout }| {
             match_float!(FloatSlice, data, data => {
-                let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
+                let (data, layout) = slices::ordered(data, layout, self.scheme.rounding);
                 let codes = |out: IntSliceMut<'_>| {
-                    slices::quantize(&data, &layout, params, self.nan, out)
+                    self.quantize_slice(Float::slice(&data), &layout, out)
                 };
-                x.int_like(params.bounds(), &layout, Fill::new(codes))
+                x.int_like(bounds, &layout, Fill::new(codes))
             })
         })
+    }
+
+    /// Writes the codes; calibrates in the same pass if there are no parameters yet.
+    fn quantize_slice(
+        &mut self,
+        x: FloatSlice<'_>,
+        layout: &Layout,
+        out: IntSliceMut<'_>,
+    ) -> Result<()> {
+        if let Some(params) = &self.params {
+            return slices::quantize(x, layout, params, self.nan, out);
+        }
+        let setting = Setting {
+            scheme: &self.scheme,
+            convention: &self.convention,
+            nan: self.nan,
+        };
+        self.params = Some(dynamic::quantize(x, layout, setting, out)?);
+        Ok(())
     }
 
     /// The codes of a tensor, written into one that is there: of the same shape, dense, of any
@@ -241,12 +262,11 @@ impl Chopi {
         T: FloatTensor<B> + ?Sized,
         Q: IntTensorMut<B> + ?Sized,
     {
-        self.calibrate_if_needed(x)?;
-        let params = self.calibrated()?;
+        let (qmin, qmax) = (self.scheme.qmin, self.scheme.qmax);
         x.with_host(|HostFloats { data, layout }| {
             out.with_host_mut(|out| {
-                check_output(&out.layout, &layout, params.scheme().rounding)?;
-                let (int, (qmin, qmax)) = (out.data.int_type(), params.bounds());
+                check_output(&out.layout, &layout, self.scheme.rounding)?;
+                let int = out.data.int_type();
                 if !int.holds(qmin, qmax) {
                     return Err(Error::OutputType {
                         dtype: int.to_string(),
@@ -255,7 +275,7 @@ impl Chopi {
                 }
                 match_float!(FloatSlice, data, data => {
                     let data = layout.reordered(data, &out.layout);
-                    slices::quantize(&data, &out.layout, params, self.nan, out.data)
+                    self.quantize_slice(Float::slice(&data), &out.layout, out.data)
                 })
             })
         })
@@ -272,13 +292,7 @@ impl Chopi {
             return device::dequantize(&q, params);
         }
         q.with_host(|HostInts { data, layout }| {
-            let values = |out: FloatSliceMut<'_>| {
-                match_int!(IntSlice, data, codes => {
-                    match_float!(FloatSliceMut, out, out => {
-                        slices::dequantize(codes, &layout, params, out)
-                    })
-                })
-            };
+            let values = |out: FloatSliceMut<'_>| slices::dequantize(data, &layout, params, out);
             q.float_like(params.float_type(), &layout, Fill::new(values))
         })
     }
@@ -305,17 +319,15 @@ impl Chopi {
                     check_output(&to, &layout, Rounding::NearestEven)?;
                     match_int!(IntSlice, data, codes => {
                         let codes = layout.reordered(codes, &to);
-                        match_float!(FloatSliceMut, out, out => {
-                            slices::dequantize(&codes, &to, params, out)
-                        })
+                        slices::dequantize(Int::slice(&codes), &to, params, out)
                     })
                 },
             )
         })
     }
 
-    /// Quantizes and dequantizes in one pass: the bits of `dequantize(quantize(x))`, but NaN stays
-    /// NaN.
+    /// Quantizes and dequantizes in one pass: the bits of `dequantize(quantize(x))`, but for NaN,
+    /// which stays NaN, or has the value of qmin in [`Convention::TORCH_FAKE`].
     ///
     /// Calibrates on `x` if there are no parameters yet.
     ///
@@ -335,7 +347,7 @@ impl Chopi {
             match_float!(FloatSlice, data, data => {
                 let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
                 let values = |out: FloatSliceMut<'_>| {
-                    slices::fake_quantize(&data, &layout, params, out)
+                    slices::fake_quantize(Float::slice(&data), &layout, params, out)
                 };
                 x.float_like(&layout, Fill::new(values))
             })
@@ -367,7 +379,7 @@ impl Chopi {
                 }
                 match_float!(FloatSlice, data, data => {
                     let data = layout.reordered(data, &out.layout);
-                    slices::fake_quantize(&data, &out.layout, params, out.data)
+                    slices::fake_quantize(Float::slice(&data), &out.layout, params, out.data)
                 })
             })
         })
@@ -394,7 +406,7 @@ impl Chopi {
                 // Both tensors are written in one pass, so the one is made while the other is.
                 let values = |out: FloatSliceMut<'_>| {
                     let inside = |mask: IntSliceMut<'_>| {
-                        slices::fake_quantize_with_mask(&data, &layout, params, out, mask)
+                        slices::fake_quantize_with_mask(Float::slice(&data), &layout, params, out, mask)
                     };
                     mask = Some(x.int_like((0, 255), &layout, Fill::new(inside))?);
                     Ok(())

@@ -1,6 +1,7 @@
 //! The observed range of each group of elements.
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::buffer::FloatSlice;
 use crate::device;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::error::{Error, Result};
@@ -58,11 +59,19 @@ impl Ranges {
     }
 
     fn observe_host(host: HostFloats<'_>, granularity: Granularity) -> Result<Self> {
-        let HostFloats { data, layout } = host;
-        match_float!(FloatSlice, data, data => Self::observe_slice(data, &layout, granularity))
+        Self::observe_slice(host.data, &host.layout, granularity)
     }
 
-    fn observe_slice<F: Float>(
+    /// The range of each group of elements in memory order.
+    pub(crate) fn observe_slice(
+        data: FloatSlice<'_>,
+        layout: &Layout,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        match_float!(FloatSlice, data, data => Self::observe_floats(data, layout, granularity))
+    }
+
+    fn observe_floats<F: Float>(
         data: &[F],
         layout: &Layout,
         granularity: Granularity,
@@ -103,13 +112,7 @@ impl Ranges {
                 right: other.shape.clone(),
             });
         }
-        if self.float != other.float {
-            // Two types that do not hold each other's values meet in one that holds both.
-            self.float = match (self.float, other.float) {
-                (FloatType::F64, _) | (_, FloatType::F64) => FloatType::F64,
-                _ => FloatType::F32,
-            };
-        }
+        self.float = self.float.or_wider(other.float);
         for (a, b) in self.min.iter_mut().zip(&other.min) {
             *a = a.min(*b);
         }
@@ -146,7 +149,7 @@ impl Ranges {
 }
 
 /// The error for data that hold NaN or an infinity.
-fn non_finite<F: Float>(data: &[F], layout: &Layout) -> Error {
+pub(crate) fn non_finite<F: Float>(data: &[F], layout: &Layout) -> Error {
     let is_bad = |v: &F| !num_traits::Float::is_finite(v.widen());
     let first = first_index(data, layout, is_bad);
     Error::NonFinite {

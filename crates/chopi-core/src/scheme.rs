@@ -182,10 +182,17 @@ pub enum Rounding {
     Ceiling,
     /// Up with a probability equal to the fraction, so that the mean of the codes is x/s.
     ///
-    /// The element at row-major index i compares its fraction with u = ⌊h / 2^11⌋ · 2^−53, h the
-    /// i-th output (from 0) of the SplitMix64 generator (Steele, Lea, Flood 2014) with this seed,
-    /// and goes up where fraction > u. So the result depends on the seed and on nothing else: not
-    /// on the backend, the threads or the CPU.
+    /// The element at row-major index i goes up where its fraction is greater than
+    /// u = ⌊h / 2^8⌋ · 2^−24, h a 32-bit hash of i modulo 2^32. With k the first output of the
+    /// SplitMix64 generator (Steele, Lea, Flood 2014) of this seed, k₀ its low half and k₁ its high
+    /// half, all modulo 2^32:
+    ///
+    /// ```text
+    /// h = i ^ k₀;  h = ((h ^ h>>16) · 0x21f0aaad) ^ k₁;  h = (h ^ h>>15) · 0xd35a2d97;  h = h ^ h>>15
+    /// ```
+    ///
+    /// (the finalizer `lowbias32` of Wellons' hash-prospector, keyed twice). So the result depends
+    /// on the seed and on nothing else: not on the backend, the threads or the CPU.
     Stochastic {
         /// The seed.
         seed: u64,
@@ -193,6 +200,23 @@ pub enum Rounding {
 }
 
 /// What becomes of NaN in `quantize`.
+///
+/// NaN and ±∞ in each operation, the same in every convention but for one cell:
+///
+/// | operation | NaN | ±∞ |
+/// |---|---|---|
+/// | calibrate | [`Error::NonFinite`], which says where | the same |
+/// | quantize, [`NanPolicy::Error`] | [`Error::NaN`], which says where | qmax, qmin |
+/// | quantize, [`NanPolicy::ZeroPoint`] | clamp(RNE(z), qmin, qmax) | qmax, qmin |
+/// | dequantize | codes are integers | codes are integers |
+/// | fake-quantize | NaN; in [`TORCH_FAKE`] the value of qmin | the values of qmax, qmin |
+/// | the mask of fake-quantize | 0 | 0 |
+///
+/// This is chopi's policy where the library of a convention has no result that is the same on all
+/// its paths; what they do have stands at [`Convention`].
+///
+/// [`TORCH_FAKE`]: crate::Convention::TORCH_FAKE
+/// [`Convention`]: crate::Convention
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NanPolicy {
     /// It is an error that says where.

@@ -9,42 +9,30 @@ use crate::scheme::{Granularity, resolve_axis};
 
 /// Runs of consecutive elements with the parameters that belong to them.
 ///
-/// Every granularity of a dense tensor, in whatever order its axes lie, collapses to a sequence of
-/// runs of two kinds: a *uniform* run shares one parameter; a *row* has one parameter an element.
-/// Channels that are shorter than [`Tiles::SHORT_CHANNEL`] elements are laid out as rows whose
-/// parameters are repeated, so that no run is too short to be worth a loop.
+/// Every granularity of a dense tensor, in whatever order its axes lie, collapses to one pattern:
+/// memory is a sequence of blocks of `axis` rows, `width` elements each; `size` consecutive rows
+/// (fewer at the end of a block) share `width` parameters, and after `groups` of those the parameters
+/// begin anew.
+///
+/// | granularity | width | axis | size | groups |
+/// |---|---|---|---|---|
+/// | per tensor | 1 | all elements | all elements | 1 |
+/// | per channel, (outer, channels, inner) | 1 | inner | inner | channels |
+/// | the same with short channels | channels·inner | 1 | 1 | 1 |
+/// | per group, (outer, axis, inner) | inner | axis | size | all |
+///
+/// Channels that are shorter than [`Tiles::SHORT_CHANNEL`] elements are laid out as rows in which
+/// each channel's parameter is repeated, so that no run is too short to be worth a loop.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiles {
-    kind: Kind,
-    len: usize,
+    width: usize,
+    axis: usize,
+    size: usize,
+    groups: usize,
+    /// How many times each parameter stands in a row.
+    repeat: usize,
     /// How the parameters lie in memory order; their tensor has the shape of the layout.
     params: Layout,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Tensor,
-    /// Uniform runs of `inner` elements, a channel each.
-    Channels {
-        channels: usize,
-        inner: usize,
-    },
-    /// Rows of channels·repeat elements in which each channel's parameter is repeated.
-    Rows {
-        channels: usize,
-        repeat: usize,
-    },
-    /// Uniform runs of `size` elements along an axis, the last one of each axis shorter.
-    Groups {
-        axis: usize,
-        size: usize,
-    },
-    /// Rows of `inner` elements, `size` rows with the same parameters.
-    GroupRows {
-        axis: usize,
-        inner: usize,
-        size: usize,
-    },
 }
 
 /// One run: its elements and its parameters, one or as many.
@@ -54,135 +42,160 @@ pub(crate) struct Tile {
     pub params: Range<usize>,
 }
 
+/// The elements of one group: `count` runs of `len` consecutive elements, `stride` apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupElements {
+    start: usize,
+    count: usize,
+    stride: usize,
+    len: usize,
+}
+
+impl GroupElements {
+    /// The elements: where they lie if they lie together, or else copied.
+    pub fn gather<'a, T: Copy>(&self, data: &'a [T], buffer: &'a mut Vec<T>) -> &'a [T] {
+        if self.count == 1 {
+            return &data[self.start..self.start + self.len];
+        }
+        buffer.clear();
+        for i in 0..self.count {
+            let start = self.start + i * self.stride;
+            buffer.extend_from_slice(&data[start..start + self.len]);
+        }
+        buffer
+    }
+}
+
+impl Tile {
+    /// The elements as a range of a piece of the tensor that starts at offset `first`, and the
+    /// parameters.
+    #[inline(always)]
+    pub fn within(self, first: usize) -> (Range<usize>, Range<usize>) {
+        (
+            self.elements.start - first..self.elements.end - first,
+            self.params,
+        )
+    }
+}
+
 impl Tiles {
     const SHORT_CHANNEL: usize = 64;
 
     pub fn new(layout: &Layout, granularity: Granularity) -> Result<Self> {
-        let (kind, params) = match granularity {
-            Granularity::PerTensor => (Kind::Tensor, Layout::row_major(&[1])),
+        let len = layout.len();
+        Ok(match granularity {
+            Granularity::PerTensor => Self {
+                width: 1,
+                axis: len,
+                size: len,
+                groups: 1,
+                repeat: 1,
+                params: Layout::row_major(&[1]),
+            },
             Granularity::PerChannel { axis } => {
                 let axis = resolve_axis(axis, layout.shape())?;
                 let (outer, channels, inner) = layout.split(axis);
-                let kind = if inner == 1 || (inner < Self::SHORT_CHANNEL && outer > inner) {
-                    Kind::Rows {
-                        channels,
-                        repeat: inner,
-                    }
-                } else {
-                    Kind::Channels { channels, inner }
+                let short = inner == 1 || (inner < Self::SHORT_CHANNEL && outer > inner);
+                let (width, length, groups, repeat) = match short {
+                    true => (channels * inner, 1, 1, inner),
+                    false => (1, inner, channels, 1),
                 };
-                (kind, Layout::row_major(&[channels]))
+                Self {
+                    width,
+                    axis: length,
+                    size: length,
+                    groups,
+                    repeat,
+                    params: Layout::row_major(&[channels]),
+                }
             }
             Granularity::PerGroup { axis, size } => {
                 let axis = resolve_axis(axis, layout.shape())?;
-                let (_, len, inner) = layout.split(axis);
-                let kind = if inner == 1 {
-                    Kind::Groups { axis: len, size }
-                } else {
-                    Kind::GroupRows {
-                        axis: len,
-                        inner,
-                        size,
-                    }
-                };
-                (kind, layout.with_axis(axis, len.div_ceil(size)))
+                let (outer, length, inner) = layout.split(axis);
+                Self {
+                    width: inner,
+                    axis: length,
+                    size: size.min(length),
+                    groups: outer * length.div_ceil(size),
+                    repeat: 1,
+                    params: layout.with_axis(axis, length.div_ceil(size)),
+                }
             }
-        };
-        Ok(Self {
-            kind,
-            len: layout.len(),
-            params,
         })
     }
 
-    /// The run of this index; runs follow one another in memory.
-    #[inline]
-    fn tile(&self, i: usize) -> Tile {
-        let uniform = |elements, group| Tile {
-            elements,
-            params: group..group + 1,
-        };
-        match self.kind {
-            Kind::Tensor => uniform(0..self.len, 0),
-            Kind::Channels { channels, inner } => uniform(i * inner..(i + 1) * inner, i % channels),
-            Kind::Rows { channels, repeat } => {
-                let width = channels * repeat;
-                Tile {
-                    elements: i * width..(i + 1) * width,
-                    params: 0..width,
-                }
-            }
-            Kind::Groups { axis, size } => {
-                let (outer, group) = (i / axis.div_ceil(size), i % axis.div_ceil(size));
-                let end = ((group + 1) * size).min(axis);
-                uniform(outer * axis + group * size..outer * axis + end, i)
-            }
-            Kind::GroupRows { axis, inner, size } => {
-                let (outer, row) = (i / axis, i % axis);
-                let first = (outer * axis.div_ceil(size) + row / size) * inner;
-                Tile {
-                    elements: i * inner..(i + 1) * inner,
-                    params: first..first + inner,
-                }
-            }
-        }
-    }
-
-    /// The index of the run that holds the element at this offset.
-    fn at(&self, offset: usize) -> usize {
-        match self.kind {
-            Kind::Tensor => 0,
-            Kind::Channels { inner, .. } | Kind::GroupRows { inner, .. } => offset / inner,
-            Kind::Rows { channels, repeat } => offset / (channels * repeat),
-            Kind::Groups { axis, size } => {
-                offset / axis * axis.div_ceil(size) + offset % axis / size
-            }
-        }
-    }
-
-    /// The runs of a range of elements, the first and the last cut off where the range begins and
-    /// ends.
+    /// The runs of a range of elements, in order, the first and the last cut off where the range
+    /// begins and ends.
     #[inline(always)]
-    pub fn runs(&self, range: Range<usize>) -> impl Iterator<Item = Tile> {
-        let first = if range.is_empty() {
-            0
-        } else {
-            self.at(range.start)
+    pub fn runs(&self, range: Range<usize>) -> Runs<'_> {
+        let mut runs = Runs {
+            tiles: self,
+            range: range.clone(),
+            group: 0,
+            group_end: 0,
+            block_end: 0,
         };
-        let mut next = first;
-        let mut start = range.start;
-        std::iter::from_fn(move || {
-            if start >= range.end {
-                return None;
-            }
-            let Tile { elements, params } = self.tile(next);
-            next += 1;
-            let end = elements.end.min(range.end);
-            let (before, after) = (start - elements.start, elements.end - end);
-            let params = match params.len() {
-                1 => params,
-                _ => params.start + before..params.end - after,
-            };
-            let run = start..end;
-            start = end;
-            Some(Tile {
-                elements: run,
-                params,
-            })
-        })
+        if !range.is_empty() {
+            let block_len = self.axis * self.width;
+            let (block, offset) = (range.start / block_len, range.start % block_len);
+            let group = offset / (self.size * self.width);
+            let start = block * block_len;
+            runs.block_end = start + block_len;
+            runs.group_end = runs
+                .block_end
+                .min(start + (group + 1) * self.size * self.width);
+            runs.group = (block * self.axis.div_ceil(self.size) + group) % self.groups;
+        }
+        runs
+    }
+
+    /// The number of elements of a group, where each group of a tensor of `len` elements lies in one
+    /// piece and all are of one size.
+    pub fn size_of_consecutive_groups(&self, len: usize) -> Option<usize> {
+        let consecutive = self.width == 1 && self.groups.checked_mul(self.size) == Some(len);
+        (consecutive && len > 0).then_some(self.size)
+    }
+
+    /// Where the elements of a group lie, in a tensor of `len` elements; `group` is its index in
+    /// memory order.
+    pub fn group(&self, group: usize, len: usize) -> GroupElements {
+        let &Self {
+            width,
+            axis,
+            size,
+            repeat,
+            ..
+        } = self;
+        let (first, column) = (group * repeat / width, group * repeat % width);
+        let of_block = axis.div_ceil(size);
+        let (block, group) = (first / of_block, first % of_block);
+        // After how many blocks the parameters begin anew, and how often they do.
+        let period = self.groups / of_block;
+        let repeats = len / (axis * width) / period;
+        let rows = size.min(axis - group * size);
+        let start = (block * axis + group * size) * width + column;
+        let (count, stride, len) = match (width, repeats) {
+            (1, _) => (repeats, period * axis, rows),
+            (_, 1) => (rows, width, repeat),
+            _ => (repeats, period * axis * width, repeat),
+        };
+        GroupElements {
+            start,
+            count,
+            stride,
+            len,
+        }
     }
 
     /// How many times each parameter stands in the runs' parameter ranges.
     pub fn repeat(&self) -> usize {
-        match self.kind {
-            Kind::Rows { repeat, .. } => repeat,
-            _ => 1,
-        }
+        self.repeat
     }
 
-    /// Calls `f` with the offset of each element and the index of its group, in memory order.
-    pub fn for_each_element(&self, mut f: impl FnMut(usize, usize)) {
-        for Tile { elements, params } in self.runs(0..self.len) {
+    /// Calls `f` with the offset of each of the tensor's `len` elements and the index of its group,
+    /// in memory order.
+    pub fn for_each_element(&self, len: usize, mut f: impl FnMut(usize, usize)) {
+        for Tile { elements, params } in self.runs(0..len) {
             for (i, element) in elements.enumerate() {
                 let at = if params.len() == 1 { 0 } else { i };
                 f(element, (params.start + at) / self.repeat());
@@ -190,10 +203,10 @@ impl Tiles {
         }
     }
 
-    /// The number of elements of each group, in memory order.
-    pub fn elements_per_group(&self) -> Vec<usize> {
+    /// The number of elements of each group of a tensor of `len` elements, in memory order.
+    pub fn elements_per_group(&self, len: usize) -> Vec<usize> {
         let mut elements = vec![0; self.groups()];
-        self.for_each_element(|_, group| elements[group] += 1);
+        self.for_each_element(len, |_, group| elements[group] += 1);
         elements
     }
 
@@ -210,5 +223,159 @@ impl Tiles {
     /// One value a group, from row-major order to memory order.
     pub fn to_memory_order<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
         self.params.to_memory_order(values)
+    }
+}
+
+/// The runs of a range of elements: see [`Tiles::runs`].
+pub(crate) struct Runs<'a> {
+    tiles: &'a Tiles,
+    /// What is left of the range.
+    range: Range<usize>,
+    /// The group of the first element that is left, and where it and its block end.
+    group: usize,
+    group_end: usize,
+    block_end: usize,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Tile;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Tile> {
+        let &Tiles {
+            width,
+            axis,
+            size,
+            groups,
+            ..
+        } = self.tiles;
+        let start = self.range.start;
+        if start >= self.range.end {
+            return None;
+        }
+        if start == self.group_end {
+            self.group = if self.group + 1 == groups {
+                0
+            } else {
+                self.group + 1
+            };
+            if start == self.block_end {
+                self.block_end += axis * width;
+            }
+            self.group_end = self.block_end.min(start + size * width);
+        }
+        let (end, params) = match width {
+            1 => (
+                self.group_end.min(self.range.end),
+                self.group..self.group + 1,
+            ),
+            _ => {
+                let column = start % width;
+                let end = (start - column + width).min(self.range.end);
+                let first = self.group * width + column;
+                (end, first..first + (end - start))
+            }
+        };
+        self.range.start = end;
+        Some(Tile {
+            elements: start..end,
+            params,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The parameter of each element, by runs of every partition into two pieces.
+    fn check(shape: &[usize], granularity: Granularity, expected: impl Fn(usize) -> usize) {
+        let layout = Layout::row_major(shape);
+        let tiles = Tiles::new(&layout, granularity).unwrap();
+        for cut in 0..=layout.len() {
+            let mut params = Vec::new();
+            for piece in [0..cut, cut..layout.len()] {
+                let mut next = piece.start;
+                for run in tiles.runs(piece.clone()) {
+                    assert_eq!(run.elements.start, next);
+                    next = run.elements.end;
+                    match run.params.len() {
+                        1 => params.extend(run.elements.map(|_| run.params.start)),
+                        _ => params.extend(run.params.clone()),
+                    }
+                }
+                assert_eq!(next, piece.end.max(piece.start));
+            }
+            let params: Vec<usize> = params.into_iter().map(|p| p / tiles.repeat()).collect();
+            let expected: Vec<usize> = (0..layout.len()).map(&expected).collect();
+            assert_eq!(params, expected, "{shape:?} {granularity} cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn runs_give_each_element_the_parameter_of_its_group() {
+        check(&[7, 3], Granularity::PerTensor, |_| 0);
+        check(&[2, 3, 5], Granularity::PerChannel { axis: 1 }, |i| {
+            i / 5 % 3
+        });
+        check(&[9, 3, 5], Granularity::PerChannel { axis: 1 }, |i| {
+            i / 5 % 3
+        });
+        check(&[4, 3], Granularity::PerChannel { axis: -1 }, |i| i % 3);
+        check(&[3, 7], Granularity::PerGroup { axis: 1, size: 3 }, |i| {
+            i / 7 * 3 + i % 7 / 3
+        });
+        check(&[3, 7], Granularity::PerGroup { axis: 1, size: 99 }, |i| {
+            i / 7
+        });
+        let rows = Granularity::PerGroup { axis: 1, size: 2 };
+        check(&[2, 5, 3], rows, |i| {
+            (i / 15 * 3 + i / 3 % 5 / 2) * 3 + i % 3
+        });
+        check(&[0, 3], Granularity::PerChannel { axis: 0 }, |_| 0);
+    }
+
+    fn granularity() -> impl Strategy<Value = Granularity> {
+        prop_oneof![
+            Just(Granularity::PerTensor),
+            (0_isize..3).prop_map(|axis| Granularity::PerChannel { axis }),
+            (0_isize..3, 1_usize..6).prop_map(|(axis, size)| Granularity::PerGroup { axis, size }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_groups_hold_what_their_tiles_hold(
+            shape in proptest::collection::vec(1_usize..6, 3),
+            long in 1_usize..90,
+            granularity in granularity(),
+            order in Just([0, 1, 2]).prop_shuffle(),
+        ) {
+            let mut shape = shape;
+            shape[2] = long;
+            let mut strides = vec![0_isize; 3];
+            let mut next = 1;
+            for &axis in order.iter().rev() {
+                strides[axis] = next;
+                next *= shape[axis] as isize;
+            }
+            let layout = Layout::dense(&shape, &strides).unwrap();
+            let tiles = Tiles::new(&layout, granularity).unwrap();
+            let mut by_tiles = vec![Vec::new(); tiles.groups()];
+            for tile in tiles.runs(0..layout.len()) {
+                for (j, element) in tile.elements.clone().enumerate() {
+                    let param = if tile.params.len() == 1 { 0 } else { j };
+                    by_tiles[(tile.params.start + param) / tiles.repeat()].push(element);
+                }
+            }
+            let elements: Vec<usize> = (0..layout.len()).collect();
+            let mut buffer = Vec::new();
+            for (group, expected) in by_tiles.iter().enumerate() {
+                let actual = tiles.group(group, layout.len()).gather(&elements, &mut buffer);
+                prop_assert_eq!(actual, expected);
+            }
+        }
     }
 }

@@ -15,6 +15,7 @@
 //! has the same axis order. Any other view (a stride, a reversed axis, a broadcast) is copied first.
 
 mod int_array;
+pub mod onnx;
 mod tensor;
 
 pub use int_array::IntArray;

@@ -137,7 +137,7 @@ where
 }
 
 /// Calls `f` with the elements of an array as one slice, and its layout.
-fn with_slice<A, S, D, R>(
+pub(crate) fn with_slice<A, S, D, R>(
     array: &ArrayBase<S, D>,
     f: impl FnOnce(&[A], Layout) -> Result<R>,
 ) -> Result<R>
@@ -156,7 +156,7 @@ where
 }
 
 /// The array whose elements lie in memory in this layout.
-fn from_memory<A, D: Dimension>(data: Vec<A>, layout: &Layout) -> Result<Array<A, D>> {
+pub(crate) fn from_memory<A, D: Dimension>(data: Vec<A>, layout: &Layout) -> Result<Array<A, D>> {
     let dimension = |lengths: &[usize]| {
         let mut dimension = D::zeros(lengths.len());
         dimension.slice_mut().copy_from_slice(lengths);

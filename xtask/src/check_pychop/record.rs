@@ -1,19 +1,11 @@
 //! What `python/pychop_cases.py` writes: records of safetensors.
 
 use std::collections::HashMap;
-use std::io::Read;
 
 use anyhow::{Context, Result, bail, ensure};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-
-/// Reads records one by one.
-#[derive(Debug)]
-pub struct Reader<R> {
-    source: R,
-    bytes: Vec<u8>,
-}
 
 /// One case: its description and the tensors.
 #[derive(Debug)]
@@ -44,34 +36,14 @@ pub enum Array {
     F64(ArrayD<f64>),
 }
 
-impl<R: Read> Reader<R> {
-    pub fn new(source: R) -> Self {
-        Self {
-            source,
-            bytes: Vec::new(),
-        }
-    }
-
-    /// The next record, if there is one.
-    pub fn next(&mut self) -> Result<Option<Record<'_>>> {
-        let mut length = [0; 8];
-        let (first, rest) = length.split_at_mut(1);
-        if self.source.read(first)? == 0 {
-            return Ok(None);
-        }
-        self.source
-            .read_exact(rest)
-            .context("a record ends early")?;
-        self.bytes
-            .resize(usize::try_from(u64::from_le_bytes(length))?, 0);
-        self.source
-            .read_exact(&mut self.bytes)
-            .context("a record ends early")?;
-        let (_, metadata) = SafeTensors::read_metadata(&self.bytes)?;
-        Ok(Some(Record {
+impl<'a> Record<'a> {
+    /// Reads a record.
+    pub fn new(bytes: &'a [u8]) -> Result<Self> {
+        let (_, metadata) = SafeTensors::read_metadata(bytes)?;
+        Ok(Self {
             metadata: metadata.metadata().clone().unwrap_or_default(),
-            tensors: SafeTensors::deserialize(&self.bytes)?,
-        }))
+            tensors: SafeTensors::deserialize(bytes)?,
+        })
     }
 }
 

@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use chopi::{bf16, f16};
+use chopi::{Metrics, bf16, f16};
 use safetensors::Dtype;
 
 use super::number::{Difference, FloatNumber, Number};
 use crate::archive::Tensor;
 use crate::element::{Element, FloatElement, elements};
-use crate::metrics::Metrics;
 
 /// How the elements a and b of two tensors differ.
 #[derive(Clone, Copy, Debug, PartialEq)]

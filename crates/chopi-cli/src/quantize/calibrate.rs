@@ -8,7 +8,7 @@ use crate::element::{FloatElement, elements, with_float};
 use crate::error::Fault;
 use crate::framework::Framework;
 
-/// The parameters of a tensor, and its largest |x|.
+/// The parameters of a tensor, and the largest |x| of its ranges.
 ///
 /// # Errors
 /// NaN and infinities, whether the parameters are calibrated or given; numbers that the convention
@@ -20,7 +20,13 @@ pub fn calibrate<K: Framework, F: FloatElement>(
     settings: &Settings,
 ) -> Result<(QParams, f64), Fault> {
     let x = K::floats(data, &tensor.shape)?;
-    let ranges = match Ranges::observe(&x, granularity) {
+    let scheme = &settings.scheme;
+    let convention = &settings.convention;
+    let observed = match settings.parameters {
+        Parameters::Calibrated(calibration) => calibration.observe(&x, scheme, convention),
+        Parameters::Given { .. } => Ranges::observe(&x, granularity),
+    };
+    let ranges = match observed {
         Err(chopi::Error::NonFinite {
             index,
             value,
@@ -34,10 +40,8 @@ pub fn calibrate<K: Framework, F: FloatElement>(
         }
         ranges => ranges?,
     };
-    let scheme = &settings.scheme;
-    let convention = &settings.convention;
     let params = match settings.parameters {
-        Parameters::Calibrated => QParams::from_ranges(&ranges, scheme, convention)?,
+        Parameters::Calibrated(_) => QParams::from_ranges(&ranges, scheme, convention)?,
         Parameters::Given { scale, zero_point } => QParams::new(
             scheme.clone(),
             *convention,
@@ -67,10 +71,12 @@ pub fn zero_point_type<K: Framework>(
     let fit = match settings.parameters {
         Parameters::Given { zero_point, .. } => fits(&zero_point),
         // A zero point is a code, or lies within 2^30 + 1 of the smallest one.
-        Parameters::Calibrated if scheme.qmin.abs() < 1 << 30 && scheme.qmax <= i32::MAX.into() => {
+        Parameters::Calibrated(_)
+            if scheme.qmin.abs() < 1 << 30 && scheme.qmax <= i32::MAX.into() =>
+        {
             true
         }
-        Parameters::Calibrated => {
+        Parameters::Calibrated(_) => {
             let params = with_float!(float, F => {
                 calibrate::<K, F>(&elements(tensor.data), tensor, granularity, settings)?.0
             });

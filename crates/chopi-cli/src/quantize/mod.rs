@@ -1,7 +1,8 @@
 //! `chopi quantize`: floats to codes.
 
-mod calibrate;
-mod row;
+pub mod calibrate;
+pub mod piece;
+pub mod row;
 mod task;
 
 use std::collections::BTreeMap;

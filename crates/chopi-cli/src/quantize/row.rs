@@ -1,14 +1,11 @@
 //! What `quantize` reports of one tensor.
 
-use chopi::Symmetry;
+use chopi::{Granularity, Metrics, Symmetry};
 use safetensors::Dtype;
 use serde::Serialize;
 
-use super::task::Quantize;
 use crate::archive::Tensor;
 use crate::args::Settings;
-use crate::format::int_dtype;
-use crate::metrics::Metrics;
 use crate::print::printable;
 use crate::report::{Row, grouped, scheme_cell};
 
@@ -34,6 +31,17 @@ pub struct QuantizeRow {
     codes: Option<(Dtype, String)>,
 }
 
+/// How a quantized tensor is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// The dtype of the codes.
+    pub dtype: Dtype,
+    /// The granularity on this tensor.
+    pub granularity: Granularity,
+    /// The bytes of the codes and the parameters.
+    pub len: usize,
+}
+
 impl QuantizeRow {
     pub fn copied(tensor: &Tensor<'_>) -> Self {
         Self {
@@ -53,24 +61,28 @@ impl QuantizeRow {
         }
     }
 
+    pub fn is_quantized(&self) -> bool {
+        self.codes.is_some()
+    }
+
     pub fn quantized(
         tensor: &Tensor<'_>,
-        quantize: &Quantize,
+        kept: Kept,
         settings: &Settings,
         metrics: &Metrics,
     ) -> Self {
         let scheme = &settings.scheme;
-        let granularity = quantize.granularity;
+        let granularity = kept.granularity;
         Self {
             bits: Some(scheme.bits),
             symmetric: Some(scheme.symmetry == Symmetry::Symmetric),
             granularity: Some(granularity.to_string()),
             convention: Some(settings.convention.name.to_string()),
-            bytes_out: quantize.len,
+            bytes_out: kept.len,
             sqnr_db: Some(metrics.sqnr_db()),
             mse: Some(metrics.mse()),
             max_abs_error: Some(metrics.max_abs_error()),
-            codes: Some((int_dtype(quantize.int), scheme_cell(scheme, granularity))),
+            codes: Some((kept.dtype, scheme_cell(scheme, granularity))),
             ..Self::copied(tensor)
         }
     }
@@ -91,7 +103,7 @@ impl Row for QuantizeRow {
     const DONE: &'static str = "quantized";
 
     fn is_done(&self) -> bool {
-        self.codes.is_some()
+        self.is_quantized()
     }
 
     fn bytes_in(&self) -> usize {

@@ -1,14 +1,12 @@
 //! One tensor: where its results go, and the work.
 
-use chopi::{
-    Chopi, Error, FloatTensor, FloatType, Granularity, IntSlice, IntTensor, IntType, QParams,
-    ZeroPoints,
-};
+use chopi::{FloatType, Granularity, IntSlice, IntType, Metrics, QParams, ZeroPoints};
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 
 use super::calibrate::{calibrate, zero_point_type};
-use super::row::QuantizeRow;
+use super::piece;
+use super::row::{Kept, QuantizeRow};
 use crate::archive::{Archive, Tensor};
 use crate::args::Settings;
 use crate::chunks::Chunks;
@@ -17,7 +15,6 @@ use crate::error::{Fault, Result};
 use crate::format::{int_dtype, scale_dtype, scale_name, zero_point_name};
 use crate::framework::Framework;
 use crate::header::{Header, Slot};
-use crate::metrics::Metrics;
 use crate::output::Output;
 
 /// What is to be done with one tensor, and where the result goes.
@@ -144,7 +141,11 @@ impl<'a> Task<'a> {
         });
         Ok(QuantizeRow::quantized(
             self.tensor,
-            quantize,
+            Kept {
+                dtype: int_dtype(quantize.int),
+                granularity: quantize.granularity,
+                len: quantize.len,
+            },
             settings,
             &metrics,
         ))
@@ -163,27 +164,16 @@ impl<'a> Task<'a> {
         for chunk in chunks.iter() {
             let data = &data[chunk.elements.clone()];
             let mut written = Ok(());
-            let mut piece = || {
-                let x = K::floats(data, &chunks.shape(&chunk))?;
-                let mut chopi = Chopi::from_params(chunks.params(&chunk, params)?);
-                let codes = chopi.quantize(&x)?;
-                codes.with_host(|host| {
-                    let bytes = code_bytes(host.data, quantize.int);
+            let done = chunks.params(&chunk, params).and_then(|params| {
+                let shape = chunks.shape(&chunk);
+                piece::quantize::<K, F>(data, &shape, params, metrics, |codes| {
+                    let bytes = code_bytes(codes, quantize.int);
                     let offset = chunk.elements.start * quantize.int.size();
                     written = shared.output.write(self.slot, offset, &bytes);
                     Ok(())
-                })?;
-                chopi.dequantize(&codes)?.with_host(|host| {
-                    let quantized = F::from_floats(host.data).ok_or_else(|| Error::Dtype {
-                        backend: K::NAME,
-                        dtype: host.data.float_type().to_string(),
-                        expected: "the dtype of the tensor itself",
-                    })?;
-                    metrics.add(data, quantized);
-                    Ok(())
                 })
-            };
-            piece().map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
+            });
+            done.map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
             written?;
             shared.progress.inc(size_of_val(data) as u64);
         }

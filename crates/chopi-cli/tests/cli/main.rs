@@ -3,6 +3,7 @@
 mod bad_input;
 mod bad_usage;
 mod compare;
+mod compressed_tensors;
 mod fuzz;
 mod model;
 mod printing;

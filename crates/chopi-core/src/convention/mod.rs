@@ -10,6 +10,7 @@ pub use parameters::{
 };
 pub use support::{Groups, Support, ZeroPoints};
 
+use crate::dtype::FloatType;
 use crate::error::Error;
 use crate::scheme::{Granularity, Rounding, Symmetry};
 
@@ -18,6 +19,23 @@ use crate::scheme::{Granularity, Rounding, Symmetry};
 /// A named constant is one library at one version. Notation: b bits, codes in [qmin, qmax], scale
 /// s, zero point z, RNE is rounding to nearest with ties to even. The *compute type* is `f64` for
 /// `f64` tensors, else `f32`; dt is the tensor's element type.
+///
+/// NaN and ±∞: [`NanPolicy`](crate::NanPolicy) says what chopi makes of them. Few libraries have a
+/// result that does not depend on which of their paths runs:
+///
+/// | library | NaN in quantize | NaN in fake-quantize | ±∞ | either in calibration |
+/// |---|---|---|---|---|
+/// | pychop, NumPy and PyTorch | 0 or −2^63, by the width: a C cast without a defined result | the same | saturates | s is NaN or ∞ |
+/// | pychop, JAX | 0, whatever z is; XLA leaves it open | none | saturates | the same |
+/// | PyTorch, quantize | qmax per tensor, 0 per channel, 0 without AVX2 | none | saturates | the same |
+/// | PyTorch, fake-quantize | none | the value of qmin | saturates; per channel +∞ becomes qmin | the same |
+/// | ONNX Runtime | qmin, or qmax where z < 0, by the kernel | none | saturates, or wraps, by the kernel | an assertion fails, or s is NaN or ∞ |
+/// | compressed-tensors | 0: a C cast without a defined result | NaN | saturates | s is NaN or ∞ |
+/// | TFLite | qmin, qmax or wrapped, by the kernel | none | saturates, or wraps, by the kernel | the same |
+/// | AQT | 0 = z; XLA leaves it open | 0 | saturates | s is NaN or ∞ |
+///
+/// So infinities saturate, as they do on at least one path of each; NaN in fake-quantize is that of PyTorch and of
+/// compressed-tensors in their conventions; every other cell is chopi's policy.
 ///
 /// With the feature `serde` a convention is saved as its name.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +60,12 @@ pub struct Convention {
     pub zero_point_add: ZeroPointAdd,
     /// The same for per-channel and per-group schemes.
     pub zero_point_add_grouped: ZeroPointAdd,
+    /// The type that (q − z)·s is rounded to, before the element type.
+    pub value: Arithmetic,
+    /// The same for per-channel and per-group schemes.
+    pub value_grouped: Arithmetic,
+    /// What fake-quantize makes of NaN.
+    pub fake_quantized_nan: FakeQuantizedNan,
     /// The rounding of a scheme that asks for none.
     pub rounding: Rounding,
     /// How the gradients of learned scales and zero points are taken.
@@ -80,6 +104,8 @@ impl DefaultRange {
 pub enum Arithmetic {
     /// `f64`.
     F64,
+    /// `f32`, for `f64` tensors too.
+    F32,
     /// `f64` for `f64` tensors, else `f32`; halves are widened.
     Compute,
     /// The tensor's element type, halves included.
@@ -96,6 +122,27 @@ pub enum LearnedGradient {
     Torch,
 }
 
+impl Arithmetic {
+    /// The type for tensors of type `float`.
+    pub(crate) fn of(self, float: FloatType) -> FloatType {
+        match self {
+            Self::F64 => FloatType::F64,
+            Self::F32 => FloatType::F32,
+            Self::Compute => float.compute(),
+            Self::Element => float,
+        }
+    }
+}
+
+/// What fake-quantize makes of NaN; what quantize does, [`NanPolicy`](crate::NanPolicy) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FakeQuantizedNan {
+    /// NaN.
+    NaN,
+    /// The value of qmin.
+    Smallest,
+}
+
 /// How x is divided by s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scaling {
@@ -105,6 +152,8 @@ pub enum Scaling {
     Reciprocal,
     /// Likewise, with inv rounded to `f16` for `f16` tensors, else to the compute type.
     ReciprocalOfF16,
+    /// Likewise, with inv rounded to `f32`, for `f64` tensors too.
+    ReciprocalOfF32,
     /// Likewise, with inv rounded to the element type.
     ReciprocalOfElement,
 }
@@ -116,7 +165,8 @@ pub enum ZeroPointAdd {
     Exact,
     /// Before the rounding to an integer; the sum is rounded to `f64`, and q − z is exact.
     InF64,
-    /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic.
+    /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic, and so
+    /// is q − z.
     Rounded,
     /// Before the rounding to an integer; product and sum are rounded once together, as a fused
     /// multiply-add does. Only with [`Scaling::Reciprocal`].

@@ -1,9 +1,9 @@
 //! The conventions that have a name.
 
 use super::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, Groups, LearnedGradient, Parameters,
-    ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero, ZeroPointAdd,
-    ZeroPointRule,
+    Arithmetic, ConstantGroup, Convention, DefaultRange, FakeQuantizedNan, Groups, LearnedGradient,
+    Parameters, ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero,
+    ZeroPointAdd, ZeroPointRule,
 };
 use crate::dtype::FloatType::{BF16, F16, F32, F64};
 use crate::scheme::Rounding;
@@ -72,6 +72,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::Exact,
         zero_point_add_grouped: ZeroPointAdd::Exact,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
@@ -94,7 +97,8 @@ impl Convention {
     /// rounded to `f32`, and for `f16` then to `f16`.
     /// Where q − z is beyond `i32` (z within 2^15 of −2^31), pychop's 8-bit and 16-bit codes wrap
     /// around in it; chopi's difference is exact.
-    /// pychop treats a negative axis as "per tensor"; chopi counts it from the end.
+    /// pychop treats a negative axis as "per tensor"; chopi counts it from the end. NaN is chopi's
+    /// policy, where pychop casts it to an integer; infinities saturate, as in pychop.
     ///
     /// Supported: `f32`, `f64`, `f16`; the two default ranges, of bits whose bounds the element type
     /// holds exactly (2..=25 for `f32`, 2..=12 for `f16`); per tensor and per channel.
@@ -128,6 +132,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::InF64,
         zero_point_add_grouped: ZeroPointAdd::InF64,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 2,
@@ -137,7 +144,8 @@ impl Convention {
     ///
     /// As [`PYCHOP`](Self::PYCHOP), but the zero point stays real, z = qmin − min/s, and
     /// q = clamp(RNE(x/s + z)) and x̂ = (q − z)·s are computed in the element type, each operation
-    /// rounded to it. pychop calibrates anew on every `quantize`; chopi keeps its parameters.
+    /// rounded to it. pychop calibrates anew on every `quantize`; chopi keeps its parameters. NaN is
+    /// chopi's policy; where that is the zero point, it is rounded to an integer.
     ///
     /// Supported: `f32`, `f64`, `f16`, `bf16`; ranges and granularities as there.
     pub const PYCHOP_TORCH: Self = Self {
@@ -165,7 +173,8 @@ impl Convention {
     ///
     /// Supported: `f32`, `f16`, `bf16`; ranges and granularities as there. XLA flushes subnormal
     /// `f32` numbers to zero; no code depends on it, since s is at least 10⁻⁵/(qmax − qmin). Scales
-    /// whose reciprocal `f16` does not hold (under 1.5·10⁻⁵) are refused for `f16` data.
+    /// whose reciprocal `f16` does not hold (under 1.5·10⁻⁵) are refused for `f16` data. NaN is chopi's
+    /// policy, where the conversion gives 0, whatever z is.
     pub const PYCHOP_JAX: Self = Self {
         name: "pychop-jax",
         support: Support {
@@ -214,8 +223,8 @@ impl Convention {
         asymmetric_range: DefaultRange::Unsigned,
         symmetric_range: DefaultRange::Signed,
         parameters: Parameters {
-            arithmetic: Arithmetic::Compute,
-            scale_type: Arithmetic::Compute,
+            arithmetic: Arithmetic::F32,
+            scale_type: Arithmetic::F32,
             always_include_zero: true,
             symmetric_scale: SymmetricScale::AbsMaxOverHalfSpan,
             symmetric_zero: SymmetricZero::MiddleDown,
@@ -229,6 +238,9 @@ impl Convention {
         scaling: Scaling::Reciprocal,
         zero_point_add: ZeroPointAdd::Fused,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
@@ -241,20 +253,26 @@ impl Convention {
     /// q = z + RNE(x·inv), clamped, inv = 1/s; x̂ = (q − z)·s; halves are computed in `f32`. The
     /// gradient passes where qmin ≤ unclamped q ≤ qmax.
     ///
-    /// Supported: `f32`, `f16`, `bf16`; any range that holds 0, up to 16 bits; per tensor and per
-    /// channel. `f64`, which PyTorch computes partly in `f32`, is refused. NaN stays NaN, where
-    /// PyTorch gives qmin; +∞ and x·inv ≥ 2^63 saturate to qmax per channel too, where PyTorch's
-    /// conversion to `int64` makes them qmin.
+    /// `f64` data are rounded to `f32` by the observers; s and inv are `f32` for them too; x·inv is an
+    /// `f64` product, and (q − z)·s is rounded to `f32` per tensor, not per channel.
+    ///
+    /// Supported: `f32`, `f16`, `bf16`, `f64`; any range that holds 0, up to 16 bits; per tensor and per
+    /// channel. Fake-quantize gives NaN the value of qmin, as PyTorch does; quantize, which PyTorch
+    /// does not have here, follows chopi's policy. +∞ and x·inv ≥ 2^63 saturate to qmax per channel
+    /// too, where PyTorch's conversion to `int64` makes them qmin.
     pub const TORCH_FAKE: Self = Self {
         name: "torch-fake",
         support: Support {
-            floats: &[F16, BF16, F32],
+            floats: &[F16, BF16, F32, F64],
             bits: &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16],
             any_range: true,
             ..Self::TORCH.support
         },
+        scaling: Scaling::ReciprocalOfF32,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::F32,
+        fake_quantized_nan: FakeQuantizedNan::Smallest,
         learned_gradient: LearnedGradient::Torch,
         ..Self::TORCH
     };
@@ -273,7 +291,8 @@ impl Convention {
     /// Quantize: q = clamp(RNE(x/s) + z), the quotient in `f32` for `f16` data too, saturating.
     /// Dequantize: x̂ = (q − z)·s in `f32`, rounded to the element type. (ONNX's reference evaluator
     /// divides in `f16` for `f16` data and wraps beyond 2^31; ONNX Runtime is followed, and of its
-    /// own two paths, which differ for NaN and |x/s| ≥ 2^31, the saturating one.)
+    /// own two paths, which differ for NaN and |x/s| ≥ 2^31, the saturating one, with NaN by chopi's
+    /// policy.)
     ///
     /// Supported: `f32`, `f16`; 2, 4, 8 and 16 bits, signed or unsigned; per tensor, per axis, and
     /// in blocks of which the last may be shorter.
@@ -317,6 +336,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
@@ -332,7 +354,7 @@ impl Convention {
     ///
     /// Supported: `f32`, `f16`, `bf16`, `f64`, with scales of the same type; 2 to 8 bits, signed;
     /// per tensor, per channel, and per group where the size divides the axis. NaN is chopi's
-    /// policy, where compressed-tensors gives 0. (Its dynamic per-tensor strategy computes z of
+    /// policy, where compressed-tensors gives 0, and stays NaN in fake-quantize, as there. (Its dynamic per-tensor strategy computes z of
     /// half data in `f32`; observers do not, and are followed. Its fake-quantization, which keeps the
     /// codes floats, gives −0 where negative values have the code 0 and z = 0; chopi gives 0.)
     pub const COMPRESSED_TENSORS: Self = Self {
@@ -365,6 +387,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::Rounded,
         zero_point_add_grouped: ZeroPointAdd::Rounded,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
@@ -416,6 +441,9 @@ impl Convention {
         scaling: Scaling::Divide,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestAway,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,
@@ -430,7 +458,7 @@ impl Convention {
     ///
     /// Supported: `f32`, `f16`, `bf16`; 2 to 8 bits; per tensor and per channel. XLA flushes
     /// subnormal numbers of `f32` and `bf16` to zero: so a subnormal max|x| counts as 1 too, and a scale
-    /// that would be subnormal is refused.
+    /// that would be subnormal is refused. NaN is chopi's policy, where XLA's conversion gives 0.
     pub const AQT: Self = Self {
         name: "aqt",
         support: Support {
@@ -461,6 +489,9 @@ impl Convention {
         scaling: Scaling::ReciprocalOfElement,
         zero_point_add: ZeroPointAdd::AfterRounding,
         zero_point_add_grouped: ZeroPointAdd::AfterRounding,
+        value: Arithmetic::Compute,
+        value_grouped: Arithmetic::Compute,
+        fake_quantized_nan: FakeQuantizedNan::NaN,
         rounding: Rounding::NearestEven,
         learned_gradient: LearnedGradient::Exact,
         per_channel_min_rank: 0,

@@ -104,7 +104,10 @@ impl Convention {
     }
 
     /// Checks that the library has such groups of a tensor of this shape.
-    pub(crate) fn check_groups(&self, scheme: &Scheme, shape: &[usize]) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where it has not; [`Error::Axis`] where there is no such axis.
+    pub fn check_groups(&self, scheme: &Scheme, shape: &[usize]) -> Result<()> {
         if let (Groups::Whole, Granularity::PerGroup { axis, size }) =
             (self.support.groups, scheme.granularity)
         {

@@ -6,13 +6,25 @@ use crate::buffer::IntSliceMut;
 
 /// An unsigned integer that takes the low bits of a code; the signed type of its width reads the
 /// same bits as the signed code.
-pub(crate) trait Code: Copy + Send {
+pub(crate) trait Code: Copy + Default + Send {
+    const WIDTH: Width;
+
     fn from_low_bits(bits: u32) -> Self;
 }
 
+/// How wide a code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Width {
+    W8,
+    W16,
+    Wider,
+}
+
 macro_rules! impl_code {
-    ($($t:ident),*) => {$(
+    ($($t:ident $width:ident),*) => {$(
         impl Code for $t {
+            const WIDTH: Width = Width::$width;
+
             #[inline(always)]
             fn from_low_bits(bits: u32) -> Self {
                 bits as Self
@@ -22,10 +34,12 @@ macro_rules! impl_code {
 }
 
 // In 64 bits, codes that may exceed i32 are not negative.
-impl_code!(u8, u16, u32, u64);
+impl_code!(u8 W8, u16 W16, u32 Wider, u64 Wider);
 
 /// Codes that may be negative fit i32, whose sign is extended.
 impl Code for i64 {
+    const WIDTH: Width = Width::Wider;
+
     #[inline(always)]
     fn from_low_bits(bits: u32) -> Self {
         (bits as i32).into()

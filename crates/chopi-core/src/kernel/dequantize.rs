@@ -3,11 +3,13 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::dtype::{Float, HALF_BLOCK, Int};
+use crate::dtype::{Compute, Float, HALF_BLOCK, Int};
+use crate::kernel::affine::{ANY, Affine, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{Lanes, for_each_block, integers_fit, is_native_difference};
+use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, values_fit};
 use crate::kernel::parallel::{self, piece_len};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
@@ -18,10 +20,13 @@ pub(crate) fn dequantize<I: Int, F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    if integers_fit(params, F::TYPE) && !is_native_difference(params, F::TYPE) {
-        let lanes = Lanes::new(params, tiles, F::TYPE);
+    if values_fit(params, F::TYPE) {
+        let (lanes, plan) = (
+            Lanes::new(params, tiles, F::TYPE),
+            Plan::new(params, F::TYPE),
+        );
         by_pieces(codes, out, |codes, first, out| {
-            fast(codes, &lanes, tiles, first, out)
+            fast(codes, &lanes, tiles, first, &plan, out)
         });
     } else {
         let coder = Coder::new::<F>(params, tiles);
@@ -51,24 +56,76 @@ per_isa! {
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
         first: usize,
+        plan: &Plan,
         out: &mut [MaybeUninit<F>],
     ) -> () {
-        for_each_block(tiles, first..first + codes.len(), F::BLOCK, |elements, params| {
-            let p = lanes.block(params);
-            let codes = &codes[elements.clone()];
-            F::narrow_block(&mut out[elements], |out| {
-                if let (&[scale], &[zero]) = (p.scale, p.zero) {
-                    for (out, &q) in out.iter_mut().zip(codes) {
-                        out.write((q.to_compute::<F::Compute>() - zero) * scale);
-                    }
-                } else {
-                    let params = p.scale.iter().zip(p.zero);
-                    for ((out, &q), (&scale, &zero)) in out.iter_mut().zip(codes).zip(params) {
-                        out.write((q.to_compute::<F::Compute>() - zero) * scale);
-                    }
-                }
-            });
-        });
+        for run_of in tiles.runs(first..first + codes.len()) {
+            let (elements, params) = run_of.within(first);
+            let (codes, out) = (&codes[elements.clone()], &mut out[elements]);
+            // SAFETY: this is compiled for the instruction set of `A`.
+            unsafe {
+                run::<<F::Compute as Compute>::Vector<A>, I, F>(codes, lanes.block(params), plan, out)
+            }
+        }
+    }
+}
+
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn run<V, I, F>(
+    codes: &[I],
+    p: LaneBlock<'_, F::Compute>,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    I: Int,
+    F: Float,
+{
+    let n = codes.len();
+    if n < V::LANES {
+        let mut short = [I::default(); MAX_LANES];
+        short[..n].copy_from_slice(codes);
+        let mut values = [MaybeUninit::new(F::default()); MAX_LANES];
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        unsafe { whole::<V, I, F>(short, p.block(), plan, &mut values[..V::LANES]) }
+        return out.copy_from_slice(&values[..n]);
+    }
+    // SAFETY: the caller's.
+    unsafe { whole::<V, I, F>(codes, p, plan, out) }
+}
+
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn whole<V, I, F>(
+    codes: &[I],
+    p: LaneBlock<'_, F::Compute>,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    I: Int,
+    F: Float,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
+    unsafe {
+        let magic = V::splat(F::Compute::MAGIC);
+        let uniform = Affine::<V>::splat::<ANY>(p, plan);
+        let is_uniform = p.zero.len() == 1;
+        let (from, to) = (codes.as_ptr(), out.as_mut_ptr().cast::<F>());
+        for i in offsets::<V>(codes.len()) {
+            let affine = match is_uniform {
+                true => uniform,
+                false => Affine::load::<ANY>(p, i, plan),
+            };
+            let code = V::load_codes(from.add(i)).add(magic);
+            affine.value::<F, ANY>(code, plan).store_elements(to.add(i));
+        }
     }
 }
 

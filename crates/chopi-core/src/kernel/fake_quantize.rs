@@ -3,17 +3,22 @@
 
 use std::mem::MaybeUninit;
 
-use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
+use crate::dtype::{Compute, Float};
+use crate::kernel::affine::{
+    ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
+    MULTIPLY_ROUNDED, Plan,
+};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
+use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::quantize::{AFTER, EXACT, FUSED, ROUNDED, clamped, scaled};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 
 /// Writes the dequantized code of every element of `x` to `out`, both in memory order: the bits
-/// that `dequantize(quantize(x))` gives, but for NaN, which stays NaN.
+/// that `dequantize(quantize(x))` gives, but for NaN, which stays NaN or has the value of qmin, as
+/// the convention says.
 pub(crate) fn fake_quantize<F: Float>(
     x: &[F],
     params: &QParams,
@@ -42,25 +47,25 @@ fn dispatch<F: Float, const MASK: bool>(
     out: &mut [MaybeUninit<F>],
     mask: &mut [MaybeUninit<u8>],
 ) {
-    if !is_fast(params, F::TYPE) {
+    if !values_fit(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
         return by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
             general::fake_quantize::<F, MASK>(x, &coder, tiles, first, params.bounds(), out, mask)
         });
     }
-    let steps = Steps::new(params, F::TYPE);
+    let plan = Plan::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, F::TYPE);
-    let run = match (steps.reciprocal, steps.sum) {
-        (false, Sum::Exact) => fast::<F, false, EXACT, MASK>,
-        (false, Sum::Rounded) => fast::<F, false, ROUNDED, MASK>,
-        (false, Sum::After) => fast::<F, false, AFTER, MASK>,
-        (true, Sum::Exact) => fast::<F, true, EXACT, MASK>,
-        (true, Sum::Rounded) => fast::<F, true, ROUNDED, MASK>,
-        (true, Sum::After) => fast::<F, true, AFTER, MASK>,
-        (_, Sum::Fused) => fast::<F, true, FUSED, MASK>,
+    let run = match plan.kind() {
+        DIVIDE_EXACT => fast::<F, DIVIDE_EXACT, MASK>,
+        DIVIDE_ROUNDED => fast::<F, DIVIDE_ROUNDED, MASK>,
+        DIVIDE_AFTER => fast::<F, DIVIDE_AFTER, MASK>,
+        MULTIPLY_ROUNDED => fast::<F, MULTIPLY_ROUNDED, MASK>,
+        MULTIPLY_AFTER => fast::<F, MULTIPLY_AFTER, MASK>,
+        FUSED => fast::<F, FUSED, MASK>,
+        _ => fast::<F, ANY, MASK>,
     };
     by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
-        run(x, &lanes, tiles, first, out, mask)
+        run(x, &lanes, tiles, first, &plan, out, mask)
     })
 }
 
@@ -88,80 +93,106 @@ fn by_pieces<F: Float, const MASK: bool>(
 }
 
 per_isa! {
-    fn fast[F: Float, const RECIPROCAL: bool, const SUM: u8, const MASK: bool]
-    [F, RECIPROCAL, SUM, MASK](
+    fn fast[F: Float, const KIND: u8, const MASK: bool][F, KIND, MASK](
         x: &[F],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
         first: usize,
+        plan: &Plan,
         out: &mut [MaybeUninit<F>],
         mask: &mut [MaybeUninit<u8>],
     ) -> () {
-        let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
-        for_each_block(tiles, first..first + x.len(), F::BLOCK, |elements, params| {
-            let lanes = lanes.block(params);
+        for run_of in tiles.runs(first..first + x.len()) {
+            let (elements, params) = run_of.within(first);
+            let (p, index) = (lanes.block(params), first + elements.start);
             let mask = if MASK { &mut mask[elements.clone()] } else { &mut [] };
-            let block = F::widen_block(&x[elements.clone()], &mut buffer);
-            F::narrow_block(&mut out[elements], |out| {
-                fast_block::<_, RECIPROCAL, SUM, MASK>(block, lanes, out, mask)
-            });
-        });
+            let (x, out) = (&x[elements.clone()], &mut out[elements]);
+            // SAFETY: this is compiled for the instruction set of `A`.
+            unsafe {
+                run::<<F::Compute as Compute>::Vector<A>, F, KIND, MASK>(x, p, index, plan, out, mask)
+            }
+        }
     }
 }
 
+/// # Safety
+/// That of [`Vector`].
 #[inline(always)]
-fn fast_block<C: Compute, const RECIPROCAL: bool, const SUM: u8, const MASK: bool>(
-    x: &[C],
-    p: LaneBlock<'_, C>,
-    out: &mut [MaybeUninit<C>],
+unsafe fn run<V, F, const KIND: u8, const MASK: bool>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
     mask: &mut [MaybeUninit<u8>],
-) {
-    let divisor = if RECIPROCAL { p.inverse } else { p.scale };
+) where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+{
     let n = x.len();
-    let (out, mask) = (&mut out[..n], &mut mask[..if MASK { n } else { 0 }]);
-    if divisor.len() == 1 {
-        let (divisor, scale, zero) = (divisor[0], p.scale[0], p.zero[0]);
-        let (low, high, magic) = (p.low[0], p.high[0], p.magic[0]);
-        for i in 0..n {
-            let v = scaled::<C, RECIPROCAL, SUM>(x[i], divisor, zero);
-            let (r, inside) = rounded::<C, MASK>(v, low, high, magic);
-            out[i].write(dequantized::<C, SUM>(r, scale, zero));
-            if MASK {
-                mask[i].write(inside);
-            }
+    if n < V::LANES {
+        let mut short = [F::default(); MAX_LANES];
+        short[..n].copy_from_slice(x);
+        let mut values = [MaybeUninit::new(F::default()); MAX_LANES];
+        let mut inside = [MaybeUninit::new(0); MAX_LANES];
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        let (long, all) = (&mut values[..V::LANES], &mut inside[..V::LANES]);
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        unsafe { whole::<V, F, KIND, MASK>(short, p.block(), index, plan, long, all) }
+        out.copy_from_slice(&values[..n]);
+        if MASK {
+            mask.copy_from_slice(&inside[..n]);
         }
-    } else {
-        let (divisor, scale) = (&divisor[..n], &p.scale[..n]);
-        let (zero, low) = (&p.zero[..n], &p.low[..n]);
-        let (high, magic) = (&p.high[..n], &p.magic[..n]);
-        for i in 0..n {
-            let v = scaled::<C, RECIPROCAL, SUM>(x[i], divisor[i], zero[i]);
-            let (r, inside) = rounded::<C, MASK>(v, low[i], high[i], magic[i]);
-            out[i].write(dequantized::<C, SUM>(r, scale[i], zero[i]));
-            if MASK {
-                mask[i].write(inside);
-            }
-        }
+        return;
     }
+    // SAFETY: the caller's.
+    unsafe { whole::<V, F, KIND, MASK>(x, p, index, plan, out, mask) }
 }
 
-/// v rounded to an integer between the bounds, and 1 where it lies there unclamped, else 0.
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
 #[inline(always)]
-pub(crate) fn rounded<C: Compute, const MASK: bool>(v: C, low: C, high: C, magic: C) -> (C, u8) {
-    if !MASK {
-        return ((clamped(v, low, high) + magic) - magic, 0);
-    }
-    // One step of room on each side tells a code beyond a bound from one at it.
-    let r = (clamped(v, low - C::one(), high + C::one()) + magic) - magic;
-    let clamped = clamped(r, low, high);
-    (clamped, u8::from(r == clamped))
-}
-
-/// (r − z)·s, where r holds z as [`Lanes`] says.
-#[inline(always)]
-fn dequantized<C: Compute, const SUM: u8>(r: C, scale: C, zero: C) -> C {
-    match SUM {
-        ROUNDED | FUSED => (r - zero) * scale,
-        _ => r * scale,
+unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+    mask: &mut [MaybeUninit<u8>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run, and
+    // there is as much of the mask as of the run.
+    unsafe {
+        // One step of room on each side tells a code beyond a bound from one at it.
+        let room = V::splat(F::Compute::from_i32(MASK.into()));
+        let smallest = V::splat(num_traits::Float::neg_infinity());
+        let uniform = Affine::<V>::splat::<KIND>(p, plan);
+        let is_uniform = p.zero.len() == 1;
+        let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<F>());
+        let mask = mask.as_mut_ptr().cast::<u8>();
+        for i in offsets::<V>(x.len()) {
+            let affine = match is_uniform {
+                true => uniform,
+                false => Affine::load::<KIND>(p, i, plan),
+            };
+            let mut x = V::load_elements(from.add(i));
+            if matches!(KIND, MULTIPLY_AFTER | ANY) && plan.nan_is_smallest {
+                x = V::select(x.is_nan(), smallest, x);
+            }
+            let mut code = affine.code::<F, KIND>(x, plan, room, index + i);
+            if MASK {
+                let (inside, clamped) = Affine::inside(code, plan);
+                V::store_mask(inside, mask.add(i));
+                code = clamped;
+            }
+            affine
+                .value::<F, KIND>(code, plan)
+                .store_elements(to.add(i));
+        }
     }
 }

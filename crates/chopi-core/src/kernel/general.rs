@@ -1,29 +1,24 @@
-//! Any rounding, any zero point, codes of up to 32 bits: a block at a time, in `f64`.
+//! Codes of up to 32 bits and zero points beyond them: a block at a time, in `f64`.
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
+use crate::dtype::{Block, Compute, Float, FloatType, HALF_BLOCK};
+use crate::kernel::affine::Plan;
 use crate::kernel::code::Code;
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{
-    LaneBlock, Lanes, Steps, Sum, for_each_block, integers_fit, is_native_difference,
-    is_native_half,
+    LaneBlock, Lanes, Sum, for_each_block, integers_fit, is_exact_difference,
 };
-use crate::kernel::quantize::clamped;
+use crate::kernel::uniform;
 use crate::qparams::QParams;
 use crate::scheme::{NanPolicy, Rounding};
 use crate::tiles::Tiles;
 
 /// Computes codes as integers held in `f64`.
 pub(crate) struct Coder<C> {
-    steps: Steps,
-    rounding: Rounding,
-    /// Whether each operation is rounded to the element type, a half.
-    native: bool,
-    /// Whether q − z is.
-    native_difference: bool,
-    /// Whether differences of integers are exact in `f64` only.
+    plan: Plan,
+    /// Whether q − z is not rounded, and exact in `f64` only.
     exact: bool,
     /// The scales, in the compute type.
     scales: Lanes<C>,
@@ -33,13 +28,9 @@ pub(crate) struct Coder<C> {
 
 impl<C: Compute> Coder<C> {
     pub fn new<F: Float<Compute = C>>(params: &QParams, tiles: &Tiles) -> Self {
-        let steps = Steps::new(params, F::TYPE);
         Self {
-            steps,
-            rounding: params.scheme().rounding,
-            native: is_native_half(params, F::TYPE),
-            native_difference: is_native_difference(params, F::TYPE),
-            exact: !integers_fit(params, F::TYPE) && !params.has_real_zero_points(),
+            plan: Plan::new(params, F::TYPE),
+            exact: !integers_fit(params, F::TYPE) && is_exact_difference(params),
             scales: Lanes::new(params, tiles, F::TYPE),
             integers: Lanes::new(params, tiles, F::TYPE),
         }
@@ -78,9 +69,15 @@ impl<C: Compute> Coder<C> {
         let mut buffer: Block<C> = [MaybeUninit::uninit(); HALF_BLOCK];
         let x = F::widen_block(x, &mut buffer);
         let at = |i: usize| if ROW { i } else { 0 };
-        let native = |c: C| if self.native { F::narrow(c).widen() } else { c };
+        let native = |c: C| {
+            if self.plan.native {
+                F::narrow(c).widen()
+            } else {
+                c
+            }
+        };
         let inverse = p.inverse;
-        match (self.steps.reciprocal, self.steps.sum) {
+        match (self.plan.steps.reciprocal, self.plan.steps.sum) {
             (_, Sum::Fused) => {
                 for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
                     *v = x.mul_add(inverse[at(i)], p.zero[at(i)]).as_f64();
@@ -97,7 +94,7 @@ impl<C: Compute> Coder<C> {
                 }
             }
         }
-        if self.steps.sum == Sum::Rounded {
+        if self.plan.steps.sum == Sum::Rounded {
             for (i, v) in v.iter_mut().enumerate() {
                 *v = native(C::from_f64(*v) + native(p.zero[at(i)])).as_f64();
             }
@@ -114,38 +111,29 @@ impl<C: Compute> Coder<C> {
         v: &mut [f64],
     ) {
         let at = |i: usize| if ROW { i } else { 0 };
+        let sum = self.plan.steps.sum;
+        let zero_if = |condition: bool, i: usize| if condition { p.zero[at(i)] } else { 0.0 };
+        // What is added before rounding, and after: the signs of the sums are those of v + before,
+        // whose rounding keeps the sign.
+        let before = |i: usize| zero_if(sum == Sum::Exact, i);
+        let after = |i: usize| zero_if(!sum.before_clamp(), i);
+        let (qmin, qmax) = (self.plan.qmin as f64 - room, self.plan.qmax as f64 + room);
         for (i, v) in v.iter_mut().enumerate() {
-            *v = clamped(*v, p.low[at(i)] - room, p.high[at(i)] + room);
+            *v = clamped(*v, qmin - after(i), qmax - after(i));
         }
-        if self.rounding == Rounding::NearestEven {
+        if self.plan.rounding == Rounding::NearestEven {
             for (i, v) in v.iter_mut().enumerate() {
-                *v = (*v + p.magic[at(i)]) - f64::MAGIC;
+                *v = (*v + (f64::MAGIC + before(i))) - f64::MAGIC;
             }
-            if self.steps.sum == Sum::After {
+            if sum == Sum::After {
                 for (i, v) in v.iter_mut().enumerate() {
-                    *v += p.zero[at(i)];
+                    *v += after(i);
                 }
             }
             return;
         }
         // r is v rounded to nearest even and d what is left, both exact; each rounding is r or a
-        // neighbour of it. `before` is what is added before rounding: the signs of the sums are
-        // those of v + before, whose rounding keeps the sign; `after` is what is added to r.
-        let sum = self.steps.sum;
-        let before = |i: usize| {
-            if sum == Sum::Exact {
-                p.zero[at(i)]
-            } else {
-                0.0
-            }
-        };
-        let after = |i: usize| {
-            if sum.before_clamp() {
-                0.0
-            } else {
-                p.zero[at(i)]
-            }
-        };
+        // neighbour of it.
         let mut neighbour = |step: &dyn Fn(f64, f64, usize) -> f64| {
             for (i, v) in v.iter_mut().enumerate() {
                 let r = (*v + f64::MAGIC) - f64::MAGIC;
@@ -153,7 +141,7 @@ impl<C: Compute> Coder<C> {
             }
         };
         let if_so = |condition: bool| f64::from(u8::from(condition));
-        match self.rounding {
+        match self.plan.rounding {
             Rounding::NearestEven => {}
             Rounding::NearestAway => {
                 neighbour(&|d, sum, _| if_so(d == 0.5 && sum > 0.0) - if_so(d == -0.5 && sum < 0.0))
@@ -165,21 +153,19 @@ impl<C: Compute> Coder<C> {
             Rounding::Ceiling => neighbour(&|d, _, _| if_so(d > 0.0)),
             Rounding::Stochastic { seed } => neighbour(&|d, _, i| {
                 let down = if_so(d < 0.0);
-                if_so(d + down > uniform(seed, (first + i) as u64)) - down
+                // fraction > u, where the fraction is d or d + 1.
+                if_so(d > uniform::scalar(seed, (first + i) as u64) - down) - down
             }),
         }
     }
 }
 
-/// The number in [0, 1) that the element of this index compares its fraction with: 53 bits of the
-/// `index`-th output of SplitMix64.
+/// v between the bounds; NaN stays NaN.
 #[inline(always)]
-pub(crate) fn uniform(seed: u64, index: u64) -> f64 {
-    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^= z >> 31;
-    (z >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
+fn clamped(v: f64, low: f64, high: f64) -> f64 {
+    // In this order a comparison with NaN keeps the NaN, and each is one instruction.
+    let v = if low > v { low } else { v };
+    if high < v { high } else { v }
 }
 
 per_isa! {
@@ -233,15 +219,19 @@ per_isa! {
             let codes = &mut buffer[..elements.len()];
             let index = first + elements.start;
             let x = &x[elements.clone()];
+            // One step of room on each side tells a code beyond a bound from one at it.
+            let room = if MASK { 1.0 } else { 0.0 };
+            coder.codes(x, params.clone(), index, room, codes);
+            if coder.plan.nan_is_smallest {
+                for q in codes.iter_mut() {
+                    *q = if q.is_nan() { qmin - room } else { *q };
+                }
+            }
             if MASK {
-                // One step of room on each side tells a code beyond a bound from one at it.
-                coder.codes(x, params.clone(), index, 1.0, codes);
                 for (inside, q) in mask[elements.clone()].iter_mut().zip(&mut *codes) {
                     inside.write(u8::from(qmin <= *q && *q <= qmax));
                     *q = clamped(*q, qmin, qmax);
                 }
-            } else {
-                coder.codes(x, params.clone(), index, 0.0, codes);
             }
             coder.dequantize_block(codes, params, &mut out[elements]);
         });
@@ -258,10 +248,10 @@ impl<C: Compute> Coder<C> {
         out: &mut [MaybeUninit<F>],
     ) {
         let p = self.scales.block(params.clone());
-        let exact = self.integers.block(params);
+        let zero = self.integers.block(params).zero;
         let at = |i: usize| if p.scale.len() == 1 { 0 } else { i };
         let native = |c: C| {
-            if self.native_difference {
+            if self.plan.native_difference {
                 F::narrow(c).widen()
             } else {
                 c
@@ -270,9 +260,14 @@ impl<C: Compute> Coder<C> {
         F::narrow_block(out, |out| {
             for (i, (out, &q)) in out.iter_mut().zip(codes).enumerate() {
                 let scale = p.scale[at(i)];
-                out.write(match self.exact {
-                    true => C::exact_product(q - exact.zero[at(i)], scale),
-                    false => native(C::from_f64(q) - p.zero[at(i)]) * scale,
+                let difference = q - zero[at(i)];
+                let value = match self.exact {
+                    true => C::exact_product(difference, scale),
+                    false => native(C::from_f64(difference)) * scale,
+                };
+                out.write(match self.plan.narrow_product {
+                    true => C::from_f64(FloatType::F32.round(value.as_f64())),
+                    false => value,
                 });
             }
         });

@@ -10,12 +10,13 @@
 
 use std::mem::MaybeUninit;
 
+use crate::buffer::IntSliceMut;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
-use crate::kernel::fake_quantize::{fake_quantize_with_mask, rounded};
+use crate::kernel::fake_quantize::fake_quantize_with_mask;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
+use crate::kernel::lanes::{Lanes, Steps, for_each_block};
 use crate::kernel::parallel::{self, piece_len};
-use crate::kernel::quantize::{self, AFTER, EXACT, FUSED, ROUNDED, scaled};
+use crate::kernel::quantize;
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
@@ -30,29 +31,13 @@ pub(crate) fn straight_through<F: Float>(
     tiles: &Tiles,
     out: &mut [MaybeUninit<F>],
 ) {
-    if !is_fast(params, F::TYPE) {
-        let mask = mask(x, params, tiles, out);
-        for ((out, &dy), inside) in out.iter_mut().zip(dy).zip(mask) {
+    let mask = mask(x, params, tiles, out);
+    let n = piece_len(x.len());
+    let pieces = out.chunks_mut(n).zip(dy.chunks(n)).zip(mask.chunks(n));
+    let work = |(): &mut (), ((out, dy), mask): ((&mut [MaybeUninit<F>], &[F]), &[bool])| {
+        for ((out, &dy), &inside) in out.iter_mut().zip(dy).zip(mask) {
             out.write(if inside { dy } else { F::default() });
         }
-        return;
-    }
-    let steps = Steps::new(params, F::TYPE);
-    let lanes = Lanes::new(params, tiles, F::TYPE);
-    let run = match (steps.reciprocal, steps.sum) {
-        (false, Sum::Exact) => fast::<F, false, EXACT>,
-        (false, Sum::Rounded) => fast::<F, false, ROUNDED>,
-        (false, Sum::After) => fast::<F, false, AFTER>,
-        (true, Sum::Exact) => fast::<F, true, EXACT>,
-        (true, Sum::Rounded) => fast::<F, true, ROUNDED>,
-        (true, Sum::After) => fast::<F, true, AFTER>,
-        (_, Sum::Fused) => fast::<F, true, FUSED>,
-    };
-    let n = piece_len(x.len());
-    let pieces = out.chunks_mut(n).enumerate();
-    let work = |(): &mut (), (i, out): (usize, &mut [MaybeUninit<F>])| {
-        let (start, end) = (i * n, i * n + out.len());
-        run(&x[start..end], &dy[start..end], &lanes, tiles, start, out)
     };
     parallel::for_each(pieces, || (), work, |()| ());
 }
@@ -69,54 +54,6 @@ fn mask<F: Float>(
     // SAFETY: the vector was made of initialized elements.
     let inside = |mask: MaybeUninit<u8>| unsafe { mask.assume_init() } != 0;
     mask.into_iter().map(inside).collect()
-}
-
-per_isa! {
-    fn fast[F: Float, const RECIPROCAL: bool, const SUM: u8][F, RECIPROCAL, SUM](
-        x: &[F],
-        dy: &[F],
-        lanes: &Lanes<F::Compute>,
-        tiles: &Tiles,
-        first: usize,
-        out: &mut [MaybeUninit<F>],
-    ) -> () {
-        let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
-        for_each_block(tiles, first..first + x.len(), F::BLOCK, |elements, params| {
-            let x = F::widen_block(&x[elements.clone()], &mut buffer);
-            let (dy, out) = (&dy[elements.clone()], &mut out[elements]);
-            fast_block::<F, RECIPROCAL, SUM>(x, dy, lanes.block(params), out);
-        });
-    }
-}
-
-#[inline(always)]
-fn fast_block<F: Float, const RECIPROCAL: bool, const SUM: u8>(
-    x: &[F::Compute],
-    dy: &[F],
-    p: LaneBlock<'_, F::Compute>,
-    out: &mut [MaybeUninit<F>],
-) {
-    let divisor = if RECIPROCAL { p.inverse } else { p.scale };
-    let n = x.len();
-    let (dy, out) = (&dy[..n], &mut out[..n]);
-    let pass = |inside: u8, dy: F| if inside != 0 { dy } else { F::default() };
-    if divisor.len() == 1 {
-        let (divisor, zero) = (divisor[0], p.zero[0]);
-        let (low, high, magic) = (p.low[0], p.high[0], p.magic[0]);
-        for i in 0..n {
-            let v = scaled::<_, RECIPROCAL, SUM>(x[i], divisor, zero);
-            let (_, inside) = rounded::<_, true>(v, low, high, magic);
-            out[i].write(pass(inside, dy[i]));
-        }
-    } else {
-        let (divisor, zero) = (&divisor[..n], &p.zero[..n]);
-        let (low, high, magic) = (&p.low[..n], &p.high[..n], &p.magic[..n]);
-        for i in 0..n {
-            let v = scaled::<_, RECIPROCAL, SUM>(x[i], divisor[i], zero[i]);
-            let (_, inside) = rounded::<_, true>(v, low[i], high[i], magic[i]);
-            out[i].write(pass(inside, dy[i]));
-        }
-    }
 }
 
 /// The sums of each group, in memory order.
@@ -146,37 +83,32 @@ pub(crate) fn learned<F: Float>(
     rule: Rule,
     out: &mut [MaybeUninit<F>],
 ) -> Sums {
-    let lanes = Lanes::new(params, tiles, F::TYPE);
-    let width = lanes.scale.len();
+    let width = tiles.groups() * tiles.repeat();
     let mut sums = Sums {
         scale: vec![0.0; width],
         zero: vec![0.0; width],
     };
-    let steps = Steps::new(params, F::TYPE);
-    match (rule, steps.reciprocal, steps.sum) {
-        (Rule::Torch { factor }, ..) => {
-            let factor = F::Compute::from_f64(factor);
-            torch(x, dy, &lanes, tiles, factor, &mut sums, out);
+    match rule {
+        Rule::Exact => {
+            let derivatives = Derivatives::new(x, params, tiles, out);
+            exact(x, dy, &derivatives, tiles, &mut sums, out);
         }
-        _ if !is_fast(params, F::TYPE) => {
-            let derivatives = derivatives(x, params, tiles, &lanes, out);
-            general(dy, &derivatives, tiles, &mut sums, out);
+        Rule::Torch { factor } => {
+            let (lanes, factor) = (
+                Lanes::new(params, tiles, F::TYPE),
+                F::Compute::from_f64(factor),
+            );
+            torch(
+                x,
+                dy,
+                &lanes,
+                params.bounds(),
+                tiles,
+                factor,
+                &mut sums,
+                out,
+            );
         }
-        (_, false, Sum::Exact) => {
-            exact::<F, false, EXACT>(x, dy, &lanes, tiles, &mut sums, out);
-        }
-        (_, false, Sum::Rounded) => {
-            exact::<F, false, ROUNDED>(x, dy, &lanes, tiles, &mut sums, out);
-        }
-        (_, false, Sum::After) => {
-            exact::<F, false, AFTER>(x, dy, &lanes, tiles, &mut sums, out);
-        }
-        (_, true, Sum::Exact) => exact::<F, true, EXACT>(x, dy, &lanes, tiles, &mut sums, out),
-        (_, true, Sum::Rounded) => {
-            exact::<F, true, ROUNDED>(x, dy, &lanes, tiles, &mut sums, out);
-        }
-        (_, true, Sum::After) => exact::<F, true, AFTER>(x, dy, &lanes, tiles, &mut sums, out),
-        (_, _, Sum::Fused) => exact::<F, true, FUSED>(x, dy, &lanes, tiles, &mut sums, out),
     }
     let repeat = tiles.repeat();
     if repeat > 1 {
@@ -189,61 +121,93 @@ pub(crate) fn learned<F: Float>(
     sums
 }
 
-/// ∂y/∂s of every element in the compute type, and which ones are inside.
-pub(crate) fn derivatives<F: Float>(
+/// Writes ∂y/∂s of every element.
+pub(crate) fn scale_derivatives<F: Float>(
     x: &[F],
     params: &QParams,
     tiles: &Tiles,
-    lanes: &Lanes<F::Compute>,
-    scratch: &mut [MaybeUninit<F>],
-) -> Vec<(F::Compute, bool)> {
-    let steps = Steps::new(params, F::TYPE);
-    let mask = mask(x, params, tiles, scratch);
-    let mut codes = vec![MaybeUninit::new(0_i64); x.len()];
-    let out = crate::IntSliceMut::I64(&mut codes);
-    quantize::quantize(x, params, tiles, NanPolicy::ZeroPoint, out);
-    let zeros: Vec<f64> = params.zero_points().collect();
-    let zeros = tiles.to_memory_order(&zeros);
-    let mut derivatives = Vec::with_capacity(x.len());
-    for_each_block(tiles, 0..x.len(), F::BLOCK, |elements, params| {
+    out: &mut [MaybeUninit<F>],
+) {
+    let derivatives = Derivatives::new(x, params, tiles, out);
+    for_each_block(tiles, 0..x.len(), HALF_BLOCK, |elements, params| {
         for (i, offset) in elements.enumerate() {
-            let at = params.start + if params.len() == 1 { 0 } else { i };
-            // SAFETY: the vector was made of initialized elements.
-            let q = unsafe { codes[offset].assume_init() };
-            let difference = F::Compute::from_f64(q as f64 - zeros[at / tiles.repeat()]);
-            let x = x[offset].widen();
-            let v = match steps.reciprocal {
-                true => x * lanes.inverse[at],
-                false => x / lanes.scale[at],
-            };
-            let derivative = match mask[offset] {
-                true => difference - v,
-                false if num_traits::Float::is_nan(x) => x,
-                false => difference,
-            };
-            derivatives.push((derivative, mask[offset]));
+            let param = params.start + if params.len() == 1 { 0 } else { i };
+            let derivative = derivatives.at(x[offset].widen(), offset, param);
+            out[offset].write(F::narrow(derivative));
         }
     });
-    derivatives
 }
 
-/// The sums from the derivatives.
-fn general<F: Float>(
+/// What ∂y/∂s follows from, by [`Rule::Exact`].
+struct Derivatives<C> {
+    codes: Vec<MaybeUninit<i64>>,
+    mask: Vec<bool>,
+    lanes: Lanes<C>,
+    /// z, exact.
+    integers: Lanes<f64>,
+    reciprocal: bool,
+}
+
+impl<C: Compute> Derivatives<C> {
+    /// Those of the elements of `x`; `scratch` is written.
+    fn new<F: Float<Compute = C>>(
+        x: &[F],
+        params: &QParams,
+        tiles: &Tiles,
+        scratch: &mut [MaybeUninit<F>],
+    ) -> Self {
+        let mut codes = vec![MaybeUninit::new(0); x.len()];
+        let out = IntSliceMut::I64(&mut codes);
+        quantize::quantize(x, params, tiles, NanPolicy::ZeroPoint, out);
+        Self {
+            codes,
+            mask: mask(x, params, tiles, scratch),
+            lanes: Lanes::new(params, tiles, F::TYPE),
+            integers: Lanes::new(params, tiles, F::TYPE),
+            reciprocal: Steps::new(params, F::TYPE).reciprocal,
+        }
+    }
+
+    /// ∂y/∂s of the element at `offset`, which is `x` and has the parameters at `param`.
+    #[inline(always)]
+    fn at(&self, x: C, offset: usize, param: usize) -> C {
+        // SAFETY: the vector was made of initialized elements.
+        let q = unsafe { self.codes[offset].assume_init() };
+        let difference = C::from_f64(q as f64 - self.integers.zero[param]);
+        if self.mask[offset] {
+            let v = match self.reciprocal {
+                true => x * self.lanes.inverse[param],
+                false => x / self.lanes.scale[param],
+            };
+            difference - v
+        } else if x.is_nan() {
+            x
+        } else {
+            difference
+        }
+    }
+}
+
+/// [`learned`] with [`Rule::Exact`].
+fn exact<F: Float>(
+    x: &[F],
     dy: &[F],
-    derivatives: &[(F::Compute, bool)],
+    derivatives: &Derivatives<F::Compute>,
     tiles: &Tiles,
     sums: &mut Sums,
     out: &mut [MaybeUninit<F>],
 ) {
     let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
     for_each_block(tiles, 0..dy.len(), HALF_BLOCK, |elements, params| {
-        let derivatives = &derivatives[elements.clone()];
-        let element = |i: usize, _: usize, dy: F::Compute| {
-            let (derivative, inside) = derivatives[i];
+        let (first, param) = (elements.start, params.start);
+        let element = |i: usize, j: usize, dy: F::Compute| {
+            let (offset, dy) = (first + i, dy.as_f64());
+            let derivative = derivatives.at(x[offset].widen(), offset, param + j);
+            let inside = derivatives.mask[offset];
             Element {
                 inside,
-                scale: dy.as_f64() * derivative.as_f64(),
-                zero: if inside { 0.0 } else { dy.as_f64() },
+                scale: dy * derivative.as_f64(),
+                zero: if inside { 0.0 } else { dy },
             }
         };
         let (dy, out) = (&dy[elements.clone()], &mut out[elements]);
@@ -306,46 +270,6 @@ fn add<F: Float>(
 }
 
 per_isa! {
-    /// [`learned`] with [`Rule::Exact`].
-    fn exact[F: Float, const RECIPROCAL: bool, const SUM: u8][F, RECIPROCAL, SUM](
-        x: &[F],
-        dy: &[F],
-        lanes: &Lanes<F::Compute>,
-        tiles: &Tiles,
-        sums: &mut Sums,
-        out: &mut [MaybeUninit<F>],
-    ) -> () {
-        let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
-        let mut dy_buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
-        for_each_block(tiles, 0..dy.len(), HALF_BLOCK, |elements, params| {
-            let n = elements.len();
-            let x = &F::widen_block(&x[elements.clone()], &mut buffer)[..n];
-            let p = lanes.block(params.clone());
-            let divisor = if RECIPROCAL { p.inverse } else { p.scale };
-            let (dy, out) = (&dy[elements.clone()], &mut out[elements]);
-            let element = |i: usize, j: usize, dy: F::Compute| {
-                let (divisor, zero) = (divisor[j], p.zero[j]);
-                let v = scaled::<_, RECIPROCAL, SUM>(x[i], divisor, zero);
-                let (r, inside) = rounded::<_, true>(v, p.low[j], p.high[j], p.magic[j]);
-                // r is q − z, or q where v holds z.
-                let (difference, v) = match SUM {
-                    ROUNDED | FUSED => (r - zero, scaled::<_, RECIPROCAL, EXACT>(x[i], divisor, zero)),
-                    _ => (r, v),
-                };
-                let inside = inside != 0;
-                let derivative = if inside { difference - v } else { difference };
-                Element {
-                    inside,
-                    scale: dy.as_f64() * derivative.as_f64(),
-                    zero: if inside { 0.0 } else { dy.as_f64() },
-                }
-            };
-            add::<F>(dy, &mut dy_buffer, params, element, sums, out);
-        });
-    }
-}
-
-per_isa! {
     /// [`learned`] with [`Rule::Torch`]: PyTorch 2.13's
     /// `_fake_quantize_learnable_per_{tensor,channel}_affine` on a CPU with fused multiply-add. Each
     /// operation rounds to the compute type; a code of 2^63 or more counts as below, and NaN too.
@@ -353,6 +277,7 @@ per_isa! {
         x: &[F],
         dy: &[F],
         lanes: &Lanes<F::Compute>,
+        bounds: (i64, i64),
         tiles: &Tiles,
         factor: F::Compute,
         sums: &mut Sums,
@@ -360,6 +285,8 @@ per_isa! {
     ) -> () {
         let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         let mut dy_buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
+        let one = F::Compute::from_f64(1.0);
+        let (low, high) = (bounds.0 as f64, bounds.1 as f64);
         let overflow = F::Compute::from_f64(9_223_372_036_854_775_808.0);
         for_each_block(tiles, 0..dy.len(), HALF_BLOCK, |elements, params| {
             let n = elements.len();
@@ -368,13 +295,17 @@ per_isa! {
             let (dy, out) = (&dy[elements.clone()], &mut out[elements]);
             let element = |i: usize, j: usize, dy: F::Compute| {
                 use num_traits::Float as _;
-                let (x, s, inverse, zero) = (x[i], p.scale[j], p.inverse[j], p.zero[j]);
-                let (low, high) = (p.low[j] + zero, p.high[j] + zero);
+                let (x, s, zero) = (x[i], p.scale[j], p.zero[j]);
+                let inverse = p.inverse.get(j).copied().unwrap_or(one / s);
                 let v = x.mul_add(inverse, zero);
-                let below = low - F::Compute::from_f64(1.0);
-                let v = if v < overflow { v } else { below };
-                let (q, inside) = rounded::<_, true>(v, low, high, F::Compute::MAGIC);
-                let inside = inside != 0;
+                // NaN compares with nothing.
+                let r = if v < overflow {
+                    v.as_f64().clamp(low - 1.0, high + 1.0).round_ties_even()
+                } else {
+                    low - 1.0
+                };
+                let inside = low <= r && r <= high;
+                let q = F::Compute::from_f64(r.clamp(low, high));
                 let difference = q - zero;
                 let (scale, zero) = if inside {
                     (dy * difference.mul_add(s, -x) * inverse, F::Compute::from_f64(0.0))

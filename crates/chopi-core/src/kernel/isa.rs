@@ -122,9 +122,9 @@ impl FromStr for Isa {
     }
 }
 
-/// Defines a function whose body is compiled for AVX-512, AVX2 and the baseline, which on 64-bit
-/// ARM is NEON, and which runs on [`Isa::active`]. The body must call `#[inline(always)]`
-/// functions only.
+/// Defines a function whose body is compiled for each instruction set, and which runs on
+/// [`Isa::active`]. In the body, `A` is the [`Arch`](crate::kernel::vector::Arch); it must call
+/// `#[inline(always)]` functions only.
 ///
 /// The compiler fuses and reassociates nothing on its own, so the bits are the same in each.
 macro_rules! per_isa {
@@ -136,31 +136,34 @@ macro_rules! per_isa {
     ) => {
         $(#[$meta])*
         pub(crate) fn $name<$($params)*>($($arg: $type),*) -> $ret {
+            use $crate::kernel::isa::Isa;
+            use $crate::kernel::vector;
+
             #[inline(always)]
-            fn body<$($params)*>($($arg: $type),*) -> $ret $body
+            fn body<A: vector::Arch, $($params)*>($($arg: $type),*) -> $ret $body
 
             #[cfg(target_arch = "x86_64")]
-            {
-                use $crate::kernel::isa::Isa;
-
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512<$($params)*>($($arg: $type),*) -> $ret {
-                    body::<$($generics)*>($($arg),*)
-                }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2<$($params)*>($($arg: $type),*) -> $ret {
-                    body::<$($generics)*>($($arg),*)
-                }
-                match Isa::active() {
-                    // SAFETY: only an available instruction set is ever active, and it has the
-                    // features that the function enables.
-                    Isa::Avx512 => return unsafe { avx512::<$($generics)*>($($arg),*) },
-                    // SAFETY: likewise.
-                    Isa::Avx2 => return unsafe { avx2::<$($generics)*>($($arg),*) },
-                    Isa::Neon | Isa::Portable => {}
-                }
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            fn avx512<$($params)*>($($arg: $type),*) -> $ret {
+                body::<vector::avx512::Avx512, $($generics)*>($($arg),*)
             }
-            body::<$($generics)*>($($arg),*)
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2<$($params)*>($($arg: $type),*) -> $ret {
+                body::<vector::avx2::Avx2, $($generics)*>($($arg),*)
+            }
+            match Isa::active() {
+                // SAFETY: only an available instruction set is ever active, and it has the
+                // features that the function enables.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512 => unsafe { avx512::<$($generics)*>($($arg),*) },
+                // SAFETY: likewise.
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => unsafe { avx2::<$($generics)*>($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => body::<vector::neon::Neon, $($generics)*>($($arg),*),
+                _ => body::<vector::portable::Portable, $($generics)*>($($arg),*),
+            }
         }
     };
 }

@@ -6,23 +6,13 @@ use smallvec::SmallVec;
 
 use crate::convention::{Arithmetic, Scaling, ZeroPointAdd};
 use crate::dtype::{Compute, FloatType};
+use crate::kernel::vector::MAX_LANES;
 use crate::qparams::QParams;
-use crate::scheme::{Granularity, Rounding};
+use crate::scheme::Granularity;
 use crate::tiles::Tiles;
 
 /// The parameters of each group, an array for each number, in the memory order of the tensor and
 /// repeated as its tiles say.
-///
-/// With v the scaled element, M = [`Compute::MAGIC`] and each sum in the convention's order:
-///
-/// | zero point added | `low`, `high` | `magic` | code |
-/// |---|---|---|---|
-/// | exactly, before rounding | qmin − z, qmax − z | M + z | clamp(v) + magic − M |
-/// | after rounding | qmin − z, qmax − z | M | clamp(v) + magic − M + z |
-/// | rounded or fused, before rounding | qmin, qmax | M | clamp(v + z) + magic − M |
-///
-/// The floating-point sum with `magic` is exact but for one rounding, to an integer, half to even:
-/// it *is* the rounding. Clamping before it equals clamping after it, since the bounds are integers.
 #[derive(Debug)]
 pub(crate) struct Lanes<C> {
     /// s.
@@ -31,9 +21,6 @@ pub(crate) struct Lanes<C> {
     pub inverse: PerGroup<C>,
     /// z.
     pub zero: PerGroup<C>,
-    pub low: PerGroup<C>,
-    pub high: PerGroup<C>,
-    pub magic: PerGroup<C>,
 }
 
 /// A number for each group; one is kept without an allocation.
@@ -69,12 +56,7 @@ impl Sum {
 
 impl Steps {
     pub fn new(params: &QParams, float: FloatType) -> Self {
-        let convention = params.convention();
-        let add = match params.scheme().granularity {
-            Granularity::PerTensor => convention.zero_point_add,
-            _ => convention.zero_point_add_grouped,
-        };
-        let sum = match add {
+        let sum = match zero_point_add(params) {
             ZeroPointAdd::Exact => Sum::Exact,
             // The f64 sum of an f32 quotient and an integer is exact wherever it is not clamped.
             ZeroPointAdd::InF64 if float != FloatType::F64 => Sum::Exact,
@@ -83,9 +65,16 @@ impl Steps {
             ZeroPointAdd::AfterRounding => Sum::After,
         };
         Self {
-            reciprocal: convention.scaling != Scaling::Divide,
+            reciprocal: params.convention().scaling != Scaling::Divide,
             sum,
         }
+    }
+}
+
+fn zero_point_add(params: &QParams) -> ZeroPointAdd {
+    match params.scheme().granularity {
+        Granularity::PerTensor => params.convention().zero_point_add,
+        _ => params.convention().zero_point_add_grouped,
     }
 }
 
@@ -96,6 +85,7 @@ pub(crate) fn inverse(params: &QParams, float: FloatType, scale: f64) -> f64 {
         Scaling::Divide | Scaling::Reciprocal => inverse,
         Scaling::ReciprocalOfF16 if float == FloatType::F16 => float.round(inverse),
         Scaling::ReciprocalOfF16 => inverse,
+        Scaling::ReciprocalOfF32 => FloatType::F32.round(1.0 / scale),
         Scaling::ReciprocalOfElement => match float.round(inverse) {
             rounded if rounded.is_infinite() => 1.0,
             rounded => rounded,
@@ -108,19 +98,34 @@ pub(crate) fn is_native_half(params: &QParams, float: FloatType) -> bool {
     params.convention().arithmetic == Arithmetic::Element && float != float.compute()
 }
 
-/// Whether codes can be computed in the compute type itself: see [`super`].
-pub(crate) fn is_fast(params: &QParams, float: FloatType) -> bool {
-    params.scheme().rounding == Rounding::NearestEven
-        && !is_native_half(params, float)
-        && integers_fit(params, float)
+/// Whether (q − z)·s is rounded to `f32` though the compute type is `f64`.
+pub(crate) fn is_narrow_product(params: &QParams, float: FloatType) -> bool {
+    let convention = params.convention();
+    let value = match params.scheme().granularity {
+        Granularity::PerTensor => convention.value,
+        _ => convention.value_grouped,
+    };
+    value.of(float) == FloatType::F32 && float == FloatType::F64
+}
+
+/// Whether values can be computed from codes in the compute type, each step rounded to it or to the
+/// element type.
+pub(crate) fn values_fit(params: &QParams, float: FloatType) -> bool {
+    integers_fit(params, float) && !is_narrow_product(params, float)
 }
 
 /// Whether q − z is rounded to the element type, a half.
 pub(crate) fn is_native_difference(params: &QParams, float: FloatType) -> bool {
-    is_native_half(params, float) && params.convention().zero_point_add != ZeroPointAdd::InF64
+    is_native_half(params, float) && zero_point_add(params) != ZeroPointAdd::InF64
 }
 
-/// Whether the codes, the zero points and their differences are all small in the compute type.
+/// Whether (q − z)·s is rounded once, however far away z is; else q − z is rounded too.
+pub(crate) fn is_exact_difference(params: &QParams) -> bool {
+    zero_point_add(params) != ZeroPointAdd::Rounded
+}
+
+/// Whether the codes, the zero points and their differences are all small in the compute type, so
+/// that codes can be computed in it: see [`super`].
 pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
     let limit = match float {
         FloatType::F64 => f64::MAGIC_LIMIT,
@@ -135,17 +140,11 @@ pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
 impl<C: Compute> Lanes<C> {
     /// The parameters for data of type `float`.
     pub fn new(params: &QParams, tiles: &Tiles, float: FloatType) -> Self {
-        let Steps { reciprocal, sum } = Steps::new(params, float);
+        let Steps { reciprocal, .. } = Steps::new(params, float);
         let repeat = tiles.repeat();
         let scale = tiles.to_memory_order(params.scale());
         let zero: SmallVec<[f64; 1]> = params.zero_points().collect();
         let zero = tiles.to_memory_order(&zero);
-        let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
-        let offset = |z: f64| if sum.before_clamp() { 0.0 } else { z };
-        let magic = each(&zero, repeat, |z| match sum {
-            Sum::Exact => C::MAGIC + C::from_f64(z),
-            _ => C::MAGIC,
-        });
         let inverse = match reciprocal {
             false => PerGroup::new(),
             true => each(&scale, repeat, |s| C::from_f64(inverse(params, float, s))),
@@ -154,9 +153,6 @@ impl<C: Compute> Lanes<C> {
             scale: each(&scale, repeat, C::from_f64),
             inverse,
             zero: each(&zero, repeat, C::from_f64),
-            low: each(&zero, repeat, |z| C::from_f64(qmin - offset(z))),
-            high: each(&zero, repeat, |z| C::from_f64(qmax - offset(z))),
-            magic,
         }
     }
 }
@@ -176,11 +172,9 @@ fn each<C: Copy>(values: &[f64], repeat: usize, f: impl Fn(f64) -> C) -> PerGrou
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LaneBlock<'a, C> {
     pub scale: &'a [C],
+    /// Empty where the convention divides.
     pub inverse: &'a [C],
     pub zero: &'a [C],
-    pub low: &'a [C],
-    pub high: &'a [C],
-    pub magic: &'a [C],
 }
 
 impl<C: Compute> Lanes<C> {
@@ -193,10 +187,45 @@ impl<C: Compute> Lanes<C> {
             } else {
                 &self.inverse[params.clone()]
             },
-            zero: &self.zero[params.clone()],
-            low: &self.low[params.clone()],
-            high: &self.high[params.clone()],
-            magic: &self.magic[params],
+            zero: &self.zero[params],
+        }
+    }
+}
+
+/// The parameters of a block that is shorter than a vector, made as long, if they are one for each
+/// element.
+pub(crate) struct PaddedBlock<C> {
+    scale: [C; MAX_LANES],
+    inverse: [C; MAX_LANES],
+    zero: [C; MAX_LANES],
+    lanes: usize,
+    has_inverse: bool,
+}
+
+impl<C: Compute> LaneBlock<'_, C> {
+    /// The parameters, for `lanes` elements.
+    pub fn padded(&self, lanes: usize) -> PaddedBlock<C> {
+        let padded = |values: &[C]| {
+            let mut padded = [C::one(); MAX_LANES];
+            padded[..values.len()].copy_from_slice(values);
+            padded
+        };
+        PaddedBlock {
+            scale: padded(self.scale),
+            inverse: padded(self.inverse),
+            zero: padded(self.zero),
+            lanes: if self.zero.len() == 1 { 1 } else { lanes },
+            has_inverse: !self.inverse.is_empty(),
+        }
+    }
+}
+
+impl<C> PaddedBlock<C> {
+    pub fn block(&self) -> LaneBlock<'_, C> {
+        LaneBlock {
+            scale: &self.scale[..self.lanes],
+            inverse: &self.inverse[..if self.has_inverse { self.lanes } else { 0 }],
+            zero: &self.zero[..self.lanes],
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::dtype::{Compute, Float};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::PerGroup;
 use crate::kernel::parallel::{self, piece_len};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::tiles::Tiles;
 
 /// The smallest and the largest value of each group, in memory order.
@@ -16,64 +17,6 @@ pub(crate) struct MinMax<C> {
     pub max: PerGroup<C>,
     /// Whether every value was finite. The others mean nothing where one was not.
     pub finite: bool,
-}
-
-/// min and max, and the sum of x·0, which is NaN where an x is NaN or infinite.
-///
-/// Independent lanes, so that the compiler may keep them in vectors: min and max of finite
-/// values do not depend on the order.
-struct Lanes<C> {
-    min: [C; LANES],
-    max: [C; LANES],
-    zero: [C; LANES],
-}
-
-const LANES: usize = 32;
-
-impl<C: Compute> Lanes<C> {
-    #[inline(always)]
-    fn new() -> Self {
-        let (infinity, zero) = (C::infinity(), C::zero());
-        Self {
-            min: [infinity; LANES],
-            max: [-infinity; LANES],
-            zero: [zero; LANES],
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, lane: usize, x: C) {
-        self.min[lane] = smaller(x, self.min[lane]);
-        self.max[lane] = larger(x, self.max[lane]);
-        self.zero[lane] = self.zero[lane] + x * C::zero();
-    }
-
-    #[inline(always)]
-    fn add_all(&mut self, x: &[C]) {
-        let chunks = x.chunks_exact(LANES);
-        let rest = chunks.remainder();
-        for chunk in chunks {
-            for (lane, &x) in chunk.iter().enumerate() {
-                self.add(lane, x);
-            }
-        }
-        for (lane, &x) in rest.iter().enumerate() {
-            self.add(lane, x);
-        }
-    }
-
-    #[inline(always)]
-    fn finish(&self) -> (C, C, bool) {
-        let mut min = C::infinity();
-        let mut max = -min;
-        let mut zero = C::zero();
-        for lane in 0..LANES {
-            min = smaller(self.min[lane], min);
-            max = larger(self.max[lane], max);
-            zero = zero + self.zero[lane];
-        }
-        (min, max, zero == C::zero())
-    }
 }
 
 #[inline(always)]
@@ -135,41 +78,89 @@ per_isa! {
         ranges: &mut MinMax<F::Compute>,
     ) -> () {
         let MinMax { min, max, finite } = ranges;
-        let mut buffer = [std::mem::MaybeUninit::uninit(); crate::dtype::HALF_BLOCK];
-        for tile in tiles.runs(first..first + data.len()) {
-            let elements = &data[tile.elements.start - first..tile.elements.end - first];
-            if tile.params.len() == 1 {
-                let mut lanes = Lanes::new();
-                for block in elements.chunks(F::BLOCK) {
-                    lanes.add_all(F::widen_block(block, &mut buffer));
-                }
-                let (least, most, all_finite) = lanes.finish();
-                let group = tile.params.start;
-                min[group] = smaller(least, min[group]);
-                max[group] = larger(most, max[group]);
-                *finite &= all_finite;
-            } else {
-                let min = min[tile.params.clone()].chunks_mut(F::BLOCK);
-                let max = max[tile.params].chunks_mut(F::BLOCK);
-                for ((block, min), max) in elements.chunks(F::BLOCK).zip(min).zip(max) {
-                    let x = F::widen_block(block, &mut buffer);
-                    *finite &= row_min_max(x, min, max);
-                }
-            }
+        for run_of in tiles.runs(first..first + data.len()) {
+            let (elements, params) = run_of.within(first);
+            let (x, min, max) = (&data[elements], &mut min[params.clone()], &mut max[params]);
+            // SAFETY: this is compiled for the instruction set of `A`.
+            *finite &= unsafe { run::<<F::Compute as Compute>::Vector<A>, F>(x, min, max) };
         }
     }
 }
 
+/// Extends the range of a run, or that of each of its elements; returns whether all are finite.
+///
+/// # Safety
+/// That of [`Vector`].
 #[inline(always)]
-fn row_min_max<C: Compute>(x: &[C], min: &mut [C], max: &mut [C]) -> bool {
-    let mut bad = 0_u32;
-    for ((&x, min), max) in x.iter().zip(min).zip(max) {
-        *min = smaller(x, *min);
-        *max = larger(x, *max);
-        bad |= u32::from(x * C::zero() != C::zero());
+pub(crate) unsafe fn run<V, F>(x: &[F], min: &mut [F::Compute], max: &mut [F::Compute]) -> bool
+where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+{
+    let n = x.len();
+    if n < V::LANES {
+        let mut finite = true;
+        for (i, x) in x.iter().enumerate() {
+            let (x, i) = (x.widen(), if min.len() == 1 { 0 } else { i });
+            (min[i], max[i]) = (smaller(x, min[i]), larger(x, max[i]));
+            finite &= num_traits::Float::is_finite(x);
+        }
+        return finite;
     }
-    bad == 0
+    let from = x.as_ptr();
+    // SAFETY: the caller's; the offsets are those of whole vectors within the run, and where there
+    // is more than one range, there are as many as elements.
+    unsafe {
+        let zero = V::splat(F::Compute::default());
+        if min.len() > 1 {
+            // x·0 is 0 but for NaN and infinities.
+            let mut sum = zero;
+            let (min, max) = (min.as_mut_ptr(), max.as_mut_ptr());
+            for i in offsets::<V>(n) {
+                let x = V::load_elements(from.add(i));
+                x.min(V::load(min.add(i))).store(min.add(i));
+                x.max(V::load(max.add(i))).store(max.add(i));
+                sum = x.mul_add(zero, sum);
+            }
+            return !V::any(sum.is_nan());
+        }
+        // Independent chains, so that no operation waits for the one before: the extrema of finite
+        // values do not depend on the order.
+        let mut chains = [(V::splat(min[0]), V::splat(max[0]), zero); CHAINS];
+        let mut i = 0;
+        while i + CHAINS * V::LANES <= n {
+            for (chain, state) in chains.iter_mut().enumerate() {
+                let x = V::load_elements(from.add(i + chain * V::LANES));
+                *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
+            }
+            i += CHAINS * V::LANES;
+        }
+        // What is left, with elements from before it where it is shorter than a vector.
+        let rest = (n - i).clamp(V::LANES, n);
+        let (from, state) = (from.add(n - rest), &mut chains[0]);
+        for i in offsets::<V>(rest) {
+            let x = V::load_elements(from.add(i));
+            *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
+        }
+        let (mut least, mut most, mut sum) = chains[0];
+        for &(min, max, other) in &chains[1..] {
+            (least, most, sum) = (min.min(least), max.max(most), sum.add(other));
+        }
+        let mut lanes = [F::Compute::default(); MAX_LANES];
+        least.store(lanes.as_mut_ptr());
+        min[0] = lanes[..V::LANES]
+            .iter()
+            .fold(min[0], |least, &x| smaller(x, least));
+        most.store(lanes.as_mut_ptr());
+        max[0] = lanes[..V::LANES]
+            .iter()
+            .fold(max[0], |most, &x| larger(x, most));
+        !V::any(sum.is_nan())
+    }
 }
+
+/// How many vectors are in work at once.
+const CHAINS: usize = 4;
 
 #[inline(always)]
 fn fold_repeats<C: Compute>(values: &[C], repeat: usize, pick: fn(C, C) -> C) -> PerGroup<C> {

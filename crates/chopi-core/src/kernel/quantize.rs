@@ -4,12 +4,17 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::buffer::IntSliceMut;
-use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
-use crate::kernel::code::{Code, CodeSliceMut};
+use crate::dtype::{Compute, Float};
+use crate::kernel::affine::{
+    ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
+    MULTIPLY_ROUNDED, Plan,
+};
+use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, Steps, Sum, for_each_block, is_fast};
+use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
 use crate::kernel::parallel::{self, piece_len};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
@@ -41,25 +46,27 @@ fn quantize_codes<F: Float, O: Code>(
     nan: NanPolicy,
     out: &mut [MaybeUninit<O>],
 ) -> bool {
-    if !is_fast(params, F::TYPE) {
+    if !integers_fit(params, F::TYPE) {
         let coder = Coder::new::<F>(params, tiles);
         return by_pieces(x, out, |x, first, out| {
             general::quantize(x, &coder, tiles, first, nan, params.bounds(), out)
         });
     }
-    let steps = Steps::new(params, F::TYPE);
+    let plan = Plan::new(params, F::TYPE);
     let lanes = Lanes::new(params, tiles, F::TYPE);
-    let run = match (steps.reciprocal, steps.sum) {
-        (false, Sum::Exact) => fast::<F, O, false, EXACT>,
-        (false, Sum::Rounded) => fast::<F, O, false, ROUNDED>,
-        (false, Sum::After) => fast::<F, O, false, AFTER>,
-        (true, Sum::Exact) => fast::<F, O, true, EXACT>,
-        (true, Sum::Rounded) => fast::<F, O, true, ROUNDED>,
-        (true, Sum::After) => fast::<F, O, true, AFTER>,
-        (_, Sum::Fused) => fast::<F, O, true, FUSED>,
+    // The wide codes are not worth a loop for each kind.
+    let run = match plan.kind() {
+        _ if O::WIDTH == Width::Wider => fast::<F, O, ANY>,
+        DIVIDE_EXACT => fast::<F, O, DIVIDE_EXACT>,
+        DIVIDE_ROUNDED => fast::<F, O, DIVIDE_ROUNDED>,
+        DIVIDE_AFTER => fast::<F, O, DIVIDE_AFTER>,
+        MULTIPLY_ROUNDED => fast::<F, O, MULTIPLY_ROUNDED>,
+        MULTIPLY_AFTER => fast::<F, O, MULTIPLY_AFTER>,
+        FUSED => fast::<F, O, FUSED>,
+        _ => fast::<F, O, ANY>,
     };
     by_pieces(x, out, |x, first, out| {
-        run(x, &lanes, tiles, first, nan, out)
+        run(x, &lanes, tiles, first, &plan, nan, out)
     })
 }
 
@@ -81,119 +88,106 @@ fn by_pieces<F: Float, O: Code>(
     all.into_inner()
 }
 
-pub(crate) const EXACT: u8 = 0;
-pub(crate) const ROUNDED: u8 = 1;
-pub(crate) const AFTER: u8 = 2;
-pub(crate) const FUSED: u8 = 3;
-
 per_isa! {
-    fn fast[F: Float, O: Code, const RECIPROCAL: bool, const SUM: u8][F, O, RECIPROCAL, SUM](
+    fn fast[F: Float, O: Code, const KIND: u8][F, O, KIND](
         x: &[F],
         lanes: &Lanes<F::Compute>,
         tiles: &Tiles,
         first: usize,
+        plan: &Plan,
         nan: NanPolicy,
         out: &mut [MaybeUninit<O>],
     ) -> bool {
-        let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         let mut any_nan = false;
-        for_each_block(tiles, first..first + x.len(), F::BLOCK, |elements, params| {
-            let lanes = lanes.block(params);
-            let out = &mut out[elements.clone()];
-            let block = F::widen_block(&x[elements], &mut buffer);
-            if fast_block::<_, O, RECIPROCAL, SUM>(block, lanes, out) {
-                match nan {
-                    NanPolicy::Error => any_nan = true,
-                    NanPolicy::ZeroPoint => {
-                        let block = nan_to_zero(block);
-                        fast_block::<_, O, RECIPROCAL, SUM>(&block, lanes, out);
-                    }
-                }
-            }
-        });
-        !any_nan
+        for run_of in tiles.runs(first..first + x.len()) {
+            let (elements, params) = run_of.within(first);
+            let (p, index) = (lanes.block(params), first + elements.start);
+            let (x, out) = (&x[elements.clone()], &mut out[elements]);
+            // SAFETY: this is compiled for the instruction set of `A`.
+            any_nan |= unsafe {
+                run::<<F::Compute as Compute>::Vector<A>, F, O, KIND>(x, p, index, plan, nan, out)
+            };
+        }
+        !any_nan || nan == NanPolicy::ZeroPoint
     }
 }
 
-/// A block whose NaN are 0.0, which has the zero point's code.
-#[cold]
-pub(crate) fn nan_to_zero<C: Compute>(block: &[C]) -> Vec<C> {
-    block
-        .iter()
-        .map(|&x| if x.is_nan() { C::zero() } else { x })
-        .collect()
-}
-
-/// Writes the codes of a block; returns whether it holds NaN.
+/// Writes the codes of a run; returns whether it holds NaN.
+///
+/// # Safety
+/// That of [`Vector`].
 #[inline(always)]
-fn fast_block<C: Compute, O: Code, const RECIPROCAL: bool, const SUM: u8>(
-    x: &[C],
-    p: LaneBlock<'_, C>,
+unsafe fn run<V, F, O, const KIND: u8>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    nan: NanPolicy,
     out: &mut [MaybeUninit<O>],
-) -> bool {
-    let scale = if RECIPROCAL { p.inverse } else { p.scale };
-    let mut any_nan = 0_u32;
-    if scale.len() == 1 {
-        let (scale, zero) = (scale[0], p.zero[0]);
-        let (low, high, magic) = (p.low[0], p.high[0], p.magic[0]);
-        for (&x, out) in x.iter().zip(out) {
-            let (bits, is_nan) = code::<C, RECIPROCAL, SUM>(x, scale, zero, low, high, magic);
-            any_nan |= u32::from(is_nan);
-            out.write(O::from_low_bits(bits));
-        }
-    } else {
-        let n = x.len();
-        let (out, scale, zero) = (&mut out[..n], &scale[..n], &p.zero[..n]);
-        let (low, high, magic) = (&p.low[..n], &p.high[..n], &p.magic[..n]);
-        for i in 0..n {
-            let (bits, is_nan) =
-                code::<C, RECIPROCAL, SUM>(x[i], scale[i], zero[i], low[i], high[i], magic[i]);
-            any_nan |= u32::from(is_nan);
-            out[i].write(O::from_low_bits(bits));
-        }
+) -> bool
+where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+    O: Code,
+{
+    let n = x.len();
+    if n < V::LANES {
+        let mut short = [F::default(); MAX_LANES];
+        short[..n].copy_from_slice(x);
+        let mut codes = [MaybeUninit::new(O::default()); MAX_LANES];
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        let (short, p) = (&short[..V::LANES], p.padded(V::LANES));
+        // SAFETY: the caller's; as many elements as lanes, and as many parameters or one.
+        let any_nan = unsafe {
+            whole::<V, F, O, KIND>(short, p.block(), index, plan, nan, &mut codes[..V::LANES])
+        };
+        out.copy_from_slice(&codes[..n]);
+        return any_nan;
     }
-    any_nan != 0
+    // SAFETY: the caller's.
+    unsafe { whole::<V, F, O, KIND>(x, p, index, plan, nan, out) }
 }
 
-/// The low bits of the code of `x`, and whether it is NaN.
+/// The same for a run of at least a vector.
+///
+/// # Safety
+/// That of [`Vector`].
 #[inline(always)]
-fn code<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
-    x: C,
-    scale: C,
-    zero: C,
-    low: C,
-    high: C,
-    magic: C,
-) -> (u32, bool) {
-    let v = clamped(scaled::<C, RECIPROCAL, SUM>(x, scale, zero), low, high);
-    let bits = (v + magic).low_bits();
-    // Only the sum after rounding needs the integer z, which is MAGIC + z less MAGIC.
-    let bits = match SUM {
-        AFTER => bits.wrapping_add((C::MAGIC + zero).low_bits()),
-        _ => bits,
-    };
-    (bits, x.is_nan())
-}
-
-/// x scaled, with z added where that comes before rounding and is rounded.
-#[inline(always)]
-pub(crate) fn scaled<C: Compute, const RECIPROCAL: bool, const SUM: u8>(
-    x: C,
-    scale: C,
-    zero: C,
-) -> C {
-    let v = match (RECIPROCAL, SUM) {
-        (_, FUSED) => x.mul_add(scale, zero),
-        (true, _) => x * scale,
-        (false, _) => x / scale,
-    };
-    if SUM == ROUNDED { v + zero } else { v }
-}
-
-/// v between the bounds; NaN stays NaN.
-#[inline(always)]
-pub(crate) fn clamped<C: Compute>(v: C, low: C, high: C) -> C {
-    // In this order a comparison with NaN keeps the NaN, and each is one instruction.
-    let v = if low > v { low } else { v };
-    if high < v { high } else { v }
+unsafe fn whole<V, F, O, const KIND: u8>(
+    x: &[F],
+    p: LaneBlock<'_, F::Compute>,
+    index: usize,
+    plan: &Plan,
+    nan: NanPolicy,
+    out: &mut [MaybeUninit<O>],
+) -> bool
+where
+    V: Vector<Scalar = F::Compute>,
+    F: Float,
+    O: Code,
+{
+    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
+    unsafe {
+        let (zero, mut any_nan) = (V::splat(F::Compute::default()), V::none());
+        let uniform = Affine::<V>::splat::<KIND>(p, plan);
+        let is_uniform = p.zero.len() == 1;
+        let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<O>());
+        for i in offsets::<V>(x.len()) {
+            let affine = match is_uniform {
+                true => uniform,
+                false => Affine::load::<KIND>(p, i, plan),
+            };
+            let mut x = V::load_elements(from.add(i));
+            let is_nan = x.is_nan();
+            any_nan = V::or(any_nan, is_nan);
+            if nan == NanPolicy::ZeroPoint {
+                // 0.0 has the zero point's code.
+                x = V::select(is_nan, zero, x);
+            }
+            affine
+                .code::<F, KIND>(x, plan, zero, index + i)
+                .store_codes(to.add(i));
+        }
+        V::any(any_nan)
+    }
 }

@@ -63,7 +63,7 @@ pub fn mean_magnitude<B: Backend, T: FloatTensor<B> + ?Sized>(
     on_host(x, |x, layout| {
         let tiles = slices::tiles(&params, params.float_type(), layout)?;
         let mut sums = vec![(0.0, 0_usize); tiles.groups()];
-        tiles.for_each_element(|element, group| {
+        tiles.for_each_element(x.len(), |element, group| {
             sums[group].0 += x[element].abs();
             sums[group].1 += 1;
         });
@@ -127,7 +127,7 @@ fn squared_errors(x: &[f64], layout: &Layout, params: &QParams) -> Result<Vec<f6
             values.into_iter().map(f64::from).collect()
         }
     };
-    tiles.for_each_element(|element, group| {
+    tiles.for_each_element(x.len(), |element, group| {
         let error = x[element] - values[element];
         errors[group] += error * error;
     });

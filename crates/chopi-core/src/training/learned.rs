@@ -6,7 +6,6 @@ use crate::convention::{Convention, LearnedGradient, ZeroPoints};
 use crate::dtype::{Float, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::gradient::{self, Rule, Sums};
-use crate::kernel::lanes::Lanes;
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::scheme::{Granularity, Scheme, Symmetry};
@@ -147,7 +146,7 @@ impl LearnedParams {
             GradientFactor::Lsq => {
                 let steps = self.forward.scheme().qmax.max(1) as f64;
                 let elements = match self.forward.scheme().granularity {
-                    Granularity::PerGroup { .. } => tiles.elements_per_group(),
+                    Granularity::PerGroup { .. } => tiles.elements_per_group(layout.len()),
                     _ => vec![layout.len() / groups.max(1); groups],
                 };
                 let factor = |n: usize| 1.0 / (n.max(1) as f64 * steps).sqrt();
@@ -269,10 +268,6 @@ fn derivatives<F: Float>(
     out: &mut [std::mem::MaybeUninit<F>],
 ) -> Result<()> {
     let tiles = slices::tiles(params, F::TYPE, layout)?;
-    let lanes = Lanes::<F::Compute>::new(params, &tiles, F::TYPE);
-    let derivatives = gradient::derivatives(x, params, &tiles, &lanes, out);
-    for (out, (derivative, _)) in out.iter_mut().zip(derivatives) {
-        out.write(F::narrow(derivative));
-    }
+    gradient::scale_derivatives(x, params, &tiles, out);
     Ok(())
 }

@@ -31,7 +31,8 @@ pub enum Ste {
 pub fn fake_quantize<F: Float>(x: &[F], layout: &Layout, params: &QParams) -> Result<Vec<F>> {
     check_len(x, layout)?;
     let (x, ordered) = slices::ordered(x, layout.clone(), params.scheme().rounding);
-    let values = |out: FloatSliceMut<'_>| slices::fake_quantize(&x, &ordered, params, out);
+    let values =
+        |out: FloatSliceMut<'_>| slices::fake_quantize(F::slice(&x), &ordered, params, out);
     let values = Fill::new(values).floats(layout.len())?;
     Ok(if ordered == *layout {
         values

@@ -1,0 +1,179 @@
+//! The model that is read: a folder of shards and other files, or a file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// A model on disk.
+#[derive(Debug)]
+pub struct Model {
+    /// What the command line named.
+    pub input: PathBuf,
+    /// The folder that holds its files.
+    pub folder: PathBuf,
+    /// The names of its safetensors files.
+    pub shards: Vec<String>,
+    /// The name of the index of the shards, if it has one.
+    pub index: Option<String>,
+    /// Whether the input is a folder, with other files.
+    is_folder: bool,
+}
+
+const CONFIG: &str = "config.json";
+const INDEX: &str = "model.safetensors.index.json";
+const SINGLE: &str = "model.safetensors";
+
+impl Model {
+    /// # Errors
+    /// Where there is nothing to read, or an index that names files that it should not.
+    pub fn open(input: &Path) -> Result<Self> {
+        let read = |source| Error::Read {
+            path: input.to_owned(),
+            source,
+        };
+        let input_owned = input.to_owned();
+        if !fs::metadata(input).map_err(read)?.is_dir() {
+            let Some(name) = input.file_name().and_then(|name| name.to_str()) else {
+                return Err(Error::NotRegular { path: input_owned });
+            };
+            return Ok(Self {
+                folder: input.parent().map(Path::to_owned).unwrap_or_default(),
+                shards: vec![name.to_owned()],
+                index: None,
+                is_folder: false,
+                input: input_owned,
+            });
+        }
+        let index = input.join(INDEX).is_file().then(|| INDEX.to_owned());
+        let shards = match &index {
+            Some(name) => shards(&input.join(name))?,
+            None if input.join(SINGLE).is_file() => vec![SINGLE.to_owned()],
+            None => return Err(Error::NoModel { path: input_owned }),
+        };
+        Ok(Self {
+            folder: input_owned.clone(),
+            shards,
+            index,
+            is_folder: true,
+            input: input_owned,
+        })
+    }
+
+    /// The bytes of the shards.
+    ///
+    /// # Errors
+    /// Where one is missing.
+    pub fn bytes(&self) -> Result<usize> {
+        let len = |shard: &String| {
+            let path = self.folder.join(shard);
+            let metadata = fs::metadata(&path).map_err(|source| Error::Read { path, source })?;
+            Ok(metadata.len() as usize)
+        };
+        self.shards.iter().map(len).sum()
+    }
+
+    /// The object in `config.json`, empty where there is none.
+    ///
+    /// # Errors
+    /// Where it is not a JSON object, or says that the model is quantized already.
+    pub fn config(&self) -> Result<Map<String, Value>> {
+        let path = self.folder.join(CONFIG);
+        if !self.is_folder || !path.exists() {
+            return Ok(Map::new());
+        }
+        let config = json_object(&path)?;
+        if config.contains_key("quantization_config") {
+            return Err(Error::AlreadyCompressed { path });
+        }
+        Ok(config)
+    }
+
+    /// Copies all files but those that are written anew, and those of folders whose names begin
+    /// with a dot.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn copy_others(&self, target: &Path) -> Result<()> {
+        match self.is_folder {
+            true => self.copy_folder(&self.folder, target, true),
+            false => Ok(()),
+        }
+    }
+
+    fn copy_folder(&self, folder: &Path, target: &Path, top: bool) -> Result<()> {
+        let read = |source| Error::Read {
+            path: folder.to_owned(),
+            source,
+        };
+        for entry in fs::read_dir(folder).map_err(read)? {
+            let name = entry.map_err(read)?.file_name();
+            let (from, to) = (folder.join(&name), target.join(&name));
+            let text = name.to_string_lossy();
+            let written = |name: &str| {
+                name == CONFIG || name == INDEX || self.shards.iter().any(|shard| shard == name)
+            };
+            if top && written(&text) {
+                continue;
+            }
+            let read = |source| Error::Read {
+                path: from.clone(),
+                source,
+            };
+            let write = |source| Error::Write {
+                path: to.clone(),
+                source,
+            };
+            // Links are followed: model caches are full of them.
+            let metadata = fs::metadata(&from).map_err(read)?;
+            if metadata.is_dir() && !text.starts_with('.') {
+                fs::create_dir(&to).map_err(write)?;
+                self.copy_folder(&from, &to, false)?;
+            } else if metadata.is_file() {
+                fs::copy(&from, &to).map_err(write)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the files in an index, in order.
+fn shards(index: &Path) -> Result<Vec<String>> {
+    let invalid = |reason: &str| Error::Json {
+        path: index.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let json = json_object(index)?;
+    let weight_map = json.get("weight_map").and_then(Value::as_object);
+    let weight_map = weight_map.ok_or_else(|| invalid("it has no object \"weight_map\""))?;
+    let mut shards = BTreeSet::new();
+    for shard in weight_map.values() {
+        let name = shard.as_str().unwrap_or_default();
+        let parts: Vec<_> = Path::new(name).components().collect();
+        if !matches!(parts[..], [Component::Normal(_)]) {
+            return Err(invalid(&format!(
+                "{shard} is not the name of a file beside it"
+            )));
+        }
+        shards.insert(name.to_owned());
+    }
+    match shards.is_empty() {
+        true => Err(invalid("it names no file")),
+        false => Ok(shards.into_iter().collect()),
+    }
+}
+
+/// A file that holds a JSON object.
+pub fn json_object(path: &Path) -> Result<Map<String, Value>> {
+    let bytes = fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::Json {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}

@@ -1,0 +1,267 @@
+//! One tensor: where its results go, and the work.
+
+use chopi::{
+    Float, FloatType, Granularity, IntSlice, IntType, Metrics, Packing, QParams, Symmetry,
+};
+use indicatif::ProgressBar;
+use safetensors::Dtype;
+
+use crate::archive::{Archive, Tensor};
+use crate::args::Settings;
+use crate::chunks::Chunks;
+use crate::element::{FloatElement, bytes, code_bytes, elements, with_float};
+use crate::error::{Fault, Result};
+use crate::format::float_dtype;
+use crate::framework::Framework;
+use crate::header::{Header, Slot};
+use crate::output::Output;
+use crate::quantize::calibrate::calibrate;
+use crate::quantize::piece;
+use crate::quantize::row::{Kept, QuantizeRow};
+
+/// What is to be done with one tensor, and where the result goes.
+#[derive(Debug)]
+pub struct Task<'a> {
+    tensor: &'a Tensor<'a>,
+    work: Work,
+}
+
+/// What the tasks of a file share.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared<'a> {
+    pub archive: &'a Archive<'a>,
+    pub settings: &'a Settings,
+    pub output: &'a Output,
+    pub progress: &'a ProgressBar,
+}
+
+#[derive(Debug)]
+enum Work {
+    Copy(Slot),
+    Quantize(Quantize),
+}
+
+#[derive(Debug)]
+struct Quantize {
+    float: FloatType,
+    granularity: Granularity,
+    codes: Slot,
+    /// How codes of fewer than 8 bits are packed.
+    packing: Option<Packing>,
+    shape: Option<Slot>,
+    scale: Slot,
+    zero_point: Option<Slot>,
+    kept: Kept,
+}
+
+impl<'a> Task<'a> {
+    pub fn copy(tensor: &'a Tensor<'a>, header: &mut Header) -> Self {
+        let len = tensor.data.len();
+        let slot = header.add(&tensor.name, tensor.dtype, &tensor.shape, len);
+        Self {
+            tensor,
+            work: Work::Copy(slot),
+        }
+    }
+
+    /// # Errors
+    /// Where the scheme does not fit the tensor, or the name of a new tensor is taken.
+    pub fn quantize(
+        archive: &Archive<'_>,
+        tensor: &'a Tensor<'a>,
+        float: FloatType,
+        settings: &Settings,
+        header: &mut Header,
+    ) -> std::result::Result<Self, Fault> {
+        let scheme = &settings.scheme;
+        settings.convention.check_groups(scheme, &tensor.shape)?;
+        let (out, width) = (tensor.shape[0], tensor.shape[1]);
+        let groups = match scheme.granularity {
+            Granularity::PerTensor => vec![1],
+            Granularity::PerChannel { .. } => vec![out, 1],
+            Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size)],
+        };
+        let count: usize = groups.iter().product();
+        let mut len = 0;
+        let mut add = |suffix: &str, dtype: Dtype, shape: &[usize]| {
+            let name = format!("{}{suffix}", tensor.name);
+            if !suffix.is_empty() && archive.tensors.contains_key(&name) {
+                return Err(Fault::NameTaken { name });
+            }
+            let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
+            len += bytes;
+            Ok(header.add(&name, dtype, shape, bytes))
+        };
+        let packing = match scheme.bits {
+            8 => None,
+            bits => Some(Packing::compressed_tensors(bits)?),
+        };
+        let (codes, shape, dtype) = match packing {
+            None => (add("", Dtype::I8, &tensor.shape)?, None, Dtype::I8),
+            Some(packing) => {
+                let words = packing.row_bytes(width) / 4;
+                let codes = add("_packed", Dtype::I32, &[out, words])?;
+                let shape = add("_shape", Dtype::I64, &[2])?;
+                (codes, Some(shape), Dtype::I32)
+            }
+        };
+        let scale = add("_scale", float_dtype(float), &groups)?;
+        let zero_point = match (scheme.symmetry, packing) {
+            (Symmetry::Symmetric, _) => None,
+            (_, Some(packing)) if count > 1 || groups.len() == 2 => {
+                let words = packing.row_bytes(out) / 4;
+                Some(add("_zero_point", Dtype::I32, &[words, groups[1]])?)
+            }
+            _ => Some(add("_zero_point", Dtype::I8, &groups)?),
+        };
+        let granularity = settings
+            .convention
+            .granularity_for(scheme.granularity, tensor.shape.len());
+        let kept = Kept {
+            dtype,
+            granularity,
+            len,
+        };
+        Ok(Self {
+            tensor,
+            work: Work::Quantize(Quantize {
+                float,
+                granularity,
+                codes,
+                packing,
+                shape,
+                scale,
+                zero_point,
+                kept,
+            }),
+        })
+    }
+
+    /// The bytes to read.
+    pub fn size(&self) -> usize {
+        self.tensor.data.len()
+    }
+
+    /// # Errors
+    /// What is wrong with the tensor or the output.
+    pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
+        let quantize = match &self.work {
+            Work::Copy(slot) => {
+                shared.output.write(*slot, 0, self.tensor.data)?;
+                shared.progress.inc(self.size() as u64);
+                return Ok(QuantizeRow::copied(self.tensor));
+            }
+            Work::Quantize(quantize) => quantize,
+        };
+        let settings = shared.settings;
+        let metrics = with_float!(quantize.float, F => {
+            let data = elements::<F>(self.tensor.data);
+            let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
+            let granularity = quantize.granularity;
+            let (params, abs_max) =
+                calibrate::<K, F>(&data, self.tensor, granularity, settings).map_err(fault)?;
+            quantize.write_params::<F>(&params, self.tensor, shared)?;
+            let mut metrics = Metrics::new(abs_max);
+            self.write_codes::<K, F>(&data, quantize, &params, &mut metrics, shared)?;
+            metrics
+        });
+        Ok(QuantizeRow::quantized(
+            self.tensor,
+            quantize.kept,
+            settings,
+            &metrics,
+        ))
+    }
+
+    /// Quantizes the tensor some rows at a time, and adds each piece to the metrics.
+    fn write_codes<K: Framework, F: FloatElement>(
+        &self,
+        data: &[F],
+        quantize: &Quantize,
+        params: &QParams,
+        metrics: &mut Metrics,
+        shared: Shared<'_>,
+    ) -> Result<()> {
+        let width = self.tensor.shape[1];
+        let chunks = Chunks::of_rows(&self.tensor.shape, quantize.granularity);
+        for chunk in chunks.iter() {
+            let data = &data[chunk.elements.clone()];
+            let mut written = Ok(());
+            let done = chunks.params(&chunk, params).and_then(|params| {
+                let shape = chunks.shape(&chunk);
+                piece::quantize::<K, F>(data, &shape, params, metrics, |codes| {
+                    let packed;
+                    let (bytes, row) = match quantize.packing {
+                        None => (code_bytes(codes, IntType::I8), width),
+                        Some(packing) => {
+                            packed = pack(packing, codes, width)?;
+                            ((&packed[..]).into(), packing.row_bytes(width))
+                        }
+                    };
+                    let offset = chunk.rows.start * row;
+                    written = shared.output.write(quantize.codes, offset, &bytes);
+                    Ok(())
+                })
+            });
+            done.map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
+            written?;
+            shared.progress.inc(size_of_val(data) as u64);
+        }
+        Ok(())
+    }
+}
+
+fn pack(packing: Packing, codes: IntSlice<'_>, row: usize) -> chopi::Result<Vec<u8>> {
+    chopi::match_int!(IntSlice, codes, codes => packing.pack(codes, row))
+}
+
+impl Quantize {
+    fn write_params<F: FloatElement>(
+        &self,
+        params: &QParams,
+        tensor: &Tensor<'_>,
+        shared: Shared<'_>,
+    ) -> Result<()> {
+        // Numbers of the element type already.
+        let scale: Vec<F> = params.scale().iter().map(|&s| narrow(s)).collect();
+        shared.output.write(self.scale, 0, &bytes(&scale))?;
+        if let Some(slot) = self.shape {
+            let shape: Vec<i64> = tensor.shape.iter().map(|&len| len as i64).collect();
+            shared.output.write(slot, 0, &bytes(&shape))?;
+        }
+        let Some(slot) = self.zero_point else {
+            return Ok(());
+        };
+        let zero_point = params.zero_point();
+        match self.packing {
+            Some(packing) if self.granularity != Granularity::PerTensor => {
+                let packed = pack_columns(packing, zero_point, tensor.shape[0]);
+                let packed = packed.map_err(|e| shared.archive.fault(&tensor.name, e))?;
+                shared.output.write(slot, 0, &packed)
+            }
+            _ => {
+                let codes = code_bytes(IntSlice::I64(zero_point), IntType::I8);
+                shared.output.write(slot, 0, &codes)
+            }
+        }
+    }
+}
+
+fn narrow<F: Float>(value: f64) -> F {
+    use chopi::Compute;
+    F::narrow(F::Compute::from_f64(value))
+}
+
+/// Packs a matrix of `rows` rows along its first axis: the words of each column, row-major again.
+fn pack_columns(packing: Packing, codes: &[i64], rows: usize) -> chopi::Result<Vec<u8>> {
+    let columns = codes.len() / rows;
+    let transposed: Vec<i64> = (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| codes[r * columns + c]))
+        .collect();
+    let packed = packing.pack(&transposed, rows)?;
+    let words = packing.row_bytes(rows) / 4;
+    Ok((0..words)
+        .flat_map(|w| (0..columns).flat_map(move |c| (0..4).map(move |b| (c * words + w) * 4 + b)))
+        .map(|i| packed[i])
+        .collect())
+}

@@ -1,0 +1,83 @@
+//! The groups of a tensor's elements, one by one.
+
+use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::buffer::FloatSlice;
+use crate::device::DeviceTensor;
+use crate::dtype::{Compute, Float, FloatType};
+use crate::error::{Error, Result};
+use crate::layout::Layout;
+use crate::scheme::Granularity;
+use crate::tiles::{GroupElements, Tiles};
+
+/// The groups of the elements of a dense tensor, in the row-major order of their parameters.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    tiles: Tiles,
+    len: usize,
+    /// The index in memory order of each group.
+    order: Vec<usize>,
+    /// The shape of the parameters.
+    pub shape: Vec<usize>,
+}
+
+impl Groups {
+    /// # Errors
+    /// [`Error::Empty`] where there is no element, [`Error::Axis`] where there is no such axis.
+    pub fn new(layout: &Layout, granularity: Granularity) -> Result<Self> {
+        let shape = granularity.params_shape(layout.shape())?;
+        if layout.is_empty() {
+            let shape = layout.shape().to_vec();
+            return Err(Error::Empty { shape });
+        }
+        let tiles = Tiles::new(layout, granularity)?;
+        let in_memory: Vec<usize> = (0..tiles.groups()).collect();
+        Ok(Self {
+            order: tiles.to_row_major(&in_memory).into_owned(),
+            tiles,
+            len: layout.len(),
+            shape,
+        })
+    }
+
+    /// Where the elements of each group lie.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = GroupElements> {
+        self.order
+            .iter()
+            .map(|&group| self.tiles.group(group, self.len))
+    }
+}
+
+/// Calls `f` with a tensor's elements: where they lie in host memory, or else copied from their
+/// device.
+pub(crate) fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
+    tensor: &T,
+    f: impl FnOnce(HostFloats<'_>) -> Result<R>,
+) -> Result<R> {
+    let Some(device) = tensor.on_device() else {
+        return tensor.with_host(f);
+    };
+    let (values, float) = (device.to_host()?, device.float_type()?);
+    let layout = Layout::row_major(&device.shape());
+    /// The numbers of this type that these equal.
+    fn narrowed<F: Float>(values: &[f64]) -> Vec<F> {
+        let narrow = |&x: &f64| F::narrow(F::Compute::from_f64(x));
+        values.iter().map(narrow).collect()
+    }
+    let (f16s, bf16s, f32s);
+    let data = match float {
+        FloatType::F16 => {
+            f16s = narrowed(&values);
+            FloatSlice::F16(&f16s)
+        }
+        FloatType::BF16 => {
+            bf16s = narrowed(&values);
+            FloatSlice::BF16(&bf16s)
+        }
+        FloatType::F32 => {
+            f32s = narrowed(&values);
+            FloatSlice::F32(&f32s)
+        }
+        FloatType::F64 => FloatSlice::F64(&values),
+    };
+    f(HostFloats { data, layout })
+}

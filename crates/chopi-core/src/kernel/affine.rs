@@ -1,0 +1,313 @@
+//! Scale, clamp and round: from a vector of elements to their codes and back.
+
+use crate::convention::FakeQuantizedNan;
+use crate::dtype::{Compute, Float, FloatType};
+use crate::kernel::lanes::{
+    LaneBlock, Steps, Sum, is_narrow_product, is_native_difference, is_native_half,
+};
+use crate::kernel::uniform;
+use crate::kernel::vector::{Vector, VectorExt};
+use crate::qparams::QParams;
+use crate::scheme::Rounding;
+
+/// What the kernels do with an element, but for the parameters of its group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub steps: Steps,
+    pub rounding: Rounding,
+    /// Whether each operation is rounded to the element type, a half.
+    pub native: bool,
+    /// Whether q − z is.
+    pub native_difference: bool,
+    /// Whether (q − z)·s is rounded to `f32` though the compute type is `f64`.
+    pub narrow_product: bool,
+    /// Whether fake-quantize takes NaN for less than any number.
+    pub nan_is_smallest: bool,
+    pub qmin: i64,
+    pub qmax: i64,
+}
+
+// The steps that kernels are compiled for: those of the named conventions, to nearest even, and
+// one that takes any, at a branch each.
+pub(crate) const DIVIDE_EXACT: u8 = 0;
+pub(crate) const DIVIDE_ROUNDED: u8 = 1;
+pub(crate) const DIVIDE_AFTER: u8 = 2;
+pub(crate) const MULTIPLY_ROUNDED: u8 = 3;
+pub(crate) const MULTIPLY_AFTER: u8 = 4;
+pub(crate) const FUSED: u8 = 5;
+pub(crate) const ANY: u8 = 6;
+
+impl Plan {
+    pub fn new(params: &QParams, float: FloatType) -> Self {
+        let (qmin, qmax) = params.bounds();
+        Self {
+            steps: Steps::new(params, float),
+            rounding: params.scheme().rounding,
+            native: is_native_half(params, float),
+            native_difference: is_native_difference(params, float),
+            narrow_product: is_narrow_product(params, float),
+            nan_is_smallest: params.convention().fake_quantized_nan == FakeQuantizedNan::Smallest,
+            qmin,
+            qmax,
+        }
+    }
+
+    /// Which of the constants above it is.
+    pub fn kind(&self) -> u8 {
+        if self.native || self.rounding != Rounding::NearestEven {
+            return ANY;
+        }
+        match (self.steps.reciprocal, self.steps.sum) {
+            (true, Sum::After) => MULTIPLY_AFTER,
+            // The one kind above that looks at NaN, as its library does.
+            _ if self.nan_is_smallest => ANY,
+            (false, Sum::Exact) => DIVIDE_EXACT,
+            (false, Sum::Rounded) => DIVIDE_ROUNDED,
+            (false, Sum::After) => DIVIDE_AFTER,
+            (true, Sum::Rounded) => MULTIPLY_ROUNDED,
+            (_, Sum::Fused) => FUSED,
+            (true, Sum::Exact) => ANY,
+        }
+    }
+
+    #[inline(always)]
+    fn steps<const KIND: u8>(&self) -> Steps {
+        let (reciprocal, sum) = match KIND {
+            DIVIDE_EXACT => (false, Sum::Exact),
+            DIVIDE_ROUNDED => (false, Sum::Rounded),
+            DIVIDE_AFTER => (false, Sum::After),
+            MULTIPLY_ROUNDED => (true, Sum::Rounded),
+            MULTIPLY_AFTER => (true, Sum::After),
+            FUSED => (true, Sum::Fused),
+            _ => return self.steps,
+        };
+        Steps { reciprocal, sum }
+    }
+}
+
+/// The parameters of a vector of elements.
+///
+/// With v the scaled element, M = [`Compute::MAGIC`] and each sum in the convention's order:
+///
+/// | zero point added | bounds of v | M + code |
+/// |---|---|---|
+/// | exactly, before rounding | qmin − z, qmax − z | v + (M + z) |
+/// | after rounding | qmin − z, qmax − z | (v + M) + z |
+/// | rounded or fused, before rounding | qmin, qmax | v + M, where v holds z |
+///
+/// The sum with M is exact but for one rounding, to an integer, half to even: it *is* the rounding.
+/// Clamping before it equals clamping after it, since the bounds are integers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Affine<V> {
+    /// What x is divided by or multiplied with.
+    divisor: V,
+    scale: V,
+    zero: V,
+    low: V,
+    high: V,
+}
+
+impl<V: Vector> Affine<V> {
+    /// The parameters of all elements of a block that has one of each.
+    ///
+    /// # Safety
+    /// That of [`Vector`], here and in all that follows.
+    #[inline(always)]
+    pub unsafe fn splat<const KIND: u8>(p: LaneBlock<'_, V::Scalar>, plan: &Plan) -> Self {
+        let divisor = p.inverse.first().unwrap_or(&p.scale[0]);
+        // SAFETY: the caller's.
+        unsafe {
+            let (divisor, scale) = (V::splat(*divisor), V::splat(p.scale[0]));
+            Self::new::<KIND>(divisor, scale, V::splat(p.zero[0]), plan)
+        }
+    }
+
+    /// The parameters of the elements from index `i` of a block that has one each.
+    ///
+    /// # Safety
+    /// There must be as many as lanes from there.
+    #[inline(always)]
+    pub unsafe fn load<const KIND: u8>(p: LaneBlock<'_, V::Scalar>, i: usize, plan: &Plan) -> Self {
+        let divisor = match plan.steps::<KIND>().reciprocal {
+            true => p.inverse,
+            false => p.scale,
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            let (divisor, scale) = (
+                V::load(divisor.as_ptr().add(i)),
+                V::load(p.scale.as_ptr().add(i)),
+            );
+            Self::new::<KIND>(divisor, scale, V::load(p.zero.as_ptr().add(i)), plan)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn new<const KIND: u8>(divisor: V, scale: V, zero: V, plan: &Plan) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let (mut low, mut high) = (integer::<V>(plan.qmin), integer::<V>(plan.qmax));
+            if !plan.steps::<KIND>().sum.before_clamp() {
+                (low, high) = (low.sub(zero), high.sub(zero));
+            }
+            Self {
+                divisor,
+                scale,
+                zero,
+                low,
+                high,
+            }
+        }
+    }
+
+    /// M + the code, clamped to `room` steps beyond the range; NaN for NaN. `index` is that of the
+    /// first element in the tensor.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    pub unsafe fn code<F, const KIND: u8>(&self, x: V, plan: &Plan, room: V, index: usize) -> V
+    where
+        F: Float<Compute = V::Scalar>,
+    {
+        let Steps { reciprocal, sum } = plan.steps::<KIND>();
+        let native = KIND == ANY && plan.native;
+        // SAFETY: the caller's.
+        unsafe {
+            let mut v = match (reciprocal, sum) {
+                (_, Sum::Fused) => x.mul_add(self.divisor, self.zero),
+                (true, _) => x.mul(self.divisor),
+                (false, _) => x.div(self.divisor),
+            };
+            if native {
+                v = v.round_to::<F>();
+            }
+            if sum == Sum::Rounded {
+                v = v.add(if native {
+                    self.zero.round_to::<F>()
+                } else {
+                    self.zero
+                });
+                if native {
+                    v = v.round_to::<F>();
+                }
+            }
+            // In this order a comparison with NaN keeps the NaN.
+            v = self.low.sub(room).max(v);
+            v = self.high.add(room).min(v);
+            let magic = V::splat(V::Scalar::MAGIC);
+            if KIND == ANY && plan.rounding != Rounding::NearestEven {
+                return self.round_otherwise(v, plan, index);
+            }
+            match sum {
+                Sum::Exact => v.add(magic.add(self.zero)),
+                Sum::After => v.add(magic).add(self.zero),
+                Sum::Rounded | Sum::Fused => v.add(magic),
+            }
+        }
+    }
+
+    /// M + v rounded otherwise than to nearest even.
+    ///
+    /// r is v rounded to nearest even and d what is left, both exact; each rounding is r or a
+    /// neighbour of it. The signs are those of the sum with z, whose rounding keeps the sign.
+    #[inline(always)]
+    unsafe fn round_otherwise(&self, v: V, plan: &Plan, index: usize) -> V {
+        let sum = plan.steps.sum;
+        // SAFETY: the caller's.
+        unsafe {
+            let (none, magic) = (number::<V>(0.0), V::splat(V::Scalar::MAGIC));
+            let r = v.add(magic).sub(magic);
+            let d = v.sub(r);
+            let total = if sum == Sum::Exact {
+                v.add(self.zero)
+            } else {
+                v
+            };
+            let (up, down) = match plan.rounding {
+                Rounding::NearestEven => (none, none),
+                Rounding::NearestAway => (
+                    one_if::<V>(V::and(d.eq(number::<V>(0.5)), total.gt(none))),
+                    one_if::<V>(V::and(d.eq(number::<V>(-0.5)), none.gt(total))),
+                ),
+                Rounding::TowardZero => {
+                    let negative = none.gt(total);
+                    (
+                        one_if::<V>(V::and(d.gt(none), negative)),
+                        V::select(negative, none, one_if::<V>(none.gt(d))),
+                    )
+                }
+                Rounding::Floor => (none, one_if::<V>(none.gt(d))),
+                Rounding::Ceiling => (one_if::<V>(d.gt(none)), none),
+                Rounding::Stochastic { seed } => {
+                    let down = one_if::<V>(none.gt(d));
+                    // fraction > u, where the fraction is d or d + 1.
+                    let up = d.gt(uniform::vector::<V>(seed, index as u64).sub(down));
+                    (one_if::<V>(up), down)
+                }
+            };
+            let magic = if sum.before_clamp() {
+                magic
+            } else {
+                magic.add(self.zero)
+            };
+            r.add(up).sub(down).add(magic)
+        }
+    }
+
+    /// Whether the code, given as M + code, lies in the range; false for NaN. And the code clamped to
+    /// it.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    pub unsafe fn inside(code: V, plan: &Plan) -> (V::Mask, V) {
+        // SAFETY: the caller's.
+        unsafe {
+            let magic = V::splat(V::Scalar::MAGIC);
+            let (low, high) = (integer::<V>(plan.qmin), integer::<V>(plan.qmax));
+            let clamped = magic.add(high).min(magic.add(low).max(code));
+            (clamped.eq(code), clamped)
+        }
+    }
+
+    /// (q − z)·s, the code given as M + q; each step rounded where the convention rounds it.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    pub unsafe fn value<F, const KIND: u8>(&self, code: V, plan: &Plan) -> V
+    where
+        F: Float<Compute = V::Scalar>,
+    {
+        // SAFETY: the caller's.
+        unsafe {
+            let q = code.sub(V::splat(V::Scalar::MAGIC));
+            let difference = q.sub(self.zero);
+            let difference = match KIND == ANY && plan.native_difference {
+                true => difference.round_to::<F>(),
+                false => difference,
+            };
+            difference.mul(self.scale)
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn number<V: Vector>(n: f64) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::splat(V::Scalar::from_f64(n)) }
+}
+
+#[inline(always)]
+unsafe fn integer<V: Vector>(n: i64) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::splat(V::Scalar::from_i64(n)) }
+}
+
+/// 1 where the mask holds, else 0.
+#[inline(always)]
+unsafe fn one_if<V: Vector>(mask: V::Mask) -> V {
+    // SAFETY: the caller's.
+    unsafe { V::select(mask, number(1.0), number(0.0)) }
+}

@@ -1,0 +1,98 @@
+//! Counting elements into the bins of a [`Histogram`].
+
+use std::mem::MaybeUninit;
+
+use crate::dtype::{Compute, Float, HALF_BLOCK};
+use crate::kernel::isa::per_isa;
+use crate::kernel::minmax;
+use crate::observer::histogram::{BINS, Histogram};
+
+/// Tables that count side by side, so that equal neighbours do not wait for one another. They are
+/// added to the histogram at the end.
+struct Tables(Box<[[u32; BINS]; TABLES]>);
+
+const TABLES: usize = 4;
+const BLOCK: usize = 2048;
+/// Fewer elements than this are counted one by one: adding up the tables would cost more.
+const MANY: usize = 4 * BINS;
+/// A table is added up before it could overflow.
+const MOST: usize = 1 << 31;
+
+per_isa! {
+    /// Adds elements to a histogram. Returns whether all are finite; the histogram means nothing
+    /// where one is not.
+    fn count[F: Float][F](data: &[F], histogram: &mut Histogram) -> bool {
+        let mut widened = [MaybeUninit::uninit(); HALF_BLOCK];
+        let mut slots = [0_u16; BLOCK];
+        let infinity = <F::Compute as num_traits::Float>::infinity();
+        let size = if F::TYPE == F::TYPE.compute() { BLOCK } else { HALF_BLOCK };
+        let mut tables = (data.len() >= MANY).then(Tables::new);
+        for part in data.chunks(MOST) {
+            for block in part.chunks(size) {
+                let (mut min, mut max) = ([infinity], [-infinity]);
+                // SAFETY: this is compiled for the instruction set of `A`.
+                let finite = unsafe {
+                    minmax::run::<<F::Compute as Compute>::Vector<A>, F>(block, &mut min, &mut max)
+                };
+                if !finite {
+                    return false;
+                }
+                let x = F::widen_block(block, &mut widened);
+                let (min, max) = (min[0].as_f64(), max[0].as_f64());
+                if !histogram.holds(min, max) {
+                    if let Some(tables) = &mut tables {
+                        tables.add_to(histogram);
+                    }
+                    histogram.extend(min, max, F::TYPE);
+                }
+                let slots = &mut slots[..x.len()];
+                slots_of(x, F::Compute::from_f64(histogram.bins_per_unit()), slots);
+                match &mut tables {
+                    Some(tables) => tables.count(slots),
+                    None => histogram.count(slots),
+                }
+            }
+            if let Some(tables) = &mut tables {
+                tables.add_to(histogram);
+            }
+        }
+        true
+    }
+}
+
+/// The slot of each element: the bin m of |x|, or −1 − m for a negative x, modulo [`BINS`].
+#[inline(always)]
+fn slots_of<C: Compute>(x: &[C], bins_per_unit: C, slots: &mut [u16]) {
+    for (&x, slot) in x.iter().zip(slots) {
+        let bin = ((x.abs() * bins_per_unit).floor() + C::MAGIC).low_bits();
+        let negative = if x < C::zero() { u32::MAX } else { 0 };
+        *slot = (bin ^ negative) as u16 % BINS as u16;
+    }
+}
+
+impl Tables {
+    fn new() -> Self {
+        Self(Box::new([[0; BINS]; TABLES]))
+    }
+
+    #[inline(always)]
+    fn count(&mut self, slots: &[u16]) {
+        let (chunks, rest) = slots.as_chunks::<TABLES>();
+        for chunk in chunks {
+            for (table, &slot) in self.0.iter_mut().zip(chunk) {
+                table[usize::from(slot) % BINS] += 1;
+            }
+        }
+        for &slot in rest {
+            self.0[0][usize::from(slot) % BINS] += 1;
+        }
+    }
+
+    #[inline(never)]
+    fn add_to(&mut self, histogram: &mut Histogram) {
+        for table in self.0.iter_mut() {
+            histogram.add(table);
+            *table = [0; BINS];
+        }
+    }
+}

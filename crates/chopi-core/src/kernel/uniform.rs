@@ -1,0 +1,50 @@
+//! The random numbers of stochastic rounding: a function of the seed and the element's index.
+
+use crate::dtype::Compute;
+use crate::kernel::vector::{Vector, Words};
+
+/// The seed's part of the hash: the two halves of the first output of SplitMix64.
+#[inline(always)]
+fn keys(seed: u64) -> (u32, u32) {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z as u32, (z >> 32) as u32)
+}
+
+const FACTORS: [u32; 2] = [0x21F0_AAAD, 0xD35A_2D97];
+
+/// The number in [0, 1) that the element of this index compares its fraction with: see
+/// [`Rounding::Stochastic`](crate::Rounding::Stochastic).
+pub(crate) fn scalar(seed: u64, index: u64) -> f64 {
+    let (first, second) = keys(seed);
+    let mut h = index as u32 ^ first;
+    h = (h ^ (h >> 16)).wrapping_mul(FACTORS[0]) ^ second;
+    h = (h ^ (h >> 15)).wrapping_mul(FACTORS[1]);
+    h ^= h >> 15;
+    f64::from(h >> 8) / f64::from(1 << 24)
+}
+
+/// Those of the elements from `index` on.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+pub(crate) unsafe fn vector<V: Vector>(seed: u64, index: u64) -> V {
+    let (first, second) = keys(seed);
+    // SAFETY: the caller's.
+    unsafe {
+        let (first, second) = (V::Words::splat(first), V::Words::splat(second));
+        let h = V::Words::count_from(index as u32).xor(first);
+        let h = h
+            .xor(h.shift_right::<16>())
+            .mul(V::Words::splat(FACTORS[0]))
+            .xor(second);
+        let h = h
+            .xor(h.shift_right::<15>())
+            .mul(V::Words::splat(FACTORS[1]));
+        let h = h.xor(h.shift_right::<15>()).shift_right::<8>();
+        V::from_words(h).mul(V::splat(V::Scalar::from_f64(1.0 / f64::from(1 << 24))))
+    }
+}

@@ -1,0 +1,109 @@
+//! The histogram of each group of elements.
+
+use crate::backend::{Backend, FloatTensor};
+use crate::dtype::FloatType;
+use crate::error::{Error, Result};
+use crate::groups::{Groups, on_host};
+use crate::match_float;
+use crate::observer::histogram::Histogram;
+use crate::ranges::non_finite;
+use crate::scheme::Granularity;
+
+/// The [`Histogram`] of each group of elements.
+///
+/// Those of several batches merge into those of all of them, in any order with the same bits. A
+/// group takes 32 KiB, however many values it has seen.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Histograms {
+    granularity: Granularity,
+    float: FloatType,
+    shape: Vec<usize>,
+    groups: Vec<Histogram>,
+}
+
+impl Histograms {
+    /// The histogram of each group of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] where the tensor has no element, [`Error::NonFinite`] where it holds NaN or
+    /// an infinity, [`Error::Axis`] where it has no such axis.
+    pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(
+        tensor: &T,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        let mut groups = Vec::new();
+        let (shape, float) = for_each_histogram(tensor, granularity, |histogram, _| {
+            groups.push(histogram.clone());
+        })?;
+        Ok(Self {
+            granularity,
+            float,
+            shape,
+            groups,
+        })
+    }
+
+    /// The histograms of these data and those of `other`.
+    ///
+    /// # Errors
+    /// [`Error::Merge`] where the two have different shapes or granularities.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        if self.shape != other.shape || self.granularity != other.granularity {
+            return Err(Error::Merge {
+                left: self.shape.clone(),
+                right: other.shape.clone(),
+            });
+        }
+        self.float = self.float.or_wider(other.float);
+        for (a, b) in self.groups.iter_mut().zip(&other.groups) {
+            a.merge(b);
+        }
+        Ok(())
+    }
+
+    /// The granularity of the groups.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// The type of the observed values.
+    pub fn float_type(&self) -> FloatType {
+        self.float
+    }
+
+    /// The shape of the parameters, as [`Ranges::shape`](crate::Ranges::shape).
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The histogram of each group, in row-major order.
+    pub fn groups(&self) -> &[Histogram] {
+        &self.groups
+    }
+}
+
+/// Calls `f` with the histogram of each group of a tensor, in row-major order: one at a time, in the
+/// memory of one. With it goes the type of the values. Gives the shape of the parameters and the type of the values.
+pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
+    tensor: &T,
+    granularity: Granularity,
+    mut f: impl FnMut(&Histogram, FloatType),
+) -> Result<(Vec<usize>, FloatType)> {
+    on_host(tensor, |host| {
+        let float = host.data.float_type();
+        let groups = Groups::new(&host.layout, granularity)?;
+        let mut histogram = Histogram::new();
+        match_float!(FloatSlice, host.data, data => {
+            let mut buffer = Vec::new();
+            for runs in groups.iter() {
+                histogram.clear();
+                if !histogram.observe(runs.gather(data, &mut buffer)) {
+                    return Err(non_finite(data, &host.layout));
+                }
+                f(&histogram, float);
+            }
+        });
+        Ok((groups.shape, float))
+    })
+}

@@ -1,0 +1,153 @@
+//! What sees data and gives ranges.
+//!
+//! A file for each statistic that is kept (`histogram`, `histograms`; the smallest and the largest
+//! value are [`Ranges`]), and one for each way to a range (`percentile`, `squared_error`,
+//! `divergence`).
+
+mod calibration;
+mod divergence;
+pub(crate) mod histogram;
+mod histograms;
+mod percentile;
+mod squared_error;
+
+pub use calibration::Calibration;
+pub use histogram::{Bin, Histogram};
+pub use histograms::Histograms;
+
+use crate::backend::{Backend, FloatTensor};
+use crate::convention::Convention;
+use crate::error::{Error, Result};
+use crate::qparams::QParams;
+use crate::ranges::Ranges;
+use crate::scheme::Scheme;
+
+/// What a point of a model has seen, for one scheme: fed with tensors of any framework, it gives the
+/// parameters to quantize with.
+///
+/// Its memory does not grow with the data. Observers of parts of the data merge into that of all of
+/// them: in whatever way the data are split, and in whatever order the parts are merged, the result
+/// has the same bits. With the feature `serde` an observer can be saved and go on later.
+///
+/// ```
+/// # use chopi_core::{Calibration, Chopi, Convention, Observer};
+/// let scheme = Chopi::builder().num_bits(8).scheme()?;
+/// let mut observer = Observer::new(scheme, Convention::CHOPI, Calibration::Percentile(99.99))?;
+/// // observer.observe(&batch)? for each batch
+/// assert!(observer.params().is_err());
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct Observer {
+    scheme: Scheme,
+    convention: Convention,
+    calibration: Calibration,
+    seen: Option<Statistics>,
+}
+
+/// What is kept of the data.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+enum Statistics {
+    Ranges(Ranges),
+    Histograms(Histograms),
+}
+
+impl Observer {
+    /// An observer that has seen nothing.
+    ///
+    /// # Errors
+    /// What [`Convention::check_scheme`] says; [`Error::Percentile`] for a percentile out of range.
+    pub fn new(scheme: Scheme, convention: Convention, calibration: Calibration) -> Result<Self> {
+        convention.check_scheme(&scheme)?;
+        calibration.check()?;
+        Ok(Self {
+            scheme,
+            convention,
+            calibration,
+            seen: None,
+        })
+    }
+
+    /// Takes in a tensor.
+    ///
+    /// # Errors
+    /// Those of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
+    /// before. What was seen before is kept then.
+    pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, tensor: &T) -> Result<()> {
+        let rank = tensor.rank();
+        let granularity = self
+            .convention
+            .granularity_for(self.scheme.granularity, rank);
+        let seen = match self.calibration {
+            Calibration::MinMax => Statistics::Ranges(Ranges::observe(tensor, granularity)?),
+            _ => Statistics::Histograms(Histograms::observe(tensor, granularity)?),
+        };
+        self.add(seen)
+    }
+
+    /// Takes in what another observer has seen.
+    ///
+    /// # Errors
+    /// [`Error::Merge`] where the two have seen tensors with other groups, [`Error::MergeSettings`]
+    /// where they have another scheme, convention or calibration.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        let settings = |o: &Self| (o.scheme.clone(), o.convention, o.calibration);
+        if settings(self) != settings(other) {
+            return Err(Error::MergeSettings);
+        }
+        other.seen.clone().map_or(Ok(()), |seen| self.add(seen))
+    }
+
+    fn add(&mut self, new: Statistics) -> Result<()> {
+        match (&mut self.seen, new) {
+            (None, new) => self.seen = Some(new),
+            (Some(Statistics::Ranges(seen)), Statistics::Ranges(new)) => seen.merge(&new)?,
+            (Some(Statistics::Histograms(seen)), Statistics::Histograms(new)) => {
+                seen.merge(&new)?
+            }
+            _ => return Err(Error::MergeSettings),
+        }
+        Ok(())
+    }
+
+    /// The ranges that the calibration chooses.
+    ///
+    /// # Errors
+    /// [`Error::NotCalibrated`] where nothing was observed.
+    pub fn ranges(&self) -> Result<Ranges> {
+        match &self.seen {
+            None => Err(Error::NotCalibrated),
+            Some(Statistics::Ranges(ranges)) => Ok(ranges.clone()),
+            Some(Statistics::Histograms(histograms)) => {
+                self.calibration
+                    .ranges(histograms, &self.scheme, &self.convention)
+            }
+        }
+    }
+
+    /// The parameters for those ranges.
+    ///
+    /// # Errors
+    /// [`Error::NotCalibrated`] where nothing was observed; those of [`QParams::from_ranges`].
+    pub fn params(&self) -> Result<QParams> {
+        QParams::from_ranges(&self.ranges()?, &self.scheme, &self.convention)
+    }
+
+    /// The scheme that the parameters are for.
+    pub fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The convention of the parameters.
+    pub fn convention(&self) -> &Convention {
+        &self.convention
+    }
+
+    /// How the ranges are chosen.
+    pub fn calibration(&self) -> Calibration {
+        self.calibration
+    }
+}

@@ -1,0 +1,324 @@
+//! Codes of few bits, packed densely.
+
+use crate::buffer::{Fill, IntSliceMut};
+use crate::dtype::{Int, IntType};
+use crate::error::{Error, Result};
+use crate::kernel::code::CodeSliceMut;
+use crate::kernel::dequantize::any_outside;
+use crate::kernel::packing::{self as kernel, Sign};
+
+/// How codes of 1 to 8 bits lie in bytes: one after the other without gaps, from the lowest bit of
+/// the first byte on, so that code i begins at bit i·b.
+///
+/// Codes come in rows; the bits that are left over at the end of a row, up to a whole number of its
+/// units, are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    bits: u32,
+    field: Field,
+    unit: usize,
+}
+
+/// The bits of a code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// An unsigned code as it is: 0..=2^b − 1.
+    Unsigned,
+    /// A signed code, −2^(b−1)..=2^(b−1) − 1, in two's complement.
+    TwosComplement,
+    /// A signed code plus 2^(b−1).
+    Offset,
+}
+
+impl Packing {
+    /// Rows of whole bytes.
+    ///
+    /// # Errors
+    /// [`Error::PackedBits`] where `bits` is not in 1..=8.
+    pub fn new(bits: u32, field: Field) -> Result<Self> {
+        if !(1..=8).contains(&bits) {
+            return Err(Error::PackedBits { bits });
+        }
+        let unit = 1;
+        Ok(Self { bits, field, unit })
+    }
+
+    /// As `pack_to_int32` of compressed-tensors 0.20 packs signed codes: each row apart, in whole
+    /// 32-bit little-endian words, with [`Field::Offset`].
+    ///
+    /// # Errors
+    /// [`Error::PackedBits`] where `bits` is not in 1..=8.
+    pub fn compressed_tensors(bits: u32) -> Result<Self> {
+        let packing = Self::new(bits, Field::Offset)?;
+        Ok(Self { unit: 4, ..packing })
+    }
+
+    /// As ONNX 1.19 keeps tensors of INT2, INT4, UINT2 and UINT4: all elements as one row, signed
+    /// ones in two's complement.
+    ///
+    /// # Errors
+    /// [`Error::PackedBits`] where `bits` is not in 1..=8.
+    pub fn onnx(bits: u32, signed: bool) -> Result<Self> {
+        let field = if signed {
+            Field::TwosComplement
+        } else {
+            Field::Unsigned
+        };
+        Self::new(bits, field)
+    }
+
+    /// The smallest and the largest code.
+    pub fn bounds(&self) -> (i64, i64) {
+        let half = 1 << (self.bits - 1);
+        match self.field {
+            Field::Unsigned => (0, 2 * half - 1),
+            Field::TwosComplement | Field::Offset => (-half, half - 1),
+        }
+    }
+
+    /// The bytes of a row of this many codes.
+    pub fn row_bytes(&self, codes: usize) -> usize {
+        let bits = self.bits as usize;
+        // Without overflow for any number of codes that memory holds.
+        let bytes = codes / 8 * bits + (codes % 8 * bits).div_ceil(8);
+        bytes.next_multiple_of(self.unit)
+    }
+
+    /// Packs rows of `row` codes each.
+    ///
+    /// # Errors
+    /// [`Error::Code`] for a code that the bits do not hold, [`Error::PackedRows`] where the rows are
+    /// not whole.
+    pub fn pack<I: Int>(&self, codes: &[I], row: usize) -> Result<Vec<u8>> {
+        let rows = self.rows(codes.len(), row)?;
+        let row_bytes = self.row_bytes(row);
+        let mut packed = vec![0; rows * row_bytes];
+        let mut fields = [0; BLOCK];
+        let Sign { offset, .. } = self.sign();
+        let mask = u8::MAX >> (8 - self.bits);
+        // Two's complement needs nothing added; its mask takes the low bits.
+        let add = if self.field == Field::Offset {
+            offset
+        } else {
+            0
+        };
+        for (r, codes) in codes.chunks_exact(row.max(1)).enumerate() {
+            let mut start = r * row_bytes;
+            for (i, codes) in codes.chunks(BLOCK).enumerate() {
+                self.check(codes, r * row + i * BLOCK)?;
+                let fields = &mut fields[..codes.len()];
+                for (field, code) in fields.iter_mut().zip(codes) {
+                    *field = (code.to_i64() as u8).wrapping_add(add) & mask;
+                }
+                let bytes = (fields.len() * self.bits as usize).div_ceil(8);
+                kernel::pack(fields, self.bits, &mut packed[start..start + bytes]);
+                start += bytes;
+            }
+        }
+        Ok(packed)
+    }
+
+    /// Unpacks `rows` rows of `row` codes each: `i8` for signed codes, `u8` for unsigned ones.
+    ///
+    /// # Errors
+    /// [`Error::PackedLength`] where there are not as many bytes; [`Error::Dtype`] for another type.
+    pub fn unpack<I: Int>(&self, packed: &[u8], rows: usize, row: usize) -> Result<Vec<I>> {
+        let row_bytes = self.row_bytes(row);
+        let codes = rows.checked_mul(row);
+        let bytes = rows.checked_mul(row_bytes);
+        let (Some(codes), true) = (codes, bytes == Some(packed.len())) else {
+            return Err(self.length(packed.len(), rows, row));
+        };
+        let (low, _) = self.bounds();
+        let int = if low < 0 { IntType::I8 } else { IntType::U8 };
+        if I::TYPE != int {
+            return Err(Error::Dtype {
+                backend: "unpack",
+                dtype: I::TYPE.to_string(),
+                expected: "i8 for signed codes, u8 for unsigned ones",
+            });
+        }
+        Fill::new(|out: IntSliceMut<'_>| {
+            if let CodeSliceMut::W8(out) = CodeSliceMut::new(out, low) {
+                for r in 0..rows {
+                    let packed = &packed[r * row_bytes..(r + 1) * row_bytes];
+                    let out = &mut out[r * row..(r + 1) * row];
+                    kernel::unpack(packed, self.bits, self.sign(), out);
+                }
+            }
+            Ok(())
+        })
+        .ints(codes)
+    }
+
+    /// The number of rows.
+    fn rows(&self, codes: usize, row: usize) -> Result<usize> {
+        match codes {
+            0 => Ok(0),
+            _ if row > 0 && codes.is_multiple_of(row) => Ok(codes / row),
+            _ => Err(Error::PackedRows { codes, row }),
+        }
+    }
+
+    /// Checks that the bits hold the codes, the first of which has this index.
+    fn check<I: Int>(&self, codes: &[I], first: usize) -> Result<()> {
+        let (qmin, qmax) = self.bounds();
+        if !any_outside(codes, qmin, qmax) {
+            return Ok(());
+        }
+        let outside = |code: &I| !(qmin..=qmax).contains(&code.to_i64());
+        match codes.iter().position(outside) {
+            None => Ok(()),
+            Some(i) => Err(Error::Code {
+                index: vec![first + i],
+                code: codes[i].to_i64(),
+                qmin,
+                qmax,
+            }),
+        }
+    }
+
+    fn sign(&self) -> Sign {
+        let half = 1 << (self.bits - 1);
+        let (flip, offset) = match self.field {
+            Field::Unsigned => (0, 0),
+            Field::TwosComplement => (half, half),
+            Field::Offset => (0, half),
+        };
+        Sign { flip, offset }
+    }
+
+    fn length(&self, bytes: usize, rows: usize, row: usize) -> Error {
+        Error::PackedLength {
+            bytes,
+            rows,
+            row,
+            bits: self.bits,
+        }
+    }
+}
+
+/// The codes that are packed at once: whole bytes of any number of bits.
+const BLOCK: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packings() -> impl Strategy<Value = Packing> {
+        let field = prop_oneof![
+            Just(Field::Unsigned),
+            Just(Field::TwosComplement),
+            Just(Field::Offset)
+        ];
+        (1_u32..=8, field, prop_oneof![Just(1), Just(4)]).prop_map(|(bits, field, unit)| Packing {
+            bits,
+            field,
+            unit,
+        })
+    }
+
+    /// Bit by bit.
+    fn naive(packing: Packing, codes: &[i64], row: usize) -> Vec<u8> {
+        let mut packed = Vec::new();
+        for codes in codes.chunks(row) {
+            let mut bytes = vec![0_u8; packing.row_bytes(row)];
+            for (i, code) in codes.iter().enumerate() {
+                let field = match packing.field {
+                    Field::Offset => code + (1 << (packing.bits - 1)),
+                    _ => *code,
+                };
+                for bit in 0..packing.bits as usize {
+                    let position = i * packing.bits as usize + bit;
+                    bytes[position / 8] |= ((field >> bit & 1) as u8) << (position % 8);
+                }
+            }
+            packed.extend(bytes);
+        }
+        packed
+    }
+
+    proptest! {
+        #[test]
+        fn packing_is_what_it_says_and_loses_nothing(
+            packing in packings(),
+            rows in 1_usize..4,
+            row in prop_oneof![1_usize..40, 1000_usize..1100],
+            seed in any::<u32>(),
+        ) {
+            let (low, high) = packing.bounds();
+            let code = |i: usize| {
+                let hash = (i as u32).wrapping_mul(2_654_435_761).wrapping_add(seed);
+                low + i64::from(hash >> 8) % (high - low + 1)
+            };
+            let codes: Vec<i64> = (0..rows * row).map(code).collect();
+            let packed = packing.pack(&codes, row).unwrap();
+            prop_assert_eq!(&packed, &naive(packing, &codes, row));
+            let back: Vec<i64> = match packing.field {
+                Field::Unsigned => {
+                    let back = packing.unpack::<u8>(&packed, rows, row).unwrap();
+                    back.into_iter().map(i64::from).collect()
+                }
+                _ => {
+                    let back = packing.unpack::<i8>(&packed, rows, row).unwrap();
+                    back.into_iter().map(i64::from).collect()
+                }
+            };
+            prop_assert_eq!(back, codes);
+        }
+    }
+
+    #[test]
+    fn the_words_are_those_of_compressed_tensors() {
+        // pack_to_int32(torch.arange(-4, 4).repeat(2).reshape(1, -1), 3) of 0.20.
+        let codes: Vec<i8> = (-4..4).chain(-4..4).collect();
+        let packed = Packing::compressed_tensors(3)
+            .unwrap()
+            .pack(&codes, 16)
+            .unwrap();
+        let word = |i: usize| i32::from_le_bytes(packed[4 * i..4 * i + 4].try_into().unwrap());
+        assert_eq!([word(0), word(1)], [-1_996_831_096, 64_198]);
+    }
+
+    #[test]
+    fn nibbles_lie_low_first_as_in_onnx() {
+        let signed = Packing::onnx(4, true).unwrap();
+        assert_eq!(signed.pack(&[1_i8, -8, 7], 3).unwrap(), [0x81, 0x07]);
+        let unsigned = Packing::onnx(2, false).unwrap();
+        assert_eq!(
+            unsigned.pack(&[1_u8, 2, 3, 0, 2], 5).unwrap(),
+            [0b0011_1001, 0b10]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_refused() {
+        for bits in [0, 9, 32] {
+            assert!(matches!(
+                Packing::onnx(bits, true),
+                Err(Error::PackedBits { .. })
+            ));
+        }
+        let packing = Packing::onnx(4, true).unwrap();
+        let error = packing.pack(&[0_i32, 7, 8], 3).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the code at index [2] is 8, expected -8..=7"
+        );
+        assert!(matches!(
+            packing.pack(&[0_i8; 3], 2),
+            Err(Error::PackedRows { .. })
+        ));
+        assert!(matches!(
+            packing.unpack::<i8>(&[0; 3], 2, 4),
+            Err(Error::PackedLength { .. })
+        ));
+        assert!(matches!(
+            packing.unpack::<u8>(&[0; 2], 1, 4),
+            Err(Error::Dtype { .. })
+        ));
+        assert!(packing.pack::<i8>(&[], 0).unwrap().is_empty());
+    }
+}

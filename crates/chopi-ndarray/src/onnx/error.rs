@@ -1,0 +1,83 @@
+//! What can be wrong with an operator's inputs and attributes.
+
+use chopi_core::{FloatType, IntType};
+
+use super::QuantizedType;
+
+/// The result of an operator.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What was wrong, with the numbers that explain it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A scale of a shape that says for no granularity which elements share one.
+    #[error("the scale has shape {scale:?}, but a tensor of shape {shape:?} needs {expected}")]
+    ScaleShape {
+        /// The scale's shape.
+        scale: Vec<usize>,
+        /// The tensor's shape.
+        shape: Vec<usize>,
+        /// The shapes that it could have had.
+        expected: String,
+    },
+
+    /// A zero point of another shape than the scale's.
+    #[error("the zero point has shape {zero_point:?}, expected the scale's, {scale:?}")]
+    ZeroPointShape {
+        /// The zero point's shape.
+        zero_point: Vec<usize>,
+        /// The scale's shape.
+        scale: Vec<usize>,
+    },
+
+    /// A block size that does not cut the axis into as many blocks as there are scales.
+    #[error(
+        "block_size is {block_size}, but with {blocks} scales for an axis of length {length} it \
+         must be {expected}"
+    )]
+    BlockSize {
+        /// The block size.
+        block_size: usize,
+        /// The number of scales along the axis.
+        blocks: usize,
+        /// The length of the axis.
+        length: usize,
+        /// What it should have been.
+        expected: String,
+    },
+
+    /// A zero point that the output type does not have.
+    #[error("the zero point of group {group} is {zero_point}, expected {expected}")]
+    ZeroPoint {
+        /// Which group of elements, in the row-major order of the scale.
+        group: usize,
+        /// The zero point.
+        zero_point: i64,
+        /// What it should have been.
+        expected: String,
+    },
+
+    /// An output type whose codes are not elements of the array that is asked for.
+    #[error(
+        "output_dtype is {output_dtype}, whose codes are elements of type {}, not {element}",
+        .output_dtype.element()
+    )]
+    OutputType {
+        /// The output type.
+        output_dtype: QuantizedType,
+        /// The element type of the zero point and of the result.
+        element: IntType,
+    },
+
+    /// A type that x/s cannot be computed in.
+    #[error("precision is {precision}, expected f32, f16 or bf16")]
+    Precision {
+        /// The type.
+        precision: FloatType,
+    },
+
+    /// What is wrong with the elements or the axis.
+    #[error(transparent)]
+    Core(#[from] chopi_core::Error),
+}

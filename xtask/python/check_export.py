@@ -1,0 +1,165 @@
+"""Opens quantized models with transformers, and compares their tensors with compressed-tensors' own.
+
+Input: the float model's folder and a folder of quantized models. Output: a JSON object with, for
+each of them, how many tensors and values were compared, how many values differ from what
+compressed-tensors makes of the same scheme (only where the observer is min/max: the ranges of others
+are chopi's own), and the cosine of the sentence embeddings to those of the float model where
+transformers can load the scheme.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+# A PyTorch made for CUDA finds on a machine without it all that a CPU needs, once it asks lazily.
+sys.setdlopenflags(os.RTLD_LAZY)
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+from compressed_tensors.compressors import BaseCompressor
+from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.quantization.utils import calculate_qparams
+from safetensors import safe_open
+from transformers import AutoModel, AutoTokenizer
+
+SENTENCES = [
+    "The committee will publish its report on water quality next Thursday.",
+    "A cat sat by the window and watched the snow fall.",
+    "How do I reset the password of my e-mail account?",
+    "The train from Lyon to Paris was delayed by forty minutes.",
+    "Quantization stores the weights of a network in fewer bits.",
+    "She bought two kilos of apples, some bread and a bottle of milk.",
+    "The patient was given antibiotics and recovered within a week.",
+    "Stock markets fell sharply after the central bank raised interest rates.",
+    "He plays the violin in the orchestra and teaches mathematics at school.",
+    "Please find attached the invoice for the work done in March.",
+    "The expedition reached the summit shortly before dawn.",
+    "Most of the city's bridges were built in the nineteenth century.",
+    "To make the sauce, melt the butter and stir in the flour slowly.",
+    "The new law requires companies to report their emissions every year.",
+    "Astronomers found a planet that orbits two stars.",
+    "I would like to cancel my subscription, please.",
+]
+
+
+def embeddings(folder, tokenizer):
+    """The mean of the last hidden states of each sentence's tokens."""
+    model = AutoModel.from_pretrained(folder).eval()
+    batch = tokenizer(SENTENCES, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        states = model(**batch).last_hidden_state
+    mask = batch["attention_mask"].unsqueeze(-1).to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+def loads(folder):
+    """Whether transformers 5.23 can load the scheme at all: it expects zero points that are not
+    packed, where compressed-tensors packs them."""
+    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
+    weights = quantization["config_groups"]["group_0"]["weights"]
+    packed = quantization["format"] == "pack-quantized" and weights["strategy"] != "tensor"
+    return weights["symmetric"] or not packed
+
+
+def tensors(folder):
+    found = {}
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            found.update({name: opened.get_tensor(name) for name in opened.keys()})
+    return found
+
+
+def expected(weight, scheme, like):
+    """What compressed-tensors makes of a weight. The observers of compressed-tensors' users give it
+    the smallest and the largest value of each group."""
+    args = scheme.weights
+    if args.strategy == "tensor":
+        groups = weight.reshape(1, -1)
+    elif args.strategy == "channel":
+        groups = weight
+    else:
+        groups = weight.unflatten(-1, (-1, args.group_size))
+    low, high = groups.amin(-1), groups.amax(-1)
+    if args.strategy == "channel":
+        low, high = low.unsqueeze(-1), high.unsqueeze(-1)
+    scale, zero_point = calculate_qparams(low, high, args)
+    compressor = BaseCompressor.get_value_from_registry(scheme.format)
+    state = dict(weight=weight, weight_scale=scale, weight_zero_point=zero_point)
+    return compressor.compress(state, scheme)
+
+
+def differing(a, b):
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return max(a.numel(), b.numel(), 1)
+    # A clone has the strides of its shape even where an axis has length 1.
+    a, b = (x.clone(memory_format=torch.contiguous_format).flatten() for x in (a, b))
+    return int((a.view(torch.uint8) != b.view(torch.uint8)).sum())
+
+
+def compare(float_tensors, folder):
+    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
+    group = quantization["config_groups"]["group_0"]
+    scheme = QuantizationScheme.model_validate(group)
+    exact = scheme.weights.observer == "minmax"
+    actual = tensors(folder)
+    result = dict(tensors=0, values=0, differing=0, notes=[])
+
+    def check(name, left, right):
+        count = differing(left, right)
+        result["values"] += left.numel()
+        result["differing"] += count
+        if count:
+            result["notes"].append(f"{name}: {count} of {left.numel()} differ")
+
+    seen = set()
+    for name, tensor in float_tensors.items():
+        module = name.removesuffix(".weight")
+        parts = {key: key.removeprefix(f"{module}.") for key in actual}
+        parts = {key: part for key, part in parts.items() if part != key and "." not in part}
+        if f"{module}.weight_scale" not in actual or name == module or tensor.ndim != 2:
+            if name not in actual:
+                result["notes"].append(f"{name}: missing")
+                continue
+            seen.add(name)
+            check(name, tensor, actual[name])
+            continue
+        result["tensors"] += 1
+        ours = {part: actual[key] for key, part in parts.items() if part.startswith("weight")}
+        seen.update(f"{module}.{part}" for part in ours)
+        if not exact:
+            continue
+        theirs = expected(tensor, scheme, ours)
+        if set(ours) != set(theirs):
+            result["notes"].append(f"{module}: {sorted(ours)}, expected {sorted(theirs)}")
+        for part in set(ours) & set(theirs):
+            check(f"{module}.{part}", theirs[part], ours[part])
+    unknown = set(actual) - seen
+    if unknown:
+        result["notes"].append(f"unexpected tensors: {sorted(unknown)}")
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model", type=Path)
+    parser.add_argument("quantized", type=Path)
+    a = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    reference = embeddings(a.model, tokenizer)
+    float_tensors = tensors(a.model)
+    results = {}
+    for folder in sorted(a.quantized.iterdir()):
+        result = compare(float_tensors, folder)
+        if loads(folder):
+            cosine = torch.nn.functional.cosine_similarity(
+                embeddings(folder, tokenizer), reference, dim=-1
+            )
+            result |= dict(cosine=float(cosine.mean()), least_cosine=float(cosine.min()))
+        results[folder.name] = result
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
