@@ -34,7 +34,8 @@ pub(crate) fn straight_through<F: Float>(
     let mask = mask(x, params, tiles, out);
     let n = piece_len(x.len());
     let pieces = out.chunks_mut(n).zip(dy.chunks(n)).zip(mask.chunks(n));
-    let work = |(): &mut (), ((out, dy), mask): ((&mut [MaybeUninit<F>], &[F]), &[bool])| {
+    type Piece<'a, F> = ((&'a mut [MaybeUninit<F>], &'a [F]), &'a [bool]);
+    let work = |(): &mut (), ((out, dy), mask): Piece<'_, F>| {
         for ((out, &dy), &inside) in out.iter_mut().zip(dy).zip(mask) {
             out.write(if inside { dy } else { F::default() });
         }
@@ -99,8 +100,7 @@ pub(crate) fn learned<F: Float>(
                 F::Compute::from_f64(factor),
             );
             torch(
-                x,
-                dy,
+                (x, dy),
                 &lanes,
                 params.bounds(),
                 tiles,
@@ -274,8 +274,7 @@ per_isa! {
     /// `_fake_quantize_learnable_per_{tensor,channel}_affine` on a CPU with fused multiply-add. Each
     /// operation rounds to the compute type; a code of 2^63 or more counts as below, and NaN too.
     fn torch[F: Float][F](
-        x: &[F],
-        dy: &[F],
+        inputs: (&[F], &[F]),
         lanes: &Lanes<F::Compute>,
         bounds: (i64, i64),
         tiles: &Tiles,
@@ -283,6 +282,7 @@ per_isa! {
         sums: &mut Sums,
         out: &mut [MaybeUninit<F>],
     ) -> () {
+        let (x, dy) = inputs;
         let mut buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         let mut dy_buffer: Block<F::Compute> = [MaybeUninit::uninit(); HALF_BLOCK];
         let one = F::Compute::from_f64(1.0);
