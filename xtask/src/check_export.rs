@@ -1,8 +1,7 @@
 //! `cargo xtask check-export`: the real model as compressed-tensors, opened by transformers
 //! (`python/check_export.py`); with `--large`, a checkpoint of 8 GB, for what it costs.
 //!
-//! The interpreter, `$PYTHON` or `python3`, must have the packages of `python/export.txt`: PyTorch is
-//! too large to be fetched for a check.
+//! The Python packages are those of `cargo xtask conformance`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,9 +11,10 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::check_model::build_program;
+use crate::conformance::libraries;
 use crate::table::{count, table};
 use crate::workspace::Workspace;
-use crate::{large_model, model, process, python};
+use crate::{large_model, model, process};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -95,16 +95,10 @@ pub fn run(args: &Args) -> Result<()> {
         command.args(["--format", "compressed-tensors", "--quiet"]);
         process::output(command.args(options.split(' ')))?;
     }
-    let mut script = python::interpreter();
+    let mut script = libraries::python()?.command();
     script.arg(workspace.python("check_export.py"));
     script.arg(&model).arg(folder.path());
-    let output = process::output(&mut script).with_context(|| {
-        let requirements = workspace.python("export.txt");
-        format!(
-            "the interpreter needs the packages of {}; PYTHON chooses another one",
-            requirements.display()
-        )
-    })?;
+    let output = process::output(&mut script)?;
     let found: BTreeMap<String, Found> =
         serde_json::from_str(&output).context("cannot read what the script says")?;
 
