@@ -254,7 +254,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Builds the program and gives its path.
-fn build_program() -> Result<PathBuf> {
+pub fn build_program() -> Result<PathBuf> {
     let build = ["build", "--release", "--package=chopi-cli", "--bin=chopi"];
     let format = ["--message-format=json-render-diagnostics"];
     let messages = process::output(&mut process::cargo(build.iter().chain(&format)))?;

@@ -64,6 +64,8 @@ pub fn run(args: &Args) -> Result<()> {
             let values = if args.full { FULL } else { SHORT };
             let result = check(convention, &python, seed, values, &report);
             result.with_context(|| format!("cannot check {}", convention.name))?;
+            let report = report.lock().map_err(|_| anyhow!("a thread panicked"))?;
+            eprintln!("{}", report.line(convention));
         }
     };
     std::thread::scope(|scope| {

@@ -5,9 +5,11 @@
 
 mod cache;
 mod check_backends;
+mod check_export;
 mod check_model;
 mod check_pychop;
 mod conformance;
+mod large_model;
 mod libtorch;
 mod measure;
 mod model;
@@ -46,6 +48,8 @@ enum Command {
     Libtorch,
     /// Check the program on the real model against NumPy's own evaluation of the formulas
     CheckModel(check_model::Args),
+    /// Check that transformers opens what the program exports, with compressed-tensors' own numbers
+    CheckExport(check_export::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
     /// Check the convention PYCHOP against pychop's NumPy backend
@@ -78,6 +82,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::CheckModel(args) => check_model::run(&args),
+        Command::CheckExport(args) => check_export::run(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),

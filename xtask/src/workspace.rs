@@ -160,6 +160,7 @@ mod tests {
         let workspace = Workspace {
             packages: vec![package],
             workspace_root: "/".into(),
+            target_directory: "/target".into(),
         };
         assert_eq!(workspace.all_features(), "--features=p/a,p/b,p/default");
         assert_eq!(

@@ -145,7 +145,7 @@ pub struct QuantizeArgs {
 pub enum Format {
     /// One file that `chopi dequantize` reads.
     Chopi,
-    /// A folder that transformers and vLLM open: as compressed-tensors 0.20 defines it,
+    /// A folder that Hugging Face transformers opens: as compressed-tensors 0.20 defines it,
     /// `int-quantized` for 8 bits and `pack-quantized` for fewer.
     CompressedTensors,
 }
@@ -159,7 +159,7 @@ Examples:
     chopi quantize model.safetensors -o q.safetensors --symmetric --per-channel 0
   4 bits in groups of 128 along the last axis, the embeddings left alone:
     chopi quantize model.safetensors -o q.safetensors --bits 4 --group-size 128 --exclude '*embed*'
-  A model's folder for transformers and vLLM, 4 bits in groups of 128:
+  A model's folder for transformers, 4 bits in groups of 128:
     chopi quantize MODEL -o MODEL-w4 --format compressed-tensors --bits 4 --symmetric \
         --group-size 128 --calibration mse
   The numbers of pychop:

@@ -136,6 +136,23 @@ impl Report {
         self.rows.iter().any(|row| row.differences.any())
     }
 
+    /// A convention in a line.
+    pub fn line(&self, convention: Convention) -> String {
+        let mut sum = Differences::default();
+        self.of(convention)
+            .for_each(|row| sum.add(row.differences.clone()));
+        let differ = if sum.any() {
+            "some differ"
+        } else {
+            "none differ"
+        };
+        let (schemes, values) = (self.of(convention).count(), count(sum.values));
+        format!(
+            "{}: {schemes} schemes, {values} values, {differ}",
+            convention.name
+        )
+    }
+
     /// Prints a row for each scheme, then one for each convention, symmetry and granularity.
     pub fn print(&self) {
         let header = [

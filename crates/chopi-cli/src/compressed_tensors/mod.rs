@@ -1,4 +1,4 @@
-//! The format of compressed-tensors 0.20: a folder that transformers and vLLM open.
+//! The format of compressed-tensors 0.20: a folder that Hugging Face transformers opens.
 //!
 //! The weight `NAME.weight` of a linear layer, of shape [out, in], becomes
 //!

@@ -3,6 +3,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::buffer::FloatSlice;
 use crate::dtype::{Compute, Float};
 use crate::kernel::affine::{
     ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
@@ -54,16 +55,30 @@ fn dispatch<F: Float, const MASK: bool>(
         });
     }
     let plan = Plan::new(params, F::TYPE);
-    let lanes = Lanes::new(params, tiles, F::TYPE);
-    let run = match plan.kind() {
+    let kind = plan.kind();
+    if kind != DIVIDE_EXACT
+        && let (FloatSlice::F32(x), Some(out)) =
+            (F::slice(x), f32::from_slice_mut(F::slice_mut(out)))
+    {
+        // Only f32 is worth a loop for each kind.
+        let run = match kind {
+            DIVIDE_ROUNDED => fast::<f32, DIVIDE_ROUNDED, MASK>,
+            DIVIDE_AFTER => fast::<f32, DIVIDE_AFTER, MASK>,
+            MULTIPLY_ROUNDED => fast::<f32, MULTIPLY_ROUNDED, MASK>,
+            MULTIPLY_AFTER => fast::<f32, MULTIPLY_AFTER, MASK>,
+            FUSED => fast::<f32, FUSED, MASK>,
+            _ => fast::<f32, ANY, MASK>,
+        };
+        let lanes = Lanes::new(params, tiles, F::TYPE);
+        return by_pieces::<f32, MASK>(x, out, mask, |x, first, out, mask| {
+            run(x, &lanes, tiles, first, &plan, out, mask)
+        });
+    }
+    let run = match kind {
         DIVIDE_EXACT => fast::<F, DIVIDE_EXACT, MASK>,
-        DIVIDE_ROUNDED => fast::<F, DIVIDE_ROUNDED, MASK>,
-        DIVIDE_AFTER => fast::<F, DIVIDE_AFTER, MASK>,
-        MULTIPLY_ROUNDED => fast::<F, MULTIPLY_ROUNDED, MASK>,
-        MULTIPLY_AFTER => fast::<F, MULTIPLY_AFTER, MASK>,
-        FUSED => fast::<F, FUSED, MASK>,
         _ => fast::<F, ANY, MASK>,
     };
+    let lanes = Lanes::new(params, tiles, F::TYPE);
     by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
         run(x, &lanes, tiles, first, &plan, out, mask)
     })

@@ -3,13 +3,13 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::buffer::IntSliceMut;
+use crate::buffer::{FloatSlice, IntSliceMut};
 use crate::dtype::{Compute, Float};
 use crate::kernel::affine::{
     ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
     MULTIPLY_ROUNDED, Plan,
 };
-use crate::kernel::code::{Code, CodeSliceMut, Width};
+use crate::kernel::code::{Code, CodeSliceMut};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
@@ -53,18 +53,28 @@ fn quantize_codes<F: Float, O: Code>(
         });
     }
     let plan = Plan::new(params, F::TYPE);
-    let lanes = Lanes::new(params, tiles, F::TYPE);
-    // The wide codes are not worth a loop for each kind.
-    let run = match plan.kind() {
-        _ if O::WIDTH == Width::Wider => fast::<F, O, ANY>,
+    let kind = plan.kind();
+    // Only f32 to 8 bits is worth a loop for each kind.
+    if let (FloatSlice::F32(x), Some(out)) = (F::slice(x), O::as_bytes_mut(out)) {
+        let run = match kind {
+            DIVIDE_EXACT => fast::<f32, u8, DIVIDE_EXACT>,
+            DIVIDE_ROUNDED => fast::<f32, u8, DIVIDE_ROUNDED>,
+            DIVIDE_AFTER => fast::<f32, u8, DIVIDE_AFTER>,
+            MULTIPLY_ROUNDED => fast::<f32, u8, MULTIPLY_ROUNDED>,
+            MULTIPLY_AFTER => fast::<f32, u8, MULTIPLY_AFTER>,
+            FUSED => fast::<f32, u8, FUSED>,
+            _ => fast::<f32, u8, ANY>,
+        };
+        let lanes = Lanes::new(params, tiles, F::TYPE);
+        return by_pieces(x, out, |x, first, out| {
+            run(x, &lanes, tiles, first, &plan, nan, out)
+        });
+    }
+    let run = match kind {
         DIVIDE_EXACT => fast::<F, O, DIVIDE_EXACT>,
-        DIVIDE_ROUNDED => fast::<F, O, DIVIDE_ROUNDED>,
-        DIVIDE_AFTER => fast::<F, O, DIVIDE_AFTER>,
-        MULTIPLY_ROUNDED => fast::<F, O, MULTIPLY_ROUNDED>,
-        MULTIPLY_AFTER => fast::<F, O, MULTIPLY_AFTER>,
-        FUSED => fast::<F, O, FUSED>,
         _ => fast::<F, O, ANY>,
     };
+    let lanes = Lanes::new(params, tiles, F::TYPE);
     by_pieces(x, out, |x, first, out| {
         run(x, &lanes, tiles, first, &plan, nan, out)
     })
