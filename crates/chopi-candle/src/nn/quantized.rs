@@ -238,10 +238,10 @@ fn is_float(dtype: DType) -> bool {
 }
 
 impl QuantizedLinear {
-    /// A fresh layer with bias, initialized as [`candle_nn::linear`] does.
+    /// A fresh layer with bias, initialized as [`candle_nn::linear()`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::linear`].
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::linear()`].
     pub fn new(
         inputs: usize,
         outputs: usize,
@@ -289,11 +289,11 @@ impl QuantizedConv2d {
 }
 
 impl QuantizedEmbedding {
-    /// A fresh layer, initialized as [`candle_nn::embedding`] does. Its input are indices, so a
+    /// A fresh layer, initialized as [`candle_nn::embedding()`] does. Its input are indices, so a
     /// fake-quantizer of activations is left out.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::embedding`].
+    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::embedding()`].
     pub fn new(
         rows: usize,
         columns: usize,
