@@ -28,8 +28,10 @@ def calibrate_once(cases, rng, module, to, bits_of):
                         settings = dict(bits=bits, symmetric=symmetric, bounds=bounds, groups=channel(axis))
                         if (np.abs(z) >= 2**31 - 2**16).any() and np.isfinite(s.astype(F64)).all():
                             continue
-                        if cases.convention == "pychop-jax" and dt == F16 and (s < 2.0**-16).any():
-                            continue  # 1/s overflows
+                        # 1/s overflows, and 0/s becomes NaN.
+                        if cases.convention == "pychop-jax" and dt == F16 and np.isinf((F32.type(1) / s.astype(F32)).astype(F16)).any():
+                            cases.refuse(d, **settings)
+                            continue
                         x = hurt(along(s, axis), along(z, axis) if z.size > 1 else z[0], bounds, dt, rng, cases.shape(axis, 88),
                                  infinities=True)
                         q = quantizer.quantize(to(x))

@@ -173,7 +173,7 @@ impl Convention {
     ///
     /// Supported: `f32`, `f16`, `bf16`; ranges and granularities as there. XLA flushes subnormal
     /// `f32` numbers to zero; no code depends on it, since s is at least 10⁻⁵/(qmax − qmin). Scales
-    /// whose reciprocal `f16` does not hold (under 1.5·10⁻⁵) are refused for `f16` data. NaN is chopi's
+    /// whose reciprocal `f16` does not hold (1/65520 and less) are refused for `f16` data. NaN is chopi's
     /// policy, where the conversion gives 0, whatever z is.
     pub const PYCHOP_JAX: Self = Self {
         name: "pychop-jax",
