@@ -1,8 +1,8 @@
 """Cases as safetensors: what goes into a library and what comes out, a file of many or a stream of each.
 
 Case I has the tensors I.x and, where the library gives them, I.codes, I.dequantized and
-I.fake_quantized (not where it equals I.dequantized); I.scale and I.zero_point are the parameters.
-With I.data the library calibrated them on that tensor (with "same" in the settings on I.x), without
+I.fake_quantized (not where it equals I.dequantized); I.scale and I.zero_point (not where it is 0) are
+the parameters. With I.data the library calibrated them on that tensor (with "same" in the settings on I.x), without
 it they were given to it. A refused case has I.x alone: on that the library's parameters are no
 numbers that can be used, and chopi must refuse to calibrate. The metadata entry "cases" is a JSON
 list of the cases' settings, and "libraries" says the versions.
@@ -55,27 +55,24 @@ class Cases:
         for name in ("codes", "dequantized", "fake_quantized"):
             assert name not in tensors or tensors[name].shape == x.shape, (name, tensors[name].shape, x.shape)
         integers = (zero == np.rint(zero)).all() and self.convention != "pychop-torch"
-        tensors |= {"x": x, "scale": scale, "zero_point": zero.astype("i4" if integers else F64)}
+        tensors |= {"x": x, "scale": scale.astype(F32) if (scale == scale.astype(F32)).all() else scale}
+        if zero.any():
+            tensors["zero_point"] = zero.astype("i4" if integers else F64)
         if data is not None and data is not x:
             tensors["data"] = data
         if "fake_quantized" in tensors and "dequantized" in tensors:
             if tensors["fake_quantized"].tobytes() == tensors["dequantized"].tobytes():
                 del tensors["fake_quantized"]
-        self.case(tensors, shape, bits, symmetric, bounds, groups, same=data is x)
+        self.case(tensors, bits, symmetric, bounds, groups, same=data is x)
 
     def refuse(self, x, *, bits, symmetric, bounds, groups=None):
         """A case of data that chopi must refuse."""
-        x = np.asarray(x)
-        shape = shape_of_parameters(x.shape, groups)
-        self.case({"x": x}, shape, bits, symmetric, bounds, groups, refused=True)
+        self.case({"x": np.asarray(x)}, bits, symmetric, bounds, groups, refused=True)
 
-    def case(self, tensors, shape, bits, symmetric, bounds, groups, **flags):
-        settings = dict(
-            float=FLOATS[tensors["x"].dtype], bits=bits, symmetric=symmetric, qmin=int(bounds[0]), qmax=int(bounds[1]),
-            granularity=groups and groups[0], axis=groups and groups[1],
-            size=groups[2] if groups and len(groups) > 2 else None, shape=[int(n) for n in shape],
-        )
-        settings |= {name: True for name, is_set in flags.items() if is_set}
+    def case(self, tensors, bits, symmetric, bounds, groups, **flags):
+        settings = dict(float=FLOATS[tensors["x"].dtype], bits=bits, qmin=int(bounds[0]), qmax=int(bounds[1]))
+        settings |= dict(zip(("granularity", "axis", "size"), groups or ()))
+        settings |= {name: True for name, is_set in (flags | dict(symmetric=symmetric)).items() if is_set}
         for name, tensor in tensors.items():
             if name == "codes":
                 tensor = smallest_type(np.asarray(tensor))

@@ -19,6 +19,7 @@ pub struct Settings {
     /// The number of bits.
     pub bits: u32,
     /// The symmetry.
+    #[serde(default)]
     pub symmetric: bool,
     /// The smallest code.
     pub qmin: i64,
@@ -30,8 +31,6 @@ pub struct Settings {
     pub axis: Option<isize>,
     /// The size of a group.
     pub size: Option<usize>,
-    /// The shape of the parameters.
-    shape: Vec<usize>,
     /// Whether the library calibrated on `x` itself.
     #[serde(default)]
     same: bool,
@@ -119,13 +118,14 @@ pub fn read(bytes: &[u8]) -> Result<(String, Vec<Case>), Box<dyn Error>> {
             "f64" => FloatType::F64,
             other => return Err(format!("case {index} is of {other}").into()),
         };
+        let scale = data("scale")?.unwrap_or_default();
         Ok(Case {
             settings,
             float,
             x: get("x")?.ok_or_else(|| format!("case {index} has no x"))?,
             data: get("data")?,
-            scale: data("scale")?.unwrap_or_default(),
-            zero_point: data("zero_point")?.unwrap_or_default(),
+            zero_point: data("zero_point")?.unwrap_or_else(|| vec![0.0; scale.len()]),
+            scale,
             codes: data("codes")?,
             dequantized: data("dequantized")?,
             fake_quantized: data("fake_quantized")?,
@@ -234,7 +234,8 @@ impl Case {
             zero_points.compare("zero point", &got, &expected, of_group, notes);
         }
 
-        let (shape, scale) = (self.settings.shape.clone(), self.scale.clone());
+        let granularity = convention.granularity_for(scheme.granularity, self.x.shape.len());
+        let (shape, scale) = (granularity.params_shape(&self.x.shape)?, self.scale.clone());
         let zeros = self.zero_point.clone();
         let params = if convention.zero_points(&scheme) == ZeroPoints::Real {
             QParams::with_real_zero_points(scheme, convention, self.float, shape, scale, zeros)

@@ -71,18 +71,29 @@ def of_each(parts, kind, symmetric, dt):
     return s.astype(dt), z
 
 
-def blocked(cases, d, axis, size, kind, bounds, dt, rng, limit):
+def blocked(cases, d, axis, size, kind, symmetric, bounds, dt, rng, limit):
     """A case of blocks along an axis of a matrix; d holds them along its last axis, the last one ragged."""
     starts = range(0, d.shape[1], size)
-    s, z = of_each([[row[i : i + size] for i in starts] for row in d], kind, False, dt)
+    s, z = of_each([[row[i : i + size] for i in starts] for row in d], kind, symmetric, dt)
     each = lambda p: np.repeat(p, size, axis=1)[:, : d.shape[1]]
     x = hurt(each(s), each(z), bounds, dt, rng, d.shape, limit=limit)
     s, z, x, d = (np.ascontiguousarray(a if axis == 1 else a.T) for a in (s, z, x, d))
-    groups = ("group", axis, size)
+    settings = dict(bits=int(kind.strip("uint")), symmetric=symmetric, bounds=bounds, groups=("group", axis, size))
     if not np.isfinite(s.astype(F64)).all():
-        return cases.refuse(d, bits=int(kind.strip("uint")), symmetric=False, bounds=bounds, groups=groups)
-    cases.add(x, s, z, data=d, **quantize(x, s, z, kind, groups), bits=int(kind.strip("uint")), symmetric=False,
-              bounds=bounds, groups=groups)
+        return cases.refuse(d, **settings)
+    cases.add(x, s, z, data=d, **quantize(x, s, z, kind, settings["groups"]), **settings)
+
+
+def given(cases, axis, kind, bounds, dt, rng, limit):
+    """A case of parameters that no calibration gave."""
+    shape = cases.shape(axis, 76)
+    count = 1 if axis is None else shape[axis]
+    s = rng.choice(scales(dt, rng, 20), count) if count > 1 else scales(dt, rng, 1)
+    z = rng.choice(zero_points(*bounds), count)
+    x = hurt(along(s, axis), along(z, axis), bounds, dt, rng, shape, limit=limit)
+    groups = None if axis is None else ("channel", axis)
+    cases.add(x, s, z, **quantize(x, s, z, kind, groups), bits=int(kind.strip("uint")), symmetric=False, bounds=bounds,
+              groups=groups)
 
 
 def make_onnx(cases, rng):
@@ -107,10 +118,10 @@ def make_onnx(cases, rng):
                         cases.add(x, s, z, data=d, **quantize(x, s, z, kind, groups), bits=bits, symmetric=symmetric,
                                   bounds=bounds, groups=groups)
             for axis, size in ((1, 5), (0, 3)) if bits > 2 else ():
-                for _ in cases.rounds(1):
-                    d = kinds.next(dt, rows=16, columns=8192) if cases.live else kinds.next(dt, rows=8, columns=12)
-                    blocked(cases, d, axis, size + 500 * cases.live, kind, bounds, dt, rng, limit)
-            for _ in cases.rounds(3):
-                s, z = scales(dt, rng, 1)[0], rng.choice(zero_points(*bounds))
-                x = hurt(s, z, bounds, dt, rng, cases.shape(None, 76), limit=limit)
-                cases.add(x, [s], [z], **quantize(x, s, z, kind, None), bits=bits, symmetric=False, bounds=bounds)
+                for symmetric in (False, True) if cases.live else (False,):
+                    for _ in cases.rounds(1):
+                        d = kinds.next(dt, rows=16, columns=8192) if cases.live else kinds.next(dt, rows=8, columns=12)
+                        blocked(cases, d, axis, size + 500 * cases.live, kind, symmetric, bounds, dt, rng, limit)
+            for axis, rounds in ((None, 3), (0, 1), (1, 1)) if bits == 2 else ((None, 3),):
+                for _ in cases.rounds(rounds):
+                    given(cases, axis, kind, bounds, dt, rng, limit)

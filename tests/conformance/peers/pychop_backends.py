@@ -45,9 +45,9 @@ def make_pychop(cases, rng):
     """NaN is left out: pychop has no code for it."""
     import pychop.np.integer as module
 
-    every = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16)
+    every = (2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 25)
     calibrate_once(cases, rng, module, np.asarray,
-                   {F32: ((8, 4, 2, 5, 12, 16), every), F64: ((8, 3, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)), F16: ((8, 4, 2, 11), every[:10])})
+                   {F32: ((8, 4, 2, 5, 12, 16), every), F64: ((8, 3, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 25)), F16: ((8, 4, 2, 11), every[:10])})
 
 
 def make_pychop_jax(cases, rng):
@@ -55,7 +55,7 @@ def make_pychop_jax(cases, rng):
     import pychop.jx.integer as module
 
     calibrate_once(cases, rng, module, jnp.asarray,
-                   {F32: ((8, 4, 7, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)), F16: ((8, 4, 11), (2, 3, 4, 5, 6, 7, 8, 11)),
+                   {F32: ((8, 4, 7, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 25)), F16: ((8, 4, 11), (2, 3, 4, 5, 6, 7, 8, 11)),
                     BF16: ((8, 4, 2), (2, 3, 4, 5, 6, 7, 8))})
 
 
@@ -66,7 +66,7 @@ def make_pychop_torch(cases, rng):
     from peers.pytorch import from_torch, to_torch
 
     kinds = Kinds(cases, rng)
-    bits_of = {F32: ((8, 8, 8, 4, 2, 12, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)), F64: ((8, 8, 3, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16)),
+    bits_of = {F32: ((8, 8, 8, 4, 2, 12, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 25)), F64: ((8, 8, 3, 16), (2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 25)),
                F16: ((8, 8, 4, 11), (2, 3, 4, 5, 6, 7, 8, 11)), BF16: ((8, 8, 4, 2), (2, 3, 4, 5, 6, 7, 8))}
     for dt, (golden, live) in bits_of.items():
         for bits in live if cases.live else golden:
