@@ -27,6 +27,7 @@ mod metrics;
 mod moving_average;
 mod observer;
 mod packing;
+pub mod parallel;
 mod qparams;
 mod quantizer;
 mod ranges;

@@ -3,6 +3,14 @@
 //! Everything here works on slices of host memory, with no tensor framework; `chopi-ndarray` and
 //! `chopi-candle` put arrays and modules around it.
 
+mod codes;
 mod error;
+mod kernel;
+mod output;
+mod packed;
+mod product;
 
+pub use codes::{Code, Codes, Matrix};
 pub use error::{Error, Result};
+pub use output::Dequantize;
+pub use packed::{Order, PackedMatrix};

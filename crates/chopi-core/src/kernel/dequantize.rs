@@ -8,8 +8,8 @@ use crate::kernel::affine::{ANY, Affine, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, values_fit};
-use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 

@@ -12,8 +12,8 @@ use crate::kernel::affine::{
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
-use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
 

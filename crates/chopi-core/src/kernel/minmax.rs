@@ -7,8 +7,8 @@ use smallvec::smallvec;
 use crate::dtype::{Compute, Float};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::PerGroup;
-use crate::kernel::parallel::{self, piece_len};
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::parallel::{self, piece_len};
 use crate::tiles::Tiles;
 
 /// The smallest and the largest value of each group, in memory order.

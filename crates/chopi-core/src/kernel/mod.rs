@@ -19,7 +19,6 @@ pub(crate) mod isa;
 pub(crate) mod lanes;
 pub(crate) mod minmax;
 pub(crate) mod packing;
-pub(crate) mod parallel;
 pub(crate) mod quantize;
 pub(crate) mod squared_error;
 pub(crate) mod uniform;

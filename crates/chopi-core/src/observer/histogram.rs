@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use crate::dtype::{Float, FloatType};
 use crate::kernel::histogram::count;
-use crate::kernel::parallel::{for_each, piece_len};
+use crate::parallel::{for_each, piece_len};
 
 /// The most bins that a histogram has. At least half of them lie in the range of the values, but
 /// for ranges that are narrow for their distance from zero.

@@ -17,13 +17,15 @@ pub(crate) fn piece_len(len: usize) -> usize {
         .next_multiple_of(GRAIN)
 }
 
+/// The threads that there are to use: those of the current `rayon` pool, or the calling one.
 #[cfg(feature = "rayon")]
-fn threads() -> usize {
+pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// The threads that there are to use: those of the current `rayon` pool, or the calling one.
 #[cfg(not(feature = "rayon"))]
-fn threads() -> usize {
+pub fn threads() -> usize {
     1
 }
 
@@ -32,7 +34,7 @@ fn threads() -> usize {
 ///
 /// The calling thread takes pieces like the others and waits for none that has not begun one: so
 /// several threads are no slower than one.
-pub(crate) fn for_each<P: Send, S>(
+pub fn for_each<P: Send, S>(
     pieces: impl ExactSizeIterator<Item = P> + Send,
     start: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, P) + Sync,

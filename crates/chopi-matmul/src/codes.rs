@@ -1,0 +1,171 @@
+//! The operands: matrices of 8-bit codes.
+
+use chopi_core::{Int, IntSlice};
+
+use crate::error::{Error, Result};
+
+/// 8-bit codes, unsigned or signed.
+#[derive(Clone, Copy, Debug)]
+pub enum Codes<'a> {
+    /// 0..=255.
+    U8(&'a [u8]),
+    /// −128..=127.
+    I8(&'a [i8]),
+}
+
+impl<'a> From<&'a [u8]> for Codes<'a> {
+    fn from(codes: &'a [u8]) -> Self {
+        Self::U8(codes)
+    }
+}
+
+impl<'a> From<&'a [i8]> for Codes<'a> {
+    fn from(codes: &'a [i8]) -> Self {
+        Self::I8(codes)
+    }
+}
+
+impl<'a> TryFrom<IntSlice<'a>> for Codes<'a> {
+    type Error = Error;
+
+    fn try_from(codes: IntSlice<'a>) -> Result<Self> {
+        match codes {
+            IntSlice::U8(codes) => Ok(Self::U8(codes)),
+            IntSlice::I8(codes) => Ok(Self::I8(codes)),
+            other => Err(Error::Type {
+                found: other.int_type(),
+            }),
+        }
+    }
+}
+
+impl<'a> Codes<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(codes) => codes.len(),
+            Self::I8(codes) => codes.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The smallest and the largest code that there can be.
+    pub fn bounds(&self) -> (i32, i32) {
+        match self {
+            Self::U8(_) => (0, 255),
+            Self::I8(_) => (-128, 127),
+        }
+    }
+
+    /// The bytes.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        match self {
+            Self::U8(codes) => codes,
+            // SAFETY: the two types have the same layout, and every bit pattern is valid in both.
+            Self::I8(codes) => unsafe {
+                std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len())
+            },
+        }
+    }
+}
+
+/// A type of 8-bit codes: `u8` or `i8`.
+pub trait Code: Int + sealed::Code {
+    /// Codes of this type.
+    fn codes(codes: &[Self]) -> Codes<'_>;
+}
+
+mod sealed {
+    pub trait Code {}
+    impl Code for u8 {}
+    impl Code for i8 {}
+}
+
+impl Code for u8 {
+    fn codes(codes: &[Self]) -> Codes<'_> {
+        Codes::U8(codes)
+    }
+}
+
+impl Code for i8 {
+    fn codes(codes: &[Self]) -> Codes<'_> {
+        Codes::I8(codes)
+    }
+}
+
+/// The left matrix of a product, [rows, depth], row by row: the activations.
+///
+/// Stands for the numbers code − zero point.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    codes: Codes<'a>,
+    rows: usize,
+    depth: usize,
+    zero_points: &'a [i32],
+}
+
+impl<'a> Matrix<'a> {
+    /// A matrix of `rows` × `depth` codes, with one zero point or one for each row.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where the lengths are not those.
+    pub fn new(
+        codes: impl Into<Codes<'a>>,
+        rows: usize,
+        depth: usize,
+        zero_points: &'a [i32],
+    ) -> Result<Self> {
+        let codes = codes.into();
+        Error::check_length("the left matrix", codes.len(), rows.saturating_mul(depth))?;
+        Error::check_each(
+            "the zero points of the left matrix",
+            zero_points.len(),
+            rows,
+        )?;
+        Ok(Self {
+            codes,
+            rows,
+            depth,
+            zero_points,
+        })
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The number of columns, over which the product sums.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// The codes.
+    pub fn codes(&self) -> Codes<'a> {
+        self.codes
+    }
+
+    /// The zero point of a row.
+    pub(crate) fn zero_point(&self, row: usize) -> i32 {
+        match self.zero_points {
+            [all] => *all,
+            each => each[row],
+        }
+    }
+
+    /// The largest |code − zero point| that there can be.
+    pub(crate) fn magnitude(&self) -> u64 {
+        let (low, high) = self.codes.bounds();
+        let distance = |&zero: &i32| zero.abs_diff(low).max(zero.abs_diff(high));
+        self.zero_points
+            .iter()
+            .map(distance)
+            .max()
+            .unwrap_or(0)
+            .into()
+    }
+}

@@ -1,0 +1,148 @@
+//! What becomes of the sums of a product.
+
+use std::marker::PhantomData;
+
+use crate::error::{Error, Result};
+use crate::kernel::{PANEL, Sums};
+use crate::packed::each;
+
+/// Takes the sums of a product, panel by panel.
+pub(crate) trait Output: Sync {
+    /// Writes the first `valid` of the sums of `row`, the columns from `column` on.
+    ///
+    /// # Safety
+    /// The row and the columns are within the product, and no other thread writes them.
+    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums);
+}
+
+/// The memory of a product, which threads write in parts that do not overlap.
+#[derive(Debug)]
+pub(crate) struct Shared<'a, T> {
+    data: *mut T,
+    columns: usize,
+    life: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: writing is unsafe, and whoever writes promises that nobody else has that part.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T: Copy> Shared<'a, T> {
+    pub(crate) fn new(columns: usize, data: &'a mut [T]) -> Self {
+        Self {
+            data: data.as_mut_ptr(),
+            columns,
+            life: PhantomData,
+        }
+    }
+
+    /// # Safety
+    /// As [`Output::write`].
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, row: usize, column: usize, valid: usize, values: [T; PANEL]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let to = self.data.add(row * self.columns + column);
+            if valid == PANEL {
+                to.cast::<[T; PANEL]>().write_unaligned(values);
+            } else {
+                std::ptr::copy_nonoverlapping(values.as_ptr(), to, valid);
+            }
+        }
+    }
+}
+
+/// The sums as they are.
+#[derive(Debug)]
+pub(crate) struct Integers<'a>(Shared<'a, i32>);
+
+impl<'a> Integers<'a> {
+    pub(crate) fn new(columns: usize, out: &'a mut [i32]) -> Self {
+        Self(Shared::new(columns, out))
+    }
+}
+
+impl Output for Integers<'_> {
+    #[inline(always)]
+    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
+        // SAFETY: the caller's.
+        unsafe { self.0.write(row, column, valid, *sums) }
+    }
+}
+
+/// How sums become floats: y\[i, j\] = clamp(Σ · (s_a\[i\] · s_b\[j\]) + bias\[j\]), every operation
+/// rounded to `f32`, the conversion of Σ too.
+#[derive(Clone, Copy, Debug)]
+pub struct Dequantize<'a> {
+    /// The scale of the left matrix, or one for each row.
+    pub left_scales: &'a [f32],
+    /// The scale of the right matrix, or one for each column.
+    pub right_scales: &'a [f32],
+    /// What is added to each column, if anything.
+    pub bias: Option<&'a [f32]>,
+    /// What the results are clamped to: (0, ∞) is a rectified linear unit. NaN stays NaN.
+    pub clamp: Option<(f32, f32)>,
+}
+
+/// The sums as floats.
+#[derive(Debug)]
+pub(crate) struct Floats<'a> {
+    out: Shared<'a, f32>,
+    left_scales: &'a [f32],
+    right_scales: Vec<f32>,
+    bias: Vec<f32>,
+    clamp: (f32, f32),
+}
+
+impl<'a> Floats<'a> {
+    pub(crate) fn new(
+        scales: &Dequantize<'a>,
+        rows: usize,
+        columns: usize,
+        out: &'a mut [f32],
+    ) -> Result<Self> {
+        let Dequantize {
+            left_scales,
+            right_scales,
+            bias,
+            clamp,
+        } = *scales;
+        Error::check_each("the scales of the left matrix", left_scales.len(), rows)?;
+        Error::check_each(
+            "the scales of the right matrix",
+            right_scales.len(),
+            columns,
+        )?;
+        if let Some(bias) = bias {
+            Error::check_length("the bias", bias.len(), columns)?;
+        }
+        Ok(Self {
+            out: Shared::new(columns, out),
+            left_scales,
+            right_scales: each(right_scales, columns, 0.0).collect(),
+            // x + (−0) is x, whatever x is.
+            bias: each(bias.unwrap_or(&[-0.0]), columns, 0.0).collect(),
+            clamp: clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
+        })
+    }
+}
+
+impl Output for Floats<'_> {
+    #[inline(always)]
+    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
+        let left = match self.left_scales {
+            [all] => *all,
+            each => each[row],
+        };
+        let right = &self.right_scales[column..column + PANEL];
+        let bias = &self.bias[column..column + PANEL];
+        let mut values = [0.0; PANEL];
+        for (i, value) in values.iter_mut().enumerate() {
+            let y = sums[i] as f32 * (left * right[i]) + bias[i];
+            // f32::max would turn NaN into the bound.
+            let y = if y < self.clamp.0 { self.clamp.0 } else { y };
+            *value = if y > self.clamp.1 { self.clamp.1 } else { y };
+        }
+        // SAFETY: the caller's.
+        unsafe { self.out.write(row, column, valid, values) }
+    }
+}

@@ -1,0 +1,564 @@
+//! Products of a matrix of activations with a packed one.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use chopi_core::parallel;
+
+use crate::codes::{Codes, Matrix};
+use crate::error::{Error, Result};
+use crate::kernel::{Engine, Kernel, MAX_CELLS, Operands, PAIR, PANEL, QUAD, Sums, Tiles};
+use crate::output::{Dequantize, Floats, Integers, Output};
+use crate::packed::PackedMatrix;
+
+impl PackedMatrix {
+    /// The exact product: out\[i, j\] = Σ_k (a\[i, k\] − z_a\[i\]) · (b\[k, j\] − z_b\[j\]), row by row.
+    ///
+    /// # Errors
+    /// [`Error::Depth`]; [`Error::Length`]; [`Error::Overflow`] where a sum might not fit into `i32`.
+    pub fn multiply(&self, left: &Matrix<'_>, out: &mut [i32]) -> Result<()> {
+        Error::check_length(
+            "the product",
+            out.len(),
+            left.rows().saturating_mul(self.columns()),
+        )?;
+        self.run(Engine::active(), left, &Integers::new(self.columns(), out))
+    }
+
+    /// The product as floats: [`multiply`](Self::multiply)'s sums, scaled as `scales` says.
+    ///
+    /// # Errors
+    /// Those of [`multiply`](Self::multiply), and [`Error::Each`] for scales or a bias of another length.
+    pub fn multiply_dequantized(
+        &self,
+        left: &Matrix<'_>,
+        scales: &Dequantize<'_>,
+        out: &mut [f32],
+    ) -> Result<()> {
+        Error::check_length(
+            "the product",
+            out.len(),
+            left.rows().saturating_mul(self.columns()),
+        )?;
+        let output = Floats::new(scales, left.rows(), self.columns(), out)?;
+        self.run(Engine::active(), left, &output)
+    }
+
+    /// The product on one engine: so that tests can run them all.
+    pub(crate) fn run(
+        &self,
+        engine: Engine,
+        left: &Matrix<'_>,
+        output: &impl Output,
+    ) -> Result<()> {
+        if left.depth() != self.depth() {
+            return Err(Error::Depth {
+                left: left.depth(),
+                right: self.depth(),
+            });
+        }
+        let bound = self.magnitude().saturating_mul(left.magnitude());
+        if bound > i32::MAX as u64 {
+            return Err(Error::Overflow {
+                depth: self.depth(),
+                bound,
+            });
+        }
+        let left = Tiled::new(left, self, engine.rows());
+        let work = |_: &mut (), (tiles, panels)| {
+            engine.run(Product {
+                left: &left,
+                right: self,
+                output,
+                tiles,
+                panels,
+            });
+        };
+        let pieces = pieces(&left, self.columns().div_ceil(PANEL));
+        parallel::for_each(pieces.into_iter(), || (), work, |()| ());
+        Ok(())
+    }
+}
+
+/// Fewer products than this are not worth waking a thread for.
+const WORTH_A_THREAD: usize = 1 << 21;
+/// Pieces of a product are multiples of so many panels, which is a multiple of what every tile takes.
+const GROUP: usize = 8;
+/// The bytes of the panels that all tiles of a block are multiplied with before the next ones: they
+/// are to stay in the first-level cache.
+const GROUP_BYTES: usize = 24 * 1024;
+/// The bytes of the left matrix that are to stay in the second-level cache.
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// The parts of a product, of tiles and panels, that threads take.
+fn pieces(left: &Tiled, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let threads = parallel::threads();
+    let work = left.rows * panels * PANEL * left.depth;
+    if threads == 1 || work < 2 * WORTH_A_THREAD {
+        return vec![(0..left.tiles, 0..panels)];
+    }
+    // A few pieces for each thread, so that none waits long for another that was slow. Pieces of
+    // all tiles are best, since they share the panels.
+    let wanted = (4 * threads).min(work / WORTH_A_THREAD);
+    let groups = panels.div_ceil(GROUP);
+    let panels_each = groups.div_ceil(wanted) * GROUP;
+    let down = wanted.div_ceil(panels.div_ceil(panels_each));
+    let tiles_each = left.tiles.div_ceil(down);
+    let steps = |len: usize, step: usize| {
+        (0..len)
+            .step_by(step)
+            .map(move |start| start..len.min(start + step))
+    };
+    steps(left.tiles, tiles_each)
+        .flat_map(|tiles| steps(panels, panels_each).map(move |panels| (tiles.clone(), panels)))
+        .collect()
+}
+
+/// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
+struct Tiled {
+    /// The tiles one after the other, each with the first quad of every row, then the second of
+    /// every row, and so on. What fills up the depth meets zeros of the right matrix.
+    bytes: Vec<u8>,
+    /// The depth of the tiles.
+    depth: usize,
+    rows: usize,
+    tiles: usize,
+    /// The zero points, more by 128 where codes were signed.
+    zero_points: Vec<i32>,
+    /// The sum of each row; empty where no column has a zero point.
+    sums: Vec<i32>,
+}
+
+thread_local! {
+    /// The memory of the last left matrix, for the next one: fresh memory costs its page faults.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// No more than this is kept.
+const SCRATCH_BYTES: usize = 4 << 20;
+
+impl Drop for Tiled {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= SCRATCH_BYTES {
+            SCRATCH.set(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Tiled {
+    fn new(left: &Matrix<'_>, right: &PackedMatrix, tile_rows: usize) -> Self {
+        let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
+        let (flip, offset) = match left.codes() {
+            Codes::U8(_) => (0, 0),
+            Codes::I8(_) => (0x8080_8080, 128),
+        };
+        let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
+        let mut tiled = Self {
+            bytes: SCRATCH.take(),
+            depth,
+            rows,
+            tiles: rows.div_ceil(tile_rows),
+            zero_points: zero_points.collect(),
+            sums: Vec::new(),
+        };
+        // What was there before is overwritten.
+        tiled.bytes.resize(rows * depth, 0);
+        let has_sums = right.has_zero_points();
+        let codes = left.codes().bytes();
+        for tile in 0..tiled.tiles {
+            let rows = tiled.rows_of(tile);
+            let bytes = &mut tiled.bytes[rows.start * depth..rows.end * depth];
+            for (place, row) in rows.clone().enumerate() {
+                let codes = &codes[row * left.depth()..][..left.depth()];
+                let (quads, rest) = codes.as_chunks::<QUAD>();
+                let quads_of_tile = bytes.as_chunks_mut::<QUAD>().0;
+                let mut places = quads_of_tile.iter_mut().skip(place).step_by(rows.len());
+                // In this order, no place is lost where the quads end.
+                for (quad, place) in quads.iter().zip(&mut places) {
+                    *place = (u32::from_ne_bytes(*quad) ^ flip).to_ne_bytes();
+                }
+                let mut last = [0; QUAD];
+                last[..rest.len()].copy_from_slice(rest);
+                for place in places {
+                    *place = (u32::from_ne_bytes(last) ^ flip).to_ne_bytes();
+                }
+                if has_sums {
+                    let sum = codes
+                        .iter()
+                        .map(|&code| u32::from(code ^ flip as u8))
+                        .sum::<u32>();
+                    tiled.sums.push(sum as i32);
+                }
+            }
+        }
+        tiled
+    }
+
+    /// The rows of a tile.
+    fn rows_of(&self, tile: usize) -> Range<usize> {
+        self.rows * tile / self.tiles..self.rows * (tile + 1) / self.tiles
+    }
+}
+
+/// A part of a product.
+struct Product<'a, O> {
+    left: &'a Tiled,
+    right: &'a PackedMatrix,
+    output: &'a O,
+    tiles: Range<usize>,
+    panels: Range<usize>,
+}
+
+impl<O: Output> Kernel for Product<'_, O> {
+    #[inline(always)]
+    unsafe fn run<A: Tiles>(self) {
+        let depth = self.left.depth.max(1);
+        let block = (BLOCK_BYTES / (depth * A::ROWS)).max(1);
+        // The lowest tiles take the most panels at a time.
+        let widest = A::panels(self.left.rows / self.left.tiles.max(1));
+        let group_len = (GROUP_BYTES / (depth * PANEL) / widest * widest).max(widest);
+        let mut first = self.tiles.start;
+        while first < self.tiles.end {
+            let tiles = first..self.tiles.end.min(first + block);
+            let mut group = self.panels.start;
+            while group < self.panels.end {
+                let panels = group..self.panels.end.min(group + group_len);
+                for tile in tiles.clone() {
+                    // SAFETY: the caller's.
+                    unsafe { self.tile::<A>(tile, panels.clone()) };
+                }
+                group += group_len;
+            }
+            first = tiles.end;
+        }
+    }
+}
+
+impl<O: Output> Product<'_, O> {
+    /// Multiplies a tile of rows with a group of panels.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of `A`.
+    #[inline(always)]
+    unsafe fn tile<A: Tiles>(&self, tile: usize, panels: Range<usize>) {
+        let mut sums = [[0; PANEL]; MAX_CELLS];
+        let rows = self.left.rows_of(tile);
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let width = match A::panels(rows.len()) {
+                width if width <= panels.end - panel => width,
+                _ => 1,
+            };
+            let operands = Operands {
+                left: self.left.bytes[rows.start * self.left.depth..].as_ptr(),
+                right: self.right.panels_from(panel).as_ptr().cast(),
+                right_stride: self.left.depth * PANEL,
+                pairs: self.left.depth / PAIR,
+            };
+            // SAFETY: the caller's; the left matrix has these rows, the right one `width` panels,
+            // both of whole pairs of quads.
+            unsafe { A::tile::<false>(rows.len(), width, operands, &mut sums) };
+            for column in 0..width {
+                self.finish(
+                    rows.clone(),
+                    panel + column,
+                    sums[column..].iter().step_by(width),
+                );
+            }
+            panel += width;
+        }
+    }
+
+    /// Takes the zero points into account, and writes the sums of some rows over a panel.
+    #[inline(always)]
+    fn finish<'s>(&self, rows: Range<usize>, panel: usize, sums: impl Iterator<Item = &'s Sums>) {
+        let right_sums = &self.right.sums()[panel];
+        let right_zeros = &self.right.zero_points()[panel];
+        let valid = PANEL.min(self.right.columns() - panel * PANEL);
+        for (row, sums) in rows.zip(sums) {
+            // Σ (a − z_a)(b − z_b) = Σ ab − z_a·Σ(b − z_b) − z_b·Σa, all of it modulo 2^32.
+            let mut exact = *sums;
+            let zero = self.left.zero_points[row];
+            for (sum, right) in exact.iter_mut().zip(right_sums) {
+                *sum = sum.wrapping_sub(zero.wrapping_mul(*right));
+            }
+            if let Some(left) = self.left.sums.get(row) {
+                for (sum, zero) in exact.iter_mut().zip(right_zeros) {
+                    *sum = sum.wrapping_sub(left.wrapping_mul(*zero));
+                }
+            }
+            // SAFETY: no other tile has this row of this panel.
+            unsafe { self.output.write(row, panel * PANEL, valid, &exact) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chopi_core::Isa;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packed::Order;
+
+    /// Every engine of this CPU.
+    fn engines() -> Vec<Engine> {
+        let there = Isa::ALL.into_iter().filter(|isa| isa.is_available());
+        there.flat_map(Engine::of).collect()
+    }
+
+    /// A matrix of codes of either type.
+    #[derive(Clone, Debug)]
+    enum Owned {
+        U8(Vec<u8>),
+        I8(Vec<i8>),
+    }
+
+    impl Owned {
+        fn codes(&self) -> Codes<'_> {
+            match self {
+                Self::U8(codes) => codes[..].into(),
+                Self::I8(codes) => codes[..].into(),
+            }
+        }
+
+        fn at(&self, i: usize) -> i64 {
+            match self {
+                Self::U8(codes) => codes[i].into(),
+                Self::I8(codes) => codes[i].into(),
+            }
+        }
+    }
+
+    /// Codes of either type, of which many are the smallest or the largest.
+    fn codes(len: usize) -> impl Strategy<Value = Owned> {
+        let unsigned = prop_oneof![any::<u8>(), Just(0), Just(255)];
+        let signed = prop_oneof![any::<i8>(), Just(-128), Just(127)];
+        prop_oneof![
+            prop::collection::vec(unsigned, len).prop_map(Owned::U8),
+            prop::collection::vec(signed, len).prop_map(Owned::I8),
+        ]
+    }
+
+    /// One zero point or one for each.
+    fn zero_points(len: usize) -> impl Strategy<Value = Vec<i32>> {
+        let zero = || prop_oneof![Just(0), Just(128), -128..=255, -70_000..=70_000];
+        prop_oneof![
+            prop::collection::vec(zero(), 1),
+            prop::collection::vec(zero(), len)
+        ]
+    }
+
+    #[derive(Clone, Debug)]
+    struct Case {
+        shape: (usize, usize, usize),
+        order: Order,
+        left: Owned,
+        left_zeros: Vec<i32>,
+        right: Owned,
+        right_zeros: Vec<i32>,
+    }
+
+    impl Case {
+        fn packed(&self) -> PackedMatrix {
+            let ((_, depth, columns), codes) = (self.shape, self.right.codes());
+            PackedMatrix::new(codes, depth, columns, self.order, &self.right_zeros).unwrap()
+        }
+
+        fn matrix(&self) -> Matrix<'_> {
+            let (rows, depth, _) = self.shape;
+            Matrix::new(self.left.codes(), rows, depth, &self.left_zeros).unwrap()
+        }
+
+        /// The definition, in 64 bits.
+        fn expected(&self) -> Vec<i64> {
+            let (rows, depth, columns) = self.shape;
+            let of = |zeros: &[i32], i: usize| i64::from(zeros[i % zeros.len()]);
+            let sum = |i: usize, j: usize| {
+                let product = |k: usize| {
+                    let place = match self.order {
+                        Order::DepthMajor => k * columns + j,
+                        Order::ColumnMajor => j * depth + k,
+                    };
+                    let left = self.left.at(i * depth + k) - of(&self.left_zeros, i);
+                    left * (self.right.at(place) - of(&self.right_zeros, j))
+                };
+                (0..depth).map(product).sum::<i64>()
+            };
+            (0..rows * columns)
+                .map(|at| sum(at / columns, at % columns))
+                .collect()
+        }
+
+        fn run(&self, engine: Engine) -> Result<Vec<i32>> {
+            let (rows, _, columns) = self.shape;
+            let mut out = vec![i32::MIN; rows * columns];
+            self.packed()
+                .run(engine, &self.matrix(), &Integers::new(columns, &mut out))?;
+            Ok(out)
+        }
+    }
+
+    fn case(shape: (usize, usize, usize)) -> impl Strategy<Value = Case> {
+        let (rows, depth, columns) = shape;
+        let order = prop_oneof![Just(Order::DepthMajor), Just(Order::ColumnMajor)];
+        let left = (codes(rows * depth), zero_points(rows));
+        let right = (codes(depth * columns), zero_points(columns));
+        (order, left, right).prop_map(move |(order, (left, left_zeros), (right, right_zeros))| {
+            Case {
+                shape,
+                order,
+                left,
+                left_zeros,
+                right,
+                right_zeros,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn products_are_exact(
+            case in (0_usize..30, 0_usize..40, 0_usize..150).prop_flat_map(case),
+        ) {
+            let expected = case.expected();
+            for engine in engines() {
+                match case.run(engine) {
+                    Ok(sums) => {
+                        let sums: Vec<i64> = sums.into_iter().map(i64::from).collect();
+                        prop_assert_eq!(&sums, &expected, "{:?}", engine);
+                    }
+                    // Only zero points far outside the range of the codes can do this.
+                    Err(Error::Overflow { bound, .. }) => prop_assert!(bound > i32::MAX as u64),
+                    Err(other) => prop_assert!(false, "{}", other),
+                }
+            }
+        }
+
+        #[test]
+        fn floats_are_the_sums_scaled(
+            case in (1_usize..14, 1_usize..9, 1_usize..40).prop_flat_map(case),
+            left_scale in 1e-3_f32..1e3,
+            has_bias: bool,
+            relu: bool,
+        ) {
+            let (rows, _, columns) = case.shape;
+            let right_scales: Vec<f32> = (0..columns).map(|j| 0.5 + j as f32 / 7.0).collect();
+            let bias: Vec<f32> = (0..columns).map(|j| j as f32 * 1.3 - 9.0).collect();
+            let scales = Dequantize {
+                left_scales: &[left_scale],
+                right_scales: &right_scales,
+                bias: has_bias.then_some(&bias[..]),
+                clamp: relu.then_some((0.0, f32::INFINITY)),
+            };
+            let Ok(sums) = case.run(Engine::active()) else { return Ok(()) };
+            for engine in engines() {
+                let mut out = vec![f32::NAN; rows * columns];
+                let floats = Floats::new(&scales, rows, columns, &mut out).unwrap();
+                case.packed().run(engine, &case.matrix(), &floats).unwrap();
+                for (at, (&y, &sum)) in out.iter().zip(&sums).enumerate() {
+                    let mut expected = sum as f32 * (left_scale * right_scales[at % columns]);
+                    if has_bias {
+                        expected += bias[at % columns];
+                    }
+                    if relu && expected < 0.0 {
+                        expected = 0.0;
+                    }
+                    prop_assert_eq!(y.to_bits(), expected.to_bits(), "{:?} at {}", engine, at);
+                }
+            }
+        }
+    }
+
+    /// A product with a little of everything, made by a formula.
+    fn large(shape: (usize, usize, usize)) -> Case {
+        let (rows, depth, columns) = shape;
+        let code = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8;
+        Case {
+            shape,
+            order: Order::ColumnMajor,
+            left: Owned::U8((0..rows * depth).map(code).collect()),
+            left_zeros: (0..rows).map(|i| i as i32 % 256).collect(),
+            right: Owned::I8((0..columns * depth).map(|i| code(i + 99) as i8).collect()),
+            right_zeros: (0..columns).map(|j| j as i32 % 200 - 100).collect(),
+        }
+    }
+
+    #[test]
+    fn large_and_odd_shapes_are_exact_on_every_engine_and_any_number_of_threads() {
+        for shape in [
+            (67, 513, 131),
+            (1, 1031, 257),
+            (5, 4099, 19),
+            (259, 33, 7),
+            (300, 100, 300),
+        ] {
+            let case = large(shape);
+            let expected = case.expected();
+            for engine in engines() {
+                let sums: Vec<i64> = case
+                    .run(engine)
+                    .unwrap()
+                    .into_iter()
+                    .map(i64::from)
+                    .collect();
+                assert!(sums == expected, "{engine:?} on {shape:?}");
+            }
+            #[cfg(feature = "rayon")]
+            for threads in [1, 2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                let sums = pool.install(|| case.run(Engine::active())).unwrap();
+                assert!(
+                    sums.into_iter().map(i64::from).eq(expected.iter().copied()),
+                    "{threads}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_depth_at_which_32_bits_could_overflow_is_refused() {
+        let product = |depth: usize| {
+            let (left, right) = (vec![255_u8; depth], vec![-128_i8; depth]);
+            let right = PackedMatrix::new(&right[..], depth, 1, Order::DepthMajor, &[0]).unwrap();
+            let mut out = [0];
+            let left = Matrix::new(&left[..], 1, depth, &[0]).unwrap();
+            right.multiply(&left, &mut out).map(|()| out[0])
+        };
+        // 255 · 128 · 65,793 = 2^31 − 128.
+        assert_eq!(product(65_793).unwrap(), -255 * 128 * 65_793);
+        let error = product(65_794).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a sum of 65794 products can reach 2147516160, which 32 bits do not hold; split the depth"
+        );
+    }
+
+    #[test]
+    fn operands_that_do_not_fit_are_refused() {
+        let right = PackedMatrix::new(&[1_i8; 6][..], 3, 2, Order::DepthMajor, &[0]).unwrap();
+        let left = Matrix::new(&[1_u8; 4][..], 1, 4, &[0]).unwrap();
+        let error = |e: Result<()>| e.unwrap_err().to_string();
+        assert_eq!(
+            error(right.multiply(&left, &mut [0; 2])),
+            "the left matrix has 4 columns, but the right one has 3 rows"
+        );
+        assert_eq!(
+            error(right.multiply(&left, &mut [0; 3])),
+            "the product has 3 elements, expected 2"
+        );
+        let left = Matrix::new(&[1_u8; 4][..], 2, 3, &[0])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(left, "the left matrix has 4 elements, expected 6");
+        let zeros = Matrix::new(&[1_u8; 9][..], 3, 3, &[0, 1])
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            zeros,
+            "the zero points of the left matrix: there are 2, expected 1 or 3"
+        );
+    }
+}
