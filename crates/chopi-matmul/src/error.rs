@@ -21,4 +21,27 @@ pub enum Error {
         /// The length of its shape.
         expected: usize,
     },
+
+    /// A multiplier that is NaN or infinite.
+    #[error("the multiplier is {multiplier}, expected a finite number")]
+    Multiplier {
+        /// The multiplier.
+        multiplier: f64,
+    },
+
+    /// An exponent that a fixed-point multiplier does not have.
+    #[error("the exponent of the multiplier is {exponent}, expected -31..=30")]
+    Exponent {
+        /// The exponent.
+        exponent: i32,
+    },
+
+    /// Bounds of codes in the wrong order.
+    #[error("the codes are to lie in {min}..={max}, which is empty")]
+    CodeBounds {
+        /// The smallest code.
+        min: i32,
+        /// The largest code.
+        max: i32,
+    },
 }

@@ -4,5 +4,6 @@
 //! `chopi-candle` put arrays and modules around it.
 
 mod error;
+pub mod requantize;
 
 pub use error::{Error, Result};
