@@ -3,6 +3,8 @@
 //! Everything here works on slices of host memory, with no tensor framework; `chopi-ndarray` and
 //! `chopi-candle` put arrays and modules around it.
 
+pub mod conv;
+pub mod emulate;
 mod error;
 pub mod requantize;
 
