@@ -1,6 +1,6 @@
 //! The operands: matrices of 8-bit codes.
 
-use chopi_core::{Int, IntSlice};
+use chopi_core::IntSlice;
 
 use crate::error::{Error, Result};
 
@@ -70,30 +70,6 @@ impl<'a> Codes<'a> {
                 std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len())
             },
         }
-    }
-}
-
-/// A type of 8-bit codes: `u8` or `i8`.
-pub trait Code: Int + sealed::Code {
-    /// Codes of this type.
-    fn codes(codes: &[Self]) -> Codes<'_>;
-}
-
-mod sealed {
-    pub trait Code {}
-    impl Code for u8 {}
-    impl Code for i8 {}
-}
-
-impl Code for u8 {
-    fn codes(codes: &[Self]) -> Codes<'_> {
-        Codes::U8(codes)
-    }
-}
-
-impl Code for i8 {
-    fn codes(codes: &[Self]) -> Codes<'_> {
-        Codes::I8(codes)
     }
 }
 

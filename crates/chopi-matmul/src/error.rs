@@ -61,6 +61,128 @@ pub enum Error {
         /// What the largest column of the right matrix and the range of the left one come to.
         bound: u64,
     },
+
+    /// A multiplier that is NaN or infinite.
+    #[error("the multiplier is {multiplier}, expected a finite number")]
+    Multiplier {
+        /// The multiplier.
+        multiplier: f64,
+    },
+
+    /// An exponent that a fixed-point multiplier does not have.
+    #[error("the exponent of the multiplier is {exponent}, expected -31..=30")]
+    Exponent {
+        /// The exponent.
+        exponent: i32,
+    },
+
+    /// Bounds of codes in the wrong order.
+    #[error("the codes are to lie in {min}..={max}, which is empty")]
+    CodeBounds {
+        /// The smallest code.
+        min: i32,
+        /// The largest code.
+        max: i32,
+    },
+
+    /// Shapes and parameters of a convolution that do not fit each other.
+    #[error("an input of shape {input:?} and weights of shape {weights:?}: {reason}")]
+    Convolution {
+        /// The shape of the input.
+        input: Vec<usize>,
+        /// The shape of the weights.
+        weights: Vec<usize>,
+        /// What does not fit.
+        reason: String,
+    },
+
+    /// A range of codes that an emulated operand of 16 bits does not have.
+    #[error(
+        "the codes of {operand} are to lie in {qmin}..={qmax}, expected 2 to 16 bits: two to 65536 \
+         integers of -32768..=65535"
+    )]
+    OperandRange {
+        /// Which operand.
+        operand: &'static str,
+        /// The smallest code.
+        qmin: i64,
+        /// The largest code.
+        qmax: i64,
+    },
+
+    /// A code outside the range of its operand.
+    #[error("the code at {index} of {operand} is {code}, expected {qmin}..={qmax}")]
+    OperandCode {
+        /// Which operand.
+        operand: &'static str,
+        /// The number of the element.
+        index: usize,
+        /// The code.
+        code: i64,
+        /// The smallest code.
+        qmin: i64,
+        /// The largest code.
+        qmax: i64,
+    },
+
+    /// A zero point that products are not emulated with.
+    #[error(
+        "the zero point {index} of {operand} is {zero_point}, expected at most 2^30 either way"
+    )]
+    OperandZeroPoint {
+        /// Which operand.
+        operand: &'static str,
+        /// The number of the zero point.
+        index: usize,
+        /// The zero point.
+        zero_point: i64,
+    },
+
+    /// A width that an emulated accumulator does not have.
+    #[error("the accumulator has {bits} bits, expected 2..=32")]
+    AccumulatorBits {
+        /// The width.
+        bits: u32,
+    },
+
+    /// A bias that the accumulator does not hold.
+    #[error(
+        "the bias of column {column} is {bias}, which an accumulator of {bits} bits does not hold"
+    )]
+    AccumulatorBias {
+        /// The column or the output channel.
+        column: usize,
+        /// The bias.
+        bias: i32,
+        /// The width of the accumulator.
+        bits: u32,
+    },
+
+    /// A sum that an accumulator that reports overflow does not hold: the first of its element, in the
+    /// first element that has one, of a convolution by group, image, position and channel.
+    #[error(
+        "the sum of element {index:?} overflows an accumulator of {bits} bits: it is {value} with \
+         product {step}"
+    )]
+    AccumulatorOverflow {
+        /// The index of the element of the output.
+        index: Vec<usize>,
+        /// Which product was added, counted from 0.
+        step: usize,
+        /// The sum with it.
+        value: i64,
+        /// The width of the accumulator.
+        bits: u32,
+    },
+
+    /// A matrix of more elements than can be counted.
+    #[error("a matrix of {rows} rows and {columns} columns is too large")]
+    TooLarge {
+        /// The number of rows.
+        rows: usize,
+        /// The number of columns.
+        columns: usize,
+    },
 }
 
 impl Error {

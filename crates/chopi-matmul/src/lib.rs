@@ -4,13 +4,16 @@
 //! `chopi-candle` put arrays and modules around it.
 
 mod codes;
+pub mod conv;
+pub mod emulate;
 mod error;
 mod kernel;
 mod output;
 mod packed;
 mod product;
+pub mod requantize;
 
-pub use codes::{Code, Codes, Matrix};
+pub use codes::{Codes, Matrix};
 pub use error::{Error, Result};
 pub use output::Dequantize;
 pub use packed::{Order, PackedMatrix};
