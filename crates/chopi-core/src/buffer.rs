@@ -180,13 +180,21 @@ fn ask_for_huge_pages<T>(_: &mut [MaybeUninit<T>]) {}
 
 /// What fills the memory of a new tensor.
 ///
-/// Only core makes one, and its methods initialize every element of the slice that they
-/// are given before they return Ok: so a backend may take the memory as initialized then.
+/// Its methods initialize every element of the slice that they are given before they return Ok,
+/// which whoever made this has promised: so a backend may take the memory as initialized then.
 #[derive(Debug)]
 pub struct Fill<W>(W);
 
 impl<W> Fill<W> {
     pub(crate) fn new(write: W) -> Self {
+        Self(write)
+    }
+
+    /// What `write` fills memory with: for kernels outside this crate.
+    ///
+    /// # Safety
+    /// `write` must have initialized every element of the slice that it is given when it returns Ok.
+    pub unsafe fn new_unchecked(write: W) -> Self {
         Self(write)
     }
 
@@ -199,8 +207,8 @@ impl<W> Fill<W> {
         let memory = &mut data.spare_capacity_mut()[..len];
         ask_for_huge_pages(memory);
         write(memory)?;
-        // SAFETY: the capacity is at least `len`, and `write`, which is core's, has initialized
-        // every element of the slice, since it returned Ok.
+        // SAFETY: the capacity is at least `len`, and `write` has initialized every
+        // element of the slice, since it returned Ok.
         unsafe { data.set_len(len) };
         Ok(data)
     }

@@ -144,7 +144,7 @@ impl Layout {
     }
 
     /// Elements in memory order, put into row-major order.
-    pub(crate) fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
+    pub fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         let Some(inverse) = self.inverse_order() else {
             return Cow::Borrowed(data);
         };

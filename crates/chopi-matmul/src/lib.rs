@@ -15,5 +15,5 @@ pub mod requantize;
 
 pub use codes::{Codes, Matrix};
 pub use error::{Error, Result};
-pub use output::Dequantize;
+pub use output::{Dequantize, Requantize};
 pub use packed::{Order, PackedMatrix};

@@ -1,10 +1,12 @@
 //! What becomes of the sums of a product.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use crate::error::{Error, Result};
 use crate::kernel::{PANEL, Sums};
 use crate::packed::each;
+use crate::requantize::{Code, Multiplier, OutputCodes, PerColumn};
 
 /// Takes the sums of a product, panel by panel.
 pub(crate) trait Output: Sync {
@@ -15,30 +17,32 @@ pub(crate) trait Output: Sync {
     unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums);
 }
 
-/// The memory of a product, which threads write in parts that do not overlap.
+/// The memory of a product, which threads write in parts that do not overlap. After the product,
+/// every element is initialized.
 #[derive(Debug)]
 pub(crate) struct Shared<'a, T> {
     data: *mut T,
     columns: usize,
-    life: PhantomData<&'a mut [T]>,
+    life: PhantomData<&'a mut [MaybeUninit<T>]>,
 }
 
 // SAFETY: writing is unsafe, and whoever writes promises that nobody else has that part.
 unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
 impl<'a, T: Copy> Shared<'a, T> {
-    pub(crate) fn new(columns: usize, data: &'a mut [T]) -> Self {
-        Self {
-            data: data.as_mut_ptr(),
+    fn new(rows: usize, columns: usize, data: &'a mut [MaybeUninit<T>]) -> Result<Self> {
+        Error::check_length("the product", data.len(), rows.saturating_mul(columns))?;
+        Ok(Self {
+            data: data.as_mut_ptr().cast(),
             columns,
             life: PhantomData,
-        }
+        })
     }
 
     /// # Safety
     /// As [`Output::write`].
     #[inline(always)]
-    pub(crate) unsafe fn write(&self, row: usize, column: usize, valid: usize, values: [T; PANEL]) {
+    unsafe fn write(&self, row: usize, column: usize, valid: usize, values: [T; PANEL]) {
         // SAFETY: the caller's.
         unsafe {
             let to = self.data.add(row * self.columns + column);
@@ -51,13 +55,23 @@ impl<'a, T: Copy> Shared<'a, T> {
     }
 }
 
+/// Elements that a product overwrites, which takes them for memory that may not be initialized.
+pub(crate) fn as_uninit<T>(out: &mut [T]) -> &mut [MaybeUninit<T>] {
+    // SAFETY: the two have the same layout, and a product writes nothing but initialized elements.
+    unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<T>]) }
+}
+
 /// The sums as they are.
 #[derive(Debug)]
 pub(crate) struct Integers<'a>(Shared<'a, i32>);
 
 impl<'a> Integers<'a> {
-    pub(crate) fn new(columns: usize, out: &'a mut [i32]) -> Self {
-        Self(Shared::new(columns, out))
+    pub(crate) fn new(
+        rows: usize,
+        columns: usize,
+        out: &'a mut [MaybeUninit<i32>],
+    ) -> Result<Self> {
+        Ok(Self(Shared::new(rows, columns, out)?))
     }
 }
 
@@ -98,7 +112,7 @@ impl<'a> Floats<'a> {
         scales: &Dequantize<'a>,
         rows: usize,
         columns: usize,
-        out: &'a mut [f32],
+        out: &'a mut [MaybeUninit<f32>],
     ) -> Result<Self> {
         let Dequantize {
             left_scales,
@@ -116,7 +130,7 @@ impl<'a> Floats<'a> {
             Error::check_length("the bias", bias.len(), columns)?;
         }
         Ok(Self {
-            out: Shared::new(columns, out),
+            out: Shared::new(rows, columns, out)?,
             left_scales,
             right_scales: each(right_scales, columns, 0.0).collect(),
             // x + (−0) is x, whatever x is.
@@ -144,5 +158,72 @@ impl Output for Floats<'_> {
         }
         // SAFETY: the caller's.
         unsafe { self.out.write(row, column, valid, values) }
+    }
+}
+
+/// How sums become 8-bit codes; see [`requantize`](crate::requantize).
+#[derive(Clone, Copy, Debug)]
+pub struct Requantize<'a, M, Q> {
+    /// What is added to the sums of each column, if anything, saturating.
+    pub bias: Option<&'a [i32]>,
+    /// The multiplier, or one for each column.
+    pub multipliers: PerColumn<'a, M>,
+    /// The codes that there are.
+    pub codes: OutputCodes<Q>,
+}
+
+/// The sums as codes.
+#[derive(Debug)]
+pub(crate) struct Requantized<'a, M, Q> {
+    out: Shared<'a, Q>,
+    bias: Vec<i32>,
+    multipliers: Vec<M>,
+    codes: OutputCodes<Q>,
+}
+
+impl<'a, M: Multiplier, Q: Code> Requantized<'a, M, Q> {
+    pub(crate) fn new(
+        how: &Requantize<'a, M, Q>,
+        rows: usize,
+        columns: usize,
+        out: &'a mut [MaybeUninit<Q>],
+    ) -> Result<Self> {
+        let Requantize {
+            bias,
+            multipliers,
+            codes,
+        } = *how;
+        if let Some(bias) = bias {
+            Error::check_length("the bias", bias.len(), columns)?;
+        }
+        let multipliers = match multipliers {
+            PerColumn::One(multiplier) => vec![multiplier; columns.next_multiple_of(PANEL)],
+            PerColumn::Each(multipliers) => {
+                Error::check_length("the slice of multipliers", multipliers.len(), columns)?;
+                let fill = multipliers.first().into_iter();
+                fill.flat_map(|&fill| each(multipliers, columns, fill))
+                    .collect()
+            }
+        };
+        Ok(Self {
+            out: Shared::new(rows, columns, out)?,
+            bias: each(bias.unwrap_or(&[0]), columns, 0).collect(),
+            multipliers,
+            codes,
+        })
+    }
+}
+
+impl<M: Multiplier, Q: Code> Output for Requantized<'_, M, Q> {
+    #[inline(always)]
+    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
+        let bias = &self.bias[column..column + PANEL];
+        let multipliers = &self.multipliers[column..column + PANEL];
+        let mut codes = [self.codes.zero_point(); PANEL];
+        for (i, code) in codes.iter_mut().enumerate() {
+            *code = multipliers[i].code(sums[i].saturating_add(bias[i]), self.codes);
+        }
+        // SAFETY: the caller's.
+        unsafe { self.out.write(row, column, valid, codes) }
     }
 }

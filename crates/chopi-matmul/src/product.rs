@@ -1,6 +1,7 @@
 //! Products of a matrix of activations with a packed one.
 
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use chopi_core::parallel;
@@ -8,8 +9,9 @@ use chopi_core::parallel;
 use crate::codes::{Codes, Matrix};
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, Kernel, MAX_CELLS, Operands, PAIR, PANEL, QUAD, Sums, Tiles};
-use crate::output::{Dequantize, Floats, Integers, Output};
+use crate::output::{Dequantize, Floats, Integers, Output, Requantize, Requantized, as_uninit};
 use crate::packed::PackedMatrix;
+use crate::requantize::{Code, Multiplier};
 
 impl PackedMatrix {
     /// The exact product: out\[i, j\] = Σ_k (a\[i, k\] − z_a\[i\]) · (b\[k, j\] − z_b\[j\]), row by row.
@@ -17,12 +19,8 @@ impl PackedMatrix {
     /// # Errors
     /// [`Error::Depth`]; [`Error::Length`]; [`Error::Overflow`] where a sum might not fit into `i32`.
     pub fn multiply(&self, left: &Matrix<'_>, out: &mut [i32]) -> Result<()> {
-        Error::check_length(
-            "the product",
-            out.len(),
-            left.rows().saturating_mul(self.columns()),
-        )?;
-        self.run(Engine::active(), left, &Integers::new(self.columns(), out))
+        let output = Integers::new(left.rows(), self.columns(), as_uninit(out))?;
+        self.run(Engine::active(), left, &output)
     }
 
     /// The product as floats: [`multiply`](Self::multiply)'s sums, scaled as `scales` says.
@@ -35,12 +33,31 @@ impl PackedMatrix {
         scales: &Dequantize<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        Error::check_length(
-            "the product",
-            out.len(),
-            left.rows().saturating_mul(self.columns()),
-        )?;
+        self.write_dequantized(left, scales, as_uninit(out))
+    }
+
+    /// The same into memory that may not be initialized; all of it is, in the end.
+    pub(crate) fn write_dequantized(
+        &self,
+        left: &Matrix<'_>,
+        scales: &Dequantize<'_>,
+        out: &mut [MaybeUninit<f32>],
+    ) -> Result<()> {
         let output = Floats::new(scales, left.rows(), self.columns(), out)?;
+        self.run(Engine::active(), left, &output)
+    }
+
+    /// The product as 8-bit codes: [`multiply`](Self::multiply)'s sums, requantized as `how` says.
+    ///
+    /// # Errors
+    /// Those of [`multiply`](Self::multiply), and for a bias or multipliers of another length.
+    pub fn multiply_requantized<M: Multiplier, Q: Code>(
+        &self,
+        left: &Matrix<'_>,
+        how: &Requantize<'_, M, Q>,
+        out: &mut [Q],
+    ) -> Result<()> {
+        let output = Requantized::new(how, left.rows(), self.columns(), as_uninit(out))?;
         self.run(Engine::active(), left, &output)
     }
 
@@ -299,6 +316,9 @@ mod tests {
 
     use super::*;
     use crate::packed::Order;
+    use crate::requantize::{
+        DoubleRounded, FixedMultiplier, OutputCodes, PerColumn, requantize_row,
+    };
 
     /// Every engine of this CPU.
     fn engines() -> Vec<Engine> {
@@ -392,8 +412,11 @@ mod tests {
         fn run(&self, engine: Engine) -> Result<Vec<i32>> {
             let (rows, _, columns) = self.shape;
             let mut out = vec![i32::MIN; rows * columns];
-            self.packed()
-                .run(engine, &self.matrix(), &Integers::new(columns, &mut out))?;
+            self.packed().run(
+                engine,
+                &self.matrix(),
+                &Integers::new(rows, columns, as_uninit(&mut out))?,
+            )?;
             Ok(out)
         }
     }
@@ -453,7 +476,7 @@ mod tests {
             let Ok(sums) = case.run(Engine::active()) else { return Ok(()) };
             for engine in engines() {
                 let mut out = vec![f32::NAN; rows * columns];
-                let floats = Floats::new(&scales, rows, columns, &mut out).unwrap();
+                let floats = Floats::new(&scales, rows, columns, as_uninit(&mut out)).unwrap();
                 case.packed().run(engine, &case.matrix(), &floats).unwrap();
                 for (at, (&y, &sum)) in out.iter().zip(&sums).enumerate() {
                     let mut expected = sum as f32 * (left_scale * right_scales[at % columns]);
@@ -464,6 +487,38 @@ mod tests {
                         expected = 0.0;
                     }
                     prop_assert_eq!(y.to_bits(), expected.to_bits(), "{:?} at {}", engine, at);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_the_sums_requantized() {
+        let case = large((13, 57, 41));
+        let sums = case.run(Engine::active()).unwrap();
+        let real = |j: usize| 1e-3 / (1.0 + j as f64);
+        let each: Vec<_> = (0..41)
+            .map(|j| DoubleRounded(FixedMultiplier::from_real(real(j)).unwrap()))
+            .collect();
+        let bias: Vec<i32> = (0..41).map(|j| j * 1000 - 20_000).collect();
+        let codes = OutputCodes::new(-5_i8).clamped(-100, 90).unwrap();
+        for multipliers in [PerColumn::One(each[0]), PerColumn::Each(&each)] {
+            for bias in [None, Some(&bias[..])] {
+                let how = Requantize {
+                    bias,
+                    multipliers,
+                    codes,
+                };
+                for engine in engines() {
+                    let mut out = vec![0; sums.len()];
+                    let output = Requantized::new(&how, 13, 41, as_uninit(&mut out)).unwrap();
+                    case.packed().run(engine, &case.matrix(), &output).unwrap();
+                    for (row, sums) in out.chunks(41).zip(sums.chunks(41)) {
+                        let mut expected = [0; 41];
+                        let bias = bias.map(PerColumn::Each);
+                        requantize_row(sums, bias, multipliers, codes, &mut expected).unwrap();
+                        assert_eq!(row, expected, "{engine:?}");
+                    }
                 }
             }
         }
