@@ -9,9 +9,10 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use globset::Glob;
 
 use crate::framework::FrameworkName;
+use crate::output::Target;
 use crate::selection::{Ranks, Selection};
 
-/// Quantize, dequantize, inspect and compare safetensors model files.
+/// Quantize, dequantize, inspect, compare and report on safetensors model files.
 #[derive(Debug, Parser)]
 #[command(name = "chopi", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -25,6 +26,7 @@ Examples:
   chopi inspect q.safetensors
   chopi dequantize q.safetensors -o back.safetensors
   chopi compare model.safetensors back.safetensors
+  chopi report model.safetensors q.safetensors -o report.html
 
 Exit status: 0; 1 where an input or an output is bad, or files that are compared differ; 2 where
 the command line is bad.";
@@ -35,6 +37,7 @@ pub enum Command {
     Dequantize(DequantizeArgs),
     Inspect(InspectArgs),
     Compare(CompareArgs),
+    Report(ReportArgs),
     /// List the tensor frameworks that this program can compute with.
     ///
     /// One line each: the name for --backend, and for one that was not built in the feature of
@@ -240,6 +243,39 @@ pub struct CompareArgs {
     pub print: PrintArgs,
 }
 
+/// Show what quantizing a model has done to it, on a page for the browser.
+///
+/// One HTML file that needs nothing else, no network either: totals, a table of the tensors that can
+/// be sorted, and for each quantized tensor a histogram of its values with the values that codes
+/// stand for, and the channels that are worst off. The numbers are those of `compare` on the model and
+/// what `dequantize` makes of the quantized one.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chopi report model.safetensors q.safetensors -o report.html
+  chopi report MODEL MODEL-w4 -o report.html")]
+pub struct ReportArgs {
+    /// The float model: a safetensors file, or a folder with one or with shards and their index.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
+
+    /// What `quantize` made of it: a file, or with --format compressed-tensors a folder.
+    #[arg(value_name = "QUANTIZED")]
+    pub quantized: PathBuf,
+
+    /// The page to write. It appears, whole, only when all has gone well.
+    #[arg(short, long, value_name = "REPORT.html")]
+    pub output: PathBuf,
+
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+
+    /// Print nothing but errors.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct FileArgs {
     /// The file to read.
@@ -276,6 +312,16 @@ pub struct PrintArgs {
     /// Print nothing but errors.
     #[arg(long)]
     pub quiet: bool,
+}
+
+impl FileArgs {
+    /// Where the output may be written.
+    ///
+    /// # Errors
+    /// Those of [`Target::new`].
+    pub fn target(&self) -> Result<Target, crate::error::Error> {
+        Target::new(&self.output, std::slice::from_ref(&self.input), self.force)
+    }
 }
 
 /// What `quantize` is to do, checked as far as that is possible without a tensor.

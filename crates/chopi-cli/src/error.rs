@@ -39,8 +39,20 @@ pub enum Error {
     #[error("{path}: no tensor that can be quantized matches --include")]
     NothingIncluded { path: PathBuf },
 
-    #[error("{path}: has no model.safetensors and no model.safetensors.index.json")]
+    #[error(
+        "{path}: has no model.safetensors, no model.safetensors.index.json, and not one \
+         safetensors file alone"
+    )]
     NoModel { path: PathBuf },
+
+    #[error(
+        "{path}: is not a quantized model (it has no metadata under the key \"chopi\" and no \
+         config.json with a \"quantization_config\")"
+    )]
+    NoQuantizedModel { path: PathBuf },
+
+    #[error("{path}: bad \"quantization_config\": {reason}")]
+    QuantizationConfig { path: PathBuf, reason: String },
 
     #[error("{path}: bad JSON: {reason}")]
     Json { path: PathBuf, reason: String },
@@ -82,6 +94,9 @@ pub enum Error {
     #[error("standard output: cannot write: {0}")]
     Print(io::Error),
 
+    #[error("the page cannot be made: {0}")]
+    Page(#[from] askama::Error),
+
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }
@@ -104,6 +119,22 @@ pub enum Fault {
 
     #[error("the metadata say that it is quantized, but there is no tensor {name:?}")]
     Missing { name: String },
+
+    #[error("there is no such tensor in {path}")]
+    Unpaired { path: PathBuf },
+
+    #[error("is {found}, but {expected} in {path}")]
+    OtherTensor {
+        found: String,
+        expected: String,
+        path: PathBuf,
+    },
+
+    #[error("has shape {shape:?}, expected a matrix")]
+    NoMatrix { shape: Vec<usize> },
+
+    #[error("is in the order of its activations ({name:?}), which is not supported")]
+    ActivationOrder { name: String },
 
     #[error("the metadata say that it is quantized, but it has no elements")]
     NoElements,

@@ -1,4 +1,5 @@
-//! The program `chopi`: quantizes, dequantizes, inspects and compares safetensors model files.
+//! The program `chopi`: quantizes, dequantizes, inspects, compares and reports on safetensors model
+//! files.
 //!
 //! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad or
 //! files that are compared differ, or 2 where the command line is bad.
@@ -16,7 +17,9 @@ mod framework;
 mod header;
 mod inspect;
 mod interrupt;
+mod model;
 mod output;
+mod page;
 mod print;
 mod quantize;
 mod report;
@@ -50,6 +53,7 @@ fn run(command: Command) -> error::Result<ExitCode> {
         Command::Dequantize(args) => dequantize::run(&args)?,
         Command::Inspect(args) => inspect::run(&args)?,
         Command::Compare(args) => return compare::run(&args),
+        Command::Report(args) => page::run(&args)?,
         Command::Backends => print::print(framework::FrameworkName::list())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,13 +1,12 @@
 //! The file that is written: a temporary one beside the target, which replaces it at the end.
 
 use std::fs::{self, File, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use same_file::is_same_file;
 use tempfile::NamedTempFile;
 
-use crate::args::FileArgs;
 use crate::error::{Error, Result};
 use crate::header::{Header, Layout, Slot};
 use crate::interrupt;
@@ -23,8 +22,8 @@ pub struct Target {
 impl Target {
     /// # Errors
     /// Where the output is the input, exists and is not to be replaced, or cannot be.
-    pub fn new(files: &FileArgs) -> Result<Self> {
-        let path = files.output.clone();
+    pub fn new(output: &Path, inputs: &[PathBuf], force: bool) -> Result<Self> {
+        let path = output.to_owned();
         // Not followed, so that a link that leads nowhere counts as existing.
         if fs::symlink_metadata(&path).is_err() {
             return Ok(Self {
@@ -36,17 +35,20 @@ impl Target {
         let found = fs::canonicalize(&path).and_then(|real| Ok((fs::metadata(&real)?, real)));
         let (metadata, real) = match found {
             Ok(found) => found,
-            Err(_) if !files.force => return Err(Error::OutputExists { path }),
+            Err(_) if !force => return Err(Error::OutputExists { path }),
             Err(source) => return Err(Error::Write { path, source }),
         };
         // Asked before it is opened: opening a pipe would wait for its other end.
         if !metadata.is_file() {
             return Err(Error::NotRegular { path });
         }
-        if is_same_file(&files.input, &real).unwrap_or(false) {
+        if inputs
+            .iter()
+            .any(|input| is_same_file(input, &real).unwrap_or(false))
+        {
             return Err(Error::OutputIsInput { path });
         }
-        if !files.force {
+        if !force {
             return Err(Error::OutputExists { path });
         }
         if metadata.permissions().readonly() {
@@ -84,18 +86,8 @@ impl Target {
                 path: self.path,
             });
         }
-        let folder = match self.path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let create = || temporary_file(folder);
-        let file = interrupt::guarded(create, NamedTempFile::path).map_err(write)?;
-        if let Some(permissions) = &self.replaces {
-            let permissions = permissions.clone();
-            file.as_file().set_permissions(permissions).map_err(write)?;
-        }
         let output = Output {
-            file,
+            file: self.temporary()?,
             layout,
             target: self,
             #[cfg(not(unix))]
@@ -103,6 +95,59 @@ impl Target {
         };
         output.write_at(&output.layout.bytes, 0)?;
         Ok(output)
+    }
+
+    /// Writes a whole file that is not one of tensors, and puts it in its place.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create) and [`Output::persist`].
+    pub fn write(self, bytes: &[u8]) -> Result<()> {
+        let mut file = self.temporary()?;
+        file.write_all(bytes).map_err(|source| Error::Write {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.persist(file)
+    }
+
+    /// Creates the temporary file.
+    fn temporary(&self) -> Result<NamedTempFile> {
+        let folder = match self.path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let create = || temporary_file(folder);
+        let permitted = interrupt::guarded(create, NamedTempFile::path).and_then(|file| {
+            if let Some(permissions) = &self.replaces {
+                file.as_file().set_permissions(permissions.clone())?;
+            }
+            Ok(file)
+        });
+        permitted.map_err(|source| Error::Write {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// Gives the temporary file the target's name.
+    fn persist(self, file: NamedTempFile) -> Result<()> {
+        let Self { path, replaces } = self;
+        let temporary = file.path().to_owned();
+        let persisted = match replaces {
+            Some(_) => file.persist(&path),
+            None => file.persist_noclobber(&path),
+        };
+        interrupt::forget(&temporary);
+        match persisted {
+            Ok(_) => Ok(()),
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
+                Err(Error::OutputExists { path })
+            }
+            Err(e) => Err(Error::Write {
+                path,
+                source: e.error,
+            }),
+        }
     }
 }
 
@@ -149,7 +194,7 @@ impl Output {
 
     #[cfg(not(unix))]
     fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        use std::io::{Seek, SeekFrom, Write};
+        use std::io::{Seek, SeekFrom};
         let _held = self.position.lock();
         let mut file = self.file.as_file();
         file.seek(SeekFrom::Start(position))?;
@@ -161,22 +206,6 @@ impl Output {
     /// # Errors
     /// What the system says, and where the target has come into being meanwhile.
     pub fn persist(self) -> Result<()> {
-        let Target { path, replaces } = self.target;
-        let temporary = self.file.path().to_owned();
-        let persisted = match replaces {
-            Some(_) => self.file.persist(&path),
-            None => self.file.persist_noclobber(&path),
-        };
-        interrupt::forget(&temporary);
-        match persisted {
-            Ok(_) => Ok(()),
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::OutputExists { path })
-            }
-            Err(e) => Err(Error::Write {
-                path,
-                source: e.error,
-            }),
-        }
+        self.target.persist(self.file)
     }
 }

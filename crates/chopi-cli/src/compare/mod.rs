@@ -1,6 +1,6 @@
 //! `chopi compare`: where two files differ.
 
-mod elements;
+pub mod elements;
 mod number;
 mod row;
 

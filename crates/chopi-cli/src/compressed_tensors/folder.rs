@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::model::json_object;
 use crate::args::FileArgs;
 use crate::error::{Error, Result};
 use crate::interrupt;
+use crate::model::json_object;
 
 /// A folder that is being written. Dropped, it vanishes. A program that is killed leaves it behind
 /// under a name that no model has, `.chopi-*.tmp`, and its `config.json` is written last.

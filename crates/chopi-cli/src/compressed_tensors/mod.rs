@@ -12,8 +12,10 @@
 
 mod config;
 mod folder;
-mod model;
+mod stored;
 mod weight;
+
+pub use stored::{CompressedScheme, CompressedWeight};
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -26,13 +28,13 @@ use crate::args::{QuantizeArgs, Settings};
 use crate::error::{Error, Result};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
+use crate::model::Model;
 use crate::output::Target;
 use crate::quantize::row::QuantizeRow;
 use crate::report::Report;
 use crate::selection::is_matrix_weight;
 use crate::workers;
 use folder::OutputFolder;
-use model::Model;
 use weight::{Shared, Task};
 
 /// Quantizes a model's folder, or a file, into a folder.

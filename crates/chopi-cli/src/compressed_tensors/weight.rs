@@ -76,12 +76,7 @@ impl<'a> Task<'a> {
         let scheme = &settings.scheme;
         settings.convention.check_groups(scheme, &tensor.shape)?;
         let (out, width) = (tensor.shape[0], tensor.shape[1]);
-        let groups = match scheme.granularity {
-            Granularity::PerTensor => vec![1],
-            Granularity::PerChannel { .. } => vec![out, 1],
-            Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size)],
-        };
-        let count: usize = groups.iter().product();
+        let groups = params_shape(scheme.granularity, [out, width]);
         let mut len = 0;
         let mut add = |suffix: &str, dtype: Dtype, shape: &[usize]| {
             let name = format!("{}{suffix}", tensor.name);
@@ -108,7 +103,7 @@ impl<'a> Task<'a> {
         let scale = add("_scale", float_dtype(float), &groups)?;
         let zero_point = match (scheme.symmetry, packing) {
             (Symmetry::Symmetric, _) => None,
-            (_, Some(packing)) if count > 1 || groups.len() == 2 => {
+            (_, Some(packing)) if groups.len() == 2 => {
                 let words = packing.row_bytes(out) / 4;
                 Some(add("_zero_point", Dtype::I32, &[words, groups[1]])?)
             }
@@ -247,13 +242,22 @@ impl Quantize {
     }
 }
 
+/// The shape that the format gives the parameters of a matrix.
+pub fn params_shape(granularity: Granularity, [out, width]: [usize; 2]) -> Vec<usize> {
+    match granularity {
+        Granularity::PerTensor => vec![1],
+        Granularity::PerChannel { .. } => vec![out, 1],
+        Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size)],
+    }
+}
+
 fn narrow<F: Float>(value: f64) -> F {
     use chopi::Compute;
     F::narrow(F::Compute::from_f64(value))
 }
 
 /// Packs a matrix of `rows` rows along its first axis: the words of each column, row-major again.
-fn pack_columns(packing: Packing, codes: &[i64], rows: usize) -> chopi::Result<Vec<u8>> {
+pub fn pack_columns(packing: Packing, codes: &[i64], rows: usize) -> chopi::Result<Vec<u8>> {
     let columns = codes.len() / rows;
     let transposed: Vec<i64> = (0..columns)
         .flat_map(|c| (0..rows).map(move |r| codes[r * columns + c]))

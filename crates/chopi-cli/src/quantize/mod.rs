@@ -26,7 +26,7 @@ pub fn run(args: &QuantizeArgs, settings: &Settings) -> Result<()> {
     let start = Instant::now();
     let mapped = Mapped::open(&args.files.input)?;
     let archive = mapped.parse()?;
-    let target = Target::new(&args.files)?;
+    let target = args.files.target()?;
     let rows = with_framework!(args.work.backend, K => {
         write::<K>(&archive, args, settings, target)?
     });

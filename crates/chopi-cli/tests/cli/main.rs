@@ -7,5 +7,6 @@ mod compressed_tensors;
 mod fuzz;
 mod model;
 mod printing;
+mod report;
 mod round_trip;
 mod selection;

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::archive::Mapped;
 use crate::error::{Error, Result};
 
 /// A model on disk.
@@ -26,6 +27,7 @@ pub struct Model {
 const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
+const EXTENSION: &str = ".safetensors";
 
 impl Model {
     /// # Errors
@@ -52,7 +54,7 @@ impl Model {
         let shards = match &index {
             Some(name) => shards(&input.join(name))?,
             None if input.join(SINGLE).is_file() => vec![SINGLE.to_owned()],
-            None => return Err(Error::NoModel { path: input_owned }),
+            None => vec![only_file(input)?],
         };
         Ok(Self {
             folder: input_owned.clone(),
@@ -63,17 +65,36 @@ impl Model {
         })
     }
 
+    /// The paths of its safetensors files.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let path = |shard| self.folder.join(shard);
+        self.shards.iter().map(path).collect()
+    }
+
+    /// Its safetensors files, mapped.
+    ///
+    /// # Errors
+    /// Where one cannot be read.
+    pub fn map(&self) -> Result<Vec<Mapped>> {
+        self.paths().iter().map(|path| Mapped::open(path)).collect()
+    }
+
+    /// The path of its `config.json`, if it has one.
+    pub fn config_path(&self) -> Option<PathBuf> {
+        let path = self.folder.join(CONFIG);
+        (self.is_folder && path.exists()).then_some(path)
+    }
+
     /// The bytes of the shards.
     ///
     /// # Errors
     /// Where one is missing.
     pub fn bytes(&self) -> Result<usize> {
-        let len = |shard: &String| {
-            let path = self.folder.join(shard);
+        let len = |path: PathBuf| {
             let metadata = fs::metadata(&path).map_err(|source| Error::Read { path, source })?;
             Ok(metadata.len() as usize)
         };
-        self.shards.iter().map(len).sum()
+        self.paths().into_iter().map(len).sum()
     }
 
     /// The object in `config.json`, empty where there is none.
@@ -81,10 +102,9 @@ impl Model {
     /// # Errors
     /// Where it is not a JSON object, or says that the model is quantized already.
     pub fn config(&self) -> Result<Map<String, Value>> {
-        let path = self.folder.join(CONFIG);
-        if !self.is_folder || !path.exists() {
+        let Some(path) = self.config_path() else {
             return Ok(Map::new());
-        }
+        };
         let config = json_object(&path)?;
         if config.contains_key("quantization_config") {
             return Err(Error::AlreadyCompressed { path });
@@ -137,6 +157,29 @@ impl Model {
             }
         }
         Ok(())
+    }
+}
+
+/// The name of the only safetensors file in a folder.
+fn only_file(folder: &Path) -> Result<String> {
+    let read = |source| Error::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(read)? {
+        let name = entry.map_err(read)?.file_name();
+        found.extend(
+            name.into_string()
+                .ok()
+                .filter(|name| name.ends_with(EXTENSION)),
+        );
+    }
+    match <[String; 1]>::try_from(found) {
+        Ok([name]) => Ok(name),
+        Err(_) => Err(Error::NoModel {
+            path: folder.to_owned(),
+        }),
     }
 }
 

@@ -1,0 +1,211 @@
+//! `chopi report`: what quantizing has done to a model, as one page of HTML.
+//!
+//! The template is `templates/report.html`; it is compiled into the program. It is well-formed XML
+//! too, and names no other file.
+
+mod chart;
+mod figures;
+mod quantized;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use askama::Template;
+
+use crate::archive::{Archive, Mapped};
+use crate::args::ReportArgs;
+use crate::error::{Error, Fault, Result};
+use crate::format::KEY;
+use crate::model::Model;
+use crate::output::Target;
+use crate::print::{print, printable};
+use crate::report::grouped;
+use crate::workers;
+use figures::TensorFigures;
+use quantized::{Kept, QuantizedModel};
+
+/// # Errors
+/// What is wrong with the models or the output; models that do not belong together.
+pub fn run(args: &ReportArgs) -> Result<()> {
+    let (model, quantized) = (Model::open(&args.model)?, Model::open(&args.quantized)?);
+    let mut inputs = model.paths();
+    inputs.extend(quantized.paths());
+    inputs.extend(quantized.config_path());
+    let target = Target::new(&args.output, &inputs, args.force)?;
+    let (model_files, quantized_files) = (model.map()?, quantized.map()?);
+    let originals: Vec<Archive<'_>> = parse(&model_files)?;
+    let archives: Vec<Archive<'_>> = parse(&quantized_files)?;
+    if let Some(archive) = originals.iter().find(|a| a.metadata.contains_key(KEY)) {
+        let path = archive.path.to_owned();
+        return Err(Error::AlreadyQuantized { path });
+    }
+    let quantized = QuantizedModel::read(&quantized, &archives)?;
+    let kept = quantized.tensors()?;
+
+    let size = originals.iter().flat_map(|a| a.tensors.values());
+    let progress = workers::progress(size.map(|t| t.data.len()).sum(), args.quiet);
+    let mut tensors = Vec::new();
+    for archive in &originals {
+        for tensor in archive.tensors.values() {
+            let fault = |fault: Fault| archive.fault(&tensor.name, fault);
+            let Some(kept) = kept.get(&*tensor.name) else {
+                let path = args.quantized.clone();
+                return Err(fault(Fault::Unpaired { path }));
+            };
+            kept.check(tensor).map_err(fault)?;
+            // One at a time, so that memory does not grow with their number.
+            tensors.push(TensorFigures::of(tensor, kept).map_err(fault)?);
+            progress.inc(tensor.data.len() as u64);
+        }
+    }
+    progress.finish_and_clear();
+    check_all_paired(&kept, &originals, &args.model)?;
+
+    let page = Page::new(args, tensors);
+    target.write(page.render()?.as_bytes())?;
+    match args.quiet {
+        true => Ok(()),
+        false => print(page.summary(&args.output)),
+    }
+}
+
+fn parse(files: &[Mapped]) -> Result<Vec<Archive<'_>>> {
+    files.iter().map(Mapped::parse).collect()
+}
+
+/// Checks that the quantized model has no tensors that the other one has not.
+fn check_all_paired(
+    kept: &BTreeMap<&str, Kept<'_>>,
+    originals: &[Archive<'_>],
+    model: &Path,
+) -> Result<()> {
+    let is_original = |name: &str| originals.iter().any(|a| a.tensors.contains_key(name));
+    match kept.iter().find(|(name, _)| !is_original(name)) {
+        None => Ok(()),
+        Some((name, kept)) => Err(Error::Tensor {
+            path: kept.path.to_owned(),
+            tensor: (*name).to_owned(),
+            fault: Box::new(Fault::Unpaired {
+                path: model.to_owned(),
+            }),
+        }),
+    }
+}
+
+/// What the template shows.
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page {
+    model: String,
+    quantized: String,
+    version: &'static str,
+    tensors: Vec<TensorFigures>,
+    quantized_count: usize,
+    parameters: usize,
+    quantized_parameters: usize,
+    bytes_in: usize,
+    bytes_out: usize,
+    /// The mean of the quantized tensors' SQNR, of those where it is finite.
+    mean_sqnr_db: Option<f64>,
+    /// The number and the SQNR of the tensor with the smallest one.
+    worst: Option<(usize, f64)>,
+}
+
+impl Page {
+    fn new(args: &ReportArgs, tensors: Vec<TensorFigures>) -> Self {
+        let shown = |path: &Path| printable(&path.display().to_string()).into_owned();
+        let quantized = || tensors.iter().filter(|t| t.is_quantized());
+        let finite: Vec<f64> = quantized()
+            .filter_map(|t| t.sqnr_db)
+            .filter(|db| db.is_finite())
+            .collect();
+        let numbered = tensors.iter().enumerate().filter(|(_, t)| t.is_quantized());
+        let worst = numbered
+            .filter_map(|(i, t)| Some((i, t.sqnr_db?)))
+            .min_by(|(_, a), (_, b)| a.total_cmp(b));
+        Self {
+            model: shown(&args.model),
+            quantized: shown(&args.quantized),
+            version: env!("CARGO_PKG_VERSION"),
+            quantized_count: quantized().count(),
+            parameters: tensors.iter().map(|t| t.parameters).sum(),
+            quantized_parameters: quantized().map(|t| t.parameters).sum(),
+            bytes_in: tensors.iter().map(|t| t.bytes_in).sum(),
+            bytes_out: tensors.iter().map(|t| t.bytes_out).sum(),
+            mean_sqnr_db: match finite.len() {
+                0 => None,
+                count => Some(finite.iter().sum::<f64>() / count as f64),
+            },
+            worst,
+            tensors,
+        }
+    }
+
+    /// The line that is printed.
+    fn summary(&self, output: &Path) -> String {
+        let mut line = format!(
+            "{}: {} of {} tensors quantized, {} bytes of {}",
+            printable(&output.display().to_string()),
+            self.quantized_count,
+            self.tensors.len(),
+            grouped(self.bytes_out),
+            grouped(self.bytes_in)
+        );
+        if let (Some(mean), Some((_, worst))) = (self.mean_sqnr_db, self.worst) {
+            line += &format!(", SQNR {mean:.2} dB in the mean, {worst:.2} dB at worst");
+        }
+        line
+    }
+
+    /// The bytes after as a share of those before, in percent.
+    fn percent(&self) -> String {
+        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
+        format!("{percent:.1}")
+    }
+}
+
+/// What the template says of a number.
+mod say {
+    /// Decibels: an exact result has infinitely many.
+    pub fn db(db: &f64) -> String {
+        match db {
+            db if db.is_infinite() && *db > 0.0 => "exact".to_owned(),
+            db => format!("{db:.2}"),
+        }
+    }
+
+    /// An error.
+    pub fn error(error: &f64) -> String {
+        match error {
+            0.0 => "0".to_owned(),
+            error => format!("{error:.3e}"),
+        }
+    }
+
+    pub fn grouped(number: &usize) -> String {
+        super::grouped(*number)
+    }
+
+    /// The number that a column is sorted by, "" where there is none.
+    pub fn key(number: &Option<f64>) -> String {
+        match number {
+            Some(number) if number.is_infinite() => "1e999".to_owned(),
+            Some(number) => format!("{number:e}"),
+            None => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_said_as_they_are_meant() {
+        assert_eq!(say::db(&f64::INFINITY), "exact");
+        assert_eq!(say::db(&-1.234), "-1.23");
+        assert_eq!(say::error(&0.0), "0");
+        assert_eq!(say::key(&Some(f64::INFINITY)), "1e999");
+        assert_eq!(say::key(&None), "");
+    }
+}
