@@ -12,6 +12,8 @@ mod output;
 mod packed;
 mod product;
 pub mod requantize;
+mod tiled;
+mod walk;
 
 pub use codes::{Codes, Matrix};
 pub use error::{Error, Result};

@@ -1,17 +1,16 @@
 //! Products of a matrix of activations with a packed one.
 
-use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use chopi_core::parallel;
-
-use crate::codes::{Codes, Matrix};
+use crate::codes::Matrix;
 use crate::error::{Error, Result};
-use crate::kernel::{Engine, Kernel, MAX_CELLS, Operands, PAIR, PANEL, QUAD, Sums, Tiles};
+use crate::kernel::{Engine, MAX_CELLS, Operands, PAIR, PANEL, Sums, Tiles};
 use crate::output::{Dequantize, Floats, Integers, Output, Requantize, Requantized, as_uninit};
 use crate::packed::PackedMatrix;
 use crate::requantize::{Code, Multiplier};
+use crate::tiled::Tiled;
+use crate::walk::{self, Job};
 
 impl PackedMatrix {
     /// The exact product: out\[i, j\] = Σ_k (a\[i, k\] − z_a\[i\]) · (b\[k, j\] − z_b\[j\]), row by row.
@@ -81,184 +80,35 @@ impl PackedMatrix {
                 bound,
             });
         }
-        let left = Tiled::new(left, self, engine.rows());
-        let work = |_: &mut (), (tiles, panels)| {
-            engine.run(Product {
-                left: &left,
+        let sums_over = self.has_zero_points().then_some(self.depth());
+        let left = Tiled::new(left, sums_over, engine.rows());
+        walk::run(
+            engine,
+            &left,
+            &Product {
                 right: self,
                 output,
-                tiles,
-                panels,
-            });
-        };
-        let pieces = pieces(&left, self.columns().div_ceil(PANEL));
-        parallel::for_each(pieces.into_iter(), || (), work, |()| ());
+            },
+        );
         Ok(())
     }
 }
 
-/// Fewer products than this are not worth waking a thread for.
-const WORTH_A_THREAD: usize = 1 << 21;
-/// Pieces of a product are multiples of so many panels, which is a multiple of what every tile takes.
-const GROUP: usize = 8;
-/// The bytes of the panels that all tiles of a block are multiplied with before the next ones: they
-/// are to stay in the first-level cache.
-const GROUP_BYTES: usize = 24 * 1024;
-/// The bytes of the left matrix that are to stay in the second-level cache.
-const BLOCK_BYTES: usize = 256 * 1024;
-
-/// The parts of a product, of tiles and panels, that threads take.
-fn pieces(left: &Tiled, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
-    let threads = parallel::threads();
-    let work = left.rows * panels * PANEL * left.depth;
-    if threads == 1 || work < 2 * WORTH_A_THREAD {
-        return vec![(0..left.tiles, 0..panels)];
-    }
-    // A few pieces for each thread, so that none waits long for another that was slow. Pieces of
-    // all tiles are best, since they share the panels.
-    let wanted = (4 * threads).min(work / WORTH_A_THREAD);
-    let groups = panels.div_ceil(GROUP);
-    let panels_each = groups.div_ceil(wanted) * GROUP;
-    let down = wanted.div_ceil(panels.div_ceil(panels_each));
-    let tiles_each = left.tiles.div_ceil(down);
-    let steps = |len: usize, step: usize| {
-        (0..len)
-            .step_by(step)
-            .map(move |start| start..len.min(start + step))
-    };
-    steps(left.tiles, tiles_each)
-        .flat_map(|tiles| steps(panels, panels_each).map(move |panels| (tiles.clone(), panels)))
-        .collect()
-}
-
-/// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
-struct Tiled {
-    /// The tiles one after the other, each with the first quad of every row, then the second of
-    /// every row, and so on. What fills up the depth meets zeros of the right matrix.
-    bytes: Vec<u8>,
-    /// The depth of the tiles.
-    depth: usize,
-    rows: usize,
-    tiles: usize,
-    /// The zero points, more by 128 where codes were signed.
-    zero_points: Vec<i32>,
-    /// The sum of each row; empty where no column has a zero point.
-    sums: Vec<i32>,
-}
-
-thread_local! {
-    /// The memory of the last left matrix, for the next one: fresh memory costs its page faults.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-/// No more than this is kept.
-const SCRATCH_BYTES: usize = 4 << 20;
-
-impl Drop for Tiled {
-    fn drop(&mut self) {
-        if self.bytes.capacity() <= SCRATCH_BYTES {
-            SCRATCH.set(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
-impl Tiled {
-    fn new(left: &Matrix<'_>, right: &PackedMatrix, tile_rows: usize) -> Self {
-        let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
-        let (flip, offset) = match left.codes() {
-            Codes::U8(_) => (0, 0),
-            Codes::I8(_) => (0x8080_8080, 128),
-        };
-        let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
-        let mut tiled = Self {
-            bytes: SCRATCH.take(),
-            depth,
-            rows,
-            tiles: rows.div_ceil(tile_rows),
-            zero_points: zero_points.collect(),
-            sums: Vec::new(),
-        };
-        // What was there before is overwritten.
-        tiled.bytes.resize(rows * depth, 0);
-        let has_sums = right.has_zero_points();
-        let codes = left.codes().bytes();
-        for tile in 0..tiled.tiles {
-            let rows = tiled.rows_of(tile);
-            let bytes = &mut tiled.bytes[rows.start * depth..rows.end * depth];
-            for (place, row) in rows.clone().enumerate() {
-                let codes = &codes[row * left.depth()..][..left.depth()];
-                let (quads, rest) = codes.as_chunks::<QUAD>();
-                let quads_of_tile = bytes.as_chunks_mut::<QUAD>().0;
-                let mut places = quads_of_tile.iter_mut().skip(place).step_by(rows.len());
-                // In this order, no place is lost where the quads end.
-                for (quad, place) in quads.iter().zip(&mut places) {
-                    *place = (u32::from_ne_bytes(*quad) ^ flip).to_ne_bytes();
-                }
-                let mut last = [0; QUAD];
-                last[..rest.len()].copy_from_slice(rest);
-                for place in places {
-                    *place = (u32::from_ne_bytes(last) ^ flip).to_ne_bytes();
-                }
-                if has_sums {
-                    let sum = codes
-                        .iter()
-                        .map(|&code| u32::from(code ^ flip as u8))
-                        .sum::<u32>();
-                    tiled.sums.push(sum as i32);
-                }
-            }
-        }
-        tiled
-    }
-
-    /// The rows of a tile.
-    fn rows_of(&self, tile: usize) -> Range<usize> {
-        self.rows * tile / self.tiles..self.rows * (tile + 1) / self.tiles
-    }
-}
-
-/// A part of a product.
+/// A product with a packed matrix.
 struct Product<'a, O> {
-    left: &'a Tiled,
     right: &'a PackedMatrix,
     output: &'a O,
-    tiles: Range<usize>,
-    panels: Range<usize>,
 }
 
-impl<O: Output> Kernel for Product<'_, O> {
-    #[inline(always)]
-    unsafe fn run<A: Tiles>(self) {
-        let depth = self.left.depth.max(1);
-        let block = (BLOCK_BYTES / (depth * A::ROWS)).max(1);
-        // The lowest tiles take the most panels at a time.
-        let widest = A::panels(self.left.rows / self.left.tiles.max(1));
-        let group_len = (GROUP_BYTES / (depth * PANEL) / widest * widest).max(widest);
-        let mut first = self.tiles.start;
-        while first < self.tiles.end {
-            let tiles = first..self.tiles.end.min(first + block);
-            let mut group = self.panels.start;
-            while group < self.panels.end {
-                let panels = group..self.panels.end.min(group + group_len);
-                for tile in tiles.clone() {
-                    // SAFETY: the caller's.
-                    unsafe { self.tile::<A>(tile, panels.clone()) };
-                }
-                group += group_len;
-            }
-            first = tiles.end;
-        }
+impl<O: Output> Job for Product<'_, O> {
+    fn panels(&self) -> usize {
+        self.right.columns().div_ceil(PANEL)
     }
-}
 
-impl<O: Output> Product<'_, O> {
-    /// Multiplies a tile of rows with a group of panels.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of `A`.
     #[inline(always)]
-    unsafe fn tile<A: Tiles>(&self, tile: usize, panels: Range<usize>) {
+    unsafe fn tile<A: Tiles>(&self, left: &Tiled, tile: usize, panels: Range<usize>) {
         let mut sums = [[0; PANEL]; MAX_CELLS];
-        let rows = self.left.rows_of(tile);
+        let rows = left.rows_of(tile);
         let mut panel = panels.start;
         while panel < panels.end {
             let width = match A::panels(rows.len()) {
@@ -266,47 +116,61 @@ impl<O: Output> Product<'_, O> {
                 _ => 1,
             };
             let operands = Operands {
-                left: self.left.bytes[rows.start * self.left.depth..].as_ptr(),
+                left: left.bytes_from(tile, 0).as_ptr(),
                 right: self.right.panels_from(panel).as_ptr().cast(),
-                right_stride: self.left.depth * PANEL,
-                pairs: self.left.depth / PAIR,
+                right_stride: left.depth * PANEL,
+                pairs: left.depth / PAIR,
             };
             // SAFETY: the caller's; the left matrix has these rows, the right one `width` panels,
             // both of whole pairs of quads.
             unsafe { A::tile::<false>(rows.len(), width, operands, &mut sums) };
             for column in 0..width {
-                self.finish(
-                    rows.clone(),
-                    panel + column,
-                    sums[column..].iter().step_by(width),
-                );
+                let sums = sums[column..].iter().step_by(width);
+                // SAFETY: the caller's.
+                unsafe { self.finish(left, rows.clone(), panel + column, sums) };
             }
             panel += width;
         }
     }
+}
 
+impl<O: Output> Product<'_, O> {
     /// Takes the zero points into account, and writes the sums of some rows over a panel.
+    ///
+    /// # Safety
+    /// No other thread has these rows of this panel.
     #[inline(always)]
-    fn finish<'s>(&self, rows: Range<usize>, panel: usize, sums: impl Iterator<Item = &'s Sums>) {
+    unsafe fn finish<'s>(
+        &self,
+        left: &Tiled,
+        rows: Range<usize>,
+        panel: usize,
+        sums: impl Iterator<Item = &'s Sums>,
+    ) {
         let right_sums = &self.right.sums()[panel];
         let right_zeros = &self.right.zero_points()[panel];
         let valid = PANEL.min(self.right.columns() - panel * PANEL);
         for (row, sums) in rows.zip(sums) {
-            // Σ (a − z_a)(b − z_b) = Σ ab − z_a·Σ(b − z_b) − z_b·Σa, all of it modulo 2^32.
-            let mut exact = *sums;
-            let zero = self.left.zero_points[row];
-            for (sum, right) in exact.iter_mut().zip(right_sums) {
-                *sum = sum.wrapping_sub(zero.wrapping_mul(*right));
+            let zero = left.zero_points[row];
+            let mut exact = without_zero_point(sums, zero, right_sums);
+            if let Some(&left) = left.sums.get(row) {
+                exact = without_zero_point(&exact, left, right_zeros);
             }
-            if let Some(left) = self.left.sums.get(row) {
-                for (sum, zero) in exact.iter_mut().zip(right_zeros) {
-                    *sum = sum.wrapping_sub(left.wrapping_mul(*zero));
-                }
-            }
-            // SAFETY: no other tile has this row of this panel.
+            // SAFETY: the caller's.
             unsafe { self.output.write(row, panel * PANEL, valid, &exact) };
         }
     }
+}
+
+/// A step of Σ (a − z_a)(b − z_b) = Σ ab − z_a·Σ(b − z_b) − z_b·Σa, all of it modulo 2^32: the sums
+/// less `left` times `right`.
+#[inline(always)]
+pub(crate) fn without_zero_point(sums: &Sums, left: i32, right: &Sums) -> Sums {
+    let mut less = *sums;
+    for (sum, right) in less.iter_mut().zip(right) {
+        *sum = sum.wrapping_sub(left.wrapping_mul(*right));
+    }
+    less
 }
 
 #[cfg(test)]
@@ -315,6 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::codes::Codes;
     use crate::packed::Order;
     use crate::requantize::{
         DoubleRounded, FixedMultiplier, OutputCodes, PerColumn, requantize_row,

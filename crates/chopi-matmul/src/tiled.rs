@@ -1,0 +1,100 @@
+//! The left matrix, laid out for the kernels at the start of each product.
+
+use std::cell::Cell;
+use std::ops::Range;
+
+use crate::codes::{Codes, Matrix};
+use crate::kernel::{PAIR, QUAD};
+
+/// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
+pub(crate) struct Tiled {
+    /// The tiles one after the other, each with the first quad of every row, then the second of
+    /// every row, and so on. What fills up the depth meets zeros of the right matrix.
+    bytes: Vec<u8>,
+    /// The depth of the tiles.
+    pub(crate) depth: usize,
+    pub(crate) rows: usize,
+    pub(crate) tiles: usize,
+    /// The zero points, more by 128 where codes were signed.
+    pub(crate) zero_points: Vec<i32>,
+    /// The sums of each row, if they were asked for: over so many depths at a time.
+    pub(crate) sums: Vec<i32>,
+}
+
+thread_local! {
+    /// The memory of the last left matrix, for the next one: fresh memory costs its page faults.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+/// No more than this is kept.
+const SCRATCH_BYTES: usize = 4 << 20;
+
+impl Drop for Tiled {
+    fn drop(&mut self) {
+        if self.bytes.capacity() <= SCRATCH_BYTES {
+            SCRATCH.set(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Tiled {
+    /// Tiles of at most `tile_rows`.
+    pub(crate) fn new(left: &Matrix<'_>, sums_over: Option<usize>, tile_rows: usize) -> Self {
+        let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
+        let (flip, offset) = match left.codes() {
+            Codes::U8(_) => (0, 0),
+            Codes::I8(_) => (0x8080_8080, 128),
+        };
+        let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
+        let mut tiled = Self {
+            bytes: SCRATCH.take(),
+            depth,
+            rows,
+            tiles: rows.div_ceil(tile_rows),
+            zero_points: zero_points.collect(),
+            sums: Vec::new(),
+        };
+        // What was there before is overwritten.
+        tiled.bytes.resize(rows * depth, 0);
+        let codes = left.codes().bytes();
+        for tile in 0..tiled.tiles {
+            let rows = tiled.rows_of(tile);
+            let bytes = &mut tiled.bytes[rows.start * depth..rows.end * depth];
+            for (place, row) in rows.clone().enumerate() {
+                let codes = &codes[row * left.depth()..][..left.depth()];
+                let (quads, rest) = codes.as_chunks::<QUAD>();
+                let quads_of_tile = bytes.as_chunks_mut::<QUAD>().0;
+                let mut places = quads_of_tile.iter_mut().skip(place).step_by(rows.len());
+                // In this order, no place is lost where the quads end.
+                for (quad, place) in quads.iter().zip(&mut places) {
+                    *place = (u32::from_ne_bytes(*quad) ^ flip).to_ne_bytes();
+                }
+                let mut last = [0; QUAD];
+                last[..rest.len()].copy_from_slice(rest);
+                for place in places {
+                    *place = (u32::from_ne_bytes(last) ^ flip).to_ne_bytes();
+                }
+                if let Some(len) = sums_over {
+                    let sum = |codes: &[u8]| {
+                        codes
+                            .iter()
+                            .map(|&code| u32::from(code ^ flip as u8))
+                            .sum::<u32>() as i32
+                    };
+                    tiled.sums.extend(codes.chunks(len.max(1)).map(sum));
+                }
+            }
+        }
+        tiled
+    }
+
+    /// The bytes from a tile and a depth, a multiple of [`PAIR`], on.
+    pub(crate) fn bytes_from(&self, tile: usize, depth: usize) -> &[u8] {
+        let rows = self.rows_of(tile);
+        &self.bytes[rows.start * self.depth + rows.len() * depth..]
+    }
+
+    /// The rows of a tile.
+    pub(crate) fn rows_of(&self, tile: usize) -> Range<usize> {
+        self.rows * tile / self.tiles..self.rows * (tile + 1) / self.tiles
+    }
+}
