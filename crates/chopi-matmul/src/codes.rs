@@ -61,6 +61,14 @@ impl<'a> Codes<'a> {
         }
     }
 
+    /// Some of the codes.
+    pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
+        match self {
+            Self::U8(codes) => Self::U8(&codes[range]),
+            Self::I8(codes) => Self::I8(&codes[range]),
+        }
+    }
+
     /// The bytes.
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {

@@ -96,6 +96,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A zero point that is not a code, of an input that is padded with it.
+    #[error("the zero point of the padded input is {zero_point}, which is not one of its codes")]
+    Padding {
+        /// The zero point.
+        zero_point: i32,
+    },
+
     /// A range of codes that an emulated operand of 16 bits does not have.
     #[error(
         "the codes of {operand} are to lie in {qmin}..={qmax}, expected 2 to 16 bits: two to 65536 \

@@ -19,28 +19,34 @@ impl ConvGeometry {
         padding: T,
         patches: &mut [T],
     ) {
-        if self.depth() == 0 {
+        let depth = self.depth();
+        if depth == 0 {
             return;
         }
         let input = self.image(input, image, group);
         let (last, outer) = self.axes.split_last().expect("there is a spatial axis");
-        for (position, patch) in positions.zip(patches.chunks_exact_mut(self.depth())) {
-            let (outer_position, column) = (position / last.output, position % last.output);
-            let mut rows = patch.chunks_exact_mut(last.kernel);
+        // The positions of one row of the output at a time: their patches hold parts of the same
+        // rows of the input.
+        let (mut start, mut patches) = (positions.start, patches);
+        while start < positions.end {
+            let column = start % last.output;
+            let end = positions.end.min(start - column + last.output);
+            let (run, rest) = patches.split_at_mut((end - start) * depth);
+            let mut offset = 0;
             for channel in input.chunks_exact(self.plane().max(1)) {
-                outer_rows(outer, outer_position, |row| {
-                    let patch = rows.next().expect("the patch has a row for each");
-                    match row {
-                        Some(row) => {
-                            let input = &channel[row * last.input..][..last.input];
-                            copy_row(input, last, column, padding, patch);
-                        }
-                        None => patch.fill(padding),
-                    }
+                outer_rows(outer, start / last.output, |row| {
+                    let row = row.map(|row| &channel[row * last.input..][..last.input]);
+                    let windows = run.chunks_exact_mut(depth);
+                    let windows = windows.map(|patch| &mut patch[offset..offset + last.kernel]);
+                    last.copy(row, column, padding, windows);
+                    offset += last.kernel;
                 });
             }
             // An input without elements has channels of padding only.
-            rows.for_each(|row| row.fill(padding));
+            for patch in run.chunks_exact_mut(depth) {
+                patch[offset..].fill(padding);
+            }
+            (start, patches) = (end, rest);
         }
     }
 }
@@ -48,44 +54,75 @@ impl ConvGeometry {
 /// Calls `f`, for each element of the kernel along the outer axes, with the row of the input that it
 /// meets, None where that lies in the padding.
 fn outer_rows(axes: &[Axis], position: usize, mut f: impl FnMut(Option<usize>)) {
-    match axes {
-        [] => f(Some(0)),
-        [axis] => (0..axis.kernel).for_each(|k| f(axis.index(position, k))),
-        _ => {
-            let count: usize = axes.iter().map(|axis| axis.kernel).product();
-            for kernel in 0..count {
-                let (mut position, mut kernel) = (position, kernel);
-                let (mut row, mut stride) = (Some(0), 1);
-                for axis in axes.iter().rev() {
-                    let index = axis.index(position % axis.output, kernel % axis.kernel);
-                    row = row.zip(index).map(|(row, index)| row + index * stride);
-                    stride *= axis.input;
-                    position /= axis.output;
-                    kernel /= axis.kernel;
-                }
-                f(row);
-            }
+    let count: usize = axes.iter().map(|axis| axis.kernel).product();
+    for kernel in 0..count {
+        let (mut position, mut kernel) = (position, kernel);
+        let (mut row, mut stride) = (Some(0), 1);
+        for axis in axes.iter().rev() {
+            let index = axis.index(position % axis.output, kernel % axis.kernel);
+            row = row.zip(index).map(|(row, index)| row + index * stride);
+            stride *= axis.input;
+            position /= axis.output;
+            kernel /= axis.kernel;
         }
+        f(row);
     }
 }
 
 impl Axis {
     /// Where in the input the kernel's element `k` is for an output; None in the padding.
-    #[inline]
+    #[inline(always)]
     fn index(&self, output: usize, k: usize) -> Option<usize> {
         let index = (output * self.stride + k * self.dilation).checked_sub(self.before)?;
         (index < self.input).then_some(index)
     }
-}
 
-fn copy_row<T: Copy>(input: &[T], axis: &Axis, output: usize, padding: T, patch: &mut [T]) {
-    let start = (output * axis.stride).checked_sub(axis.before);
-    match start.and_then(|start| input.get(start..start + patch.len())) {
-        Some(whole) if axis.dilation == 1 => patch.copy_from_slice(whole),
-        _ => {
-            for (k, element) in patch.iter_mut().enumerate() {
-                *element = axis.index(output, k).map_or(padding, |index| input[index]);
+    /// Copies what the kernel meets in a row of the input, at the outputs from `first` on.
+    #[inline(always)]
+    fn copy<'a, T: Copy + 'a>(
+        &self,
+        row: Option<&[T]>,
+        first: usize,
+        padding: T,
+        windows: impl Iterator<Item = &'a mut [T]>,
+    ) {
+        let Some(row) = row else {
+            return windows.for_each(|window| window.fill(padding));
+        };
+        match (self.kernel, self.dilation) {
+            // Of a known length, a copy is a move or two.
+            (1, _) => self.copy_short::<T, 1>(row, first, padding, windows),
+            (3, 1) => self.copy_short::<T, 3>(row, first, padding, windows),
+            (5, 1) => self.copy_short::<T, 5>(row, first, padding, windows),
+            _ => {
+                for (output, window) in (first..).zip(windows) {
+                    self.copy_each(row, output, padding, window);
+                }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn copy_short<'a, T: Copy + 'a, const K: usize>(
+        &self,
+        row: &[T],
+        first: usize,
+        padding: T,
+        windows: impl Iterator<Item = &'a mut [T]>,
+    ) {
+        for (output, window) in (first..).zip(windows) {
+            let start = (output * self.stride).checked_sub(self.before);
+            let whole = start.and_then(|start| row.get(start..)?.first_chunk::<K>());
+            match (whole, window.first_chunk_mut::<K>()) {
+                (Some(whole), Some(window)) => *window = *whole,
+                _ => self.copy_each(row, output, padding, window),
+            }
+        }
+    }
+
+    fn copy_each<T: Copy>(&self, row: &[T], output: usize, padding: T, window: &mut [T]) {
+        for (k, element) in window.iter_mut().enumerate() {
+            *element = self.index(output, k).map_or(padding, |index| row[index]);
         }
     }
 }

@@ -11,8 +11,10 @@
 
 mod geometry;
 mod im2col;
+mod packed;
 
 pub use geometry::{ConvGeometry, ConvParams};
+pub use packed::{ConvInput, PackedConv};
 
 #[cfg(test)]
 pub(crate) use im2col::tests as im2col_tests;

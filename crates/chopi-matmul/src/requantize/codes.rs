@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Error, Result};
+use crate::{Codes, Error, Result};
 
 mod sealed {
     pub trait Sealed {}
@@ -10,14 +10,17 @@ mod sealed {
     impl Sealed for i8 {}
 }
 
-/// The element type of requantized output: `u8` or `i8`.
+/// The element type of 8-bit codes: `u8` or `i8`.
 pub trait Code:
-    sealed::Sealed + Copy + Ord + fmt::Debug + Send + Sync + Into<i32> + 'static
+    sealed::Sealed + Copy + Default + Ord + fmt::Debug + Send + Sync + Into<i32> + 'static
 {
     /// The smallest code.
     const MIN: Self;
     /// The largest code.
     const MAX: Self;
+
+    /// A slice with its type as a value.
+    fn codes(codes: &[Self]) -> Codes<'_>;
 
     /// The code of this value, which must be one.
     #[doc(hidden)]
@@ -29,6 +32,10 @@ macro_rules! impl_code {
         impl Code for $t {
             const MIN: Self = $t::MIN;
             const MAX: Self = $t::MAX;
+
+            fn codes(codes: &[Self]) -> Codes<'_> {
+                codes.into()
+            }
 
             #[inline(always)]
             fn from_low_bits(value: i32) -> Self {

@@ -14,6 +14,24 @@ pub enum PerColumn<'a, T> {
     Each(&'a [T]),
 }
 
+impl<T: Copy> PerColumn<'_, T> {
+    /// That of a column.
+    pub(crate) fn of(self, column: usize) -> T {
+        match self {
+            Self::One(value) => value,
+            Self::Each(values) => values[column],
+        }
+    }
+
+    /// For how many columns there are values; None where there is one for all.
+    pub(crate) fn len(self) -> Option<usize> {
+        match self {
+            Self::One(_) => None,
+            Self::Each(values) => Some(values.len()),
+        }
+    }
+}
+
 /// Requantizes accumulators: out\[j\] = [code](Multiplier::code)(acc\[j\] + bias\[j\]), with the
 /// sum saturated to `i32`.
 ///
