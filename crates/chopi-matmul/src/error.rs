@@ -11,7 +11,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Quantizing the operands failed.
     #[error(transparent)]
-    Quantization(#[from] chopi_core::Error),
+    Quantization(chopi_core::Error),
 
     /// A slice that does not have the length that its shape says.
     #[error("{what} has {len} elements, expected {expected}")]
@@ -40,6 +40,52 @@ pub enum Error {
     Type {
         /// Their type.
         found: IntType,
+    },
+
+    /// A scheme of more than 8 bits.
+    #[error("{what} are quantized to {qmin}..={qmax}, expected codes of 8 bits")]
+    Range {
+        /// What is quantized.
+        what: &'static str,
+        /// The smallest code.
+        qmin: i64,
+        /// The largest code.
+        qmax: i64,
+    },
+
+    /// A convention whose zero points are real numbers.
+    #[error("{what} have zero points that are no integers, with which there is no integer product")]
+    RealZeroPoints {
+        /// What is quantized.
+        what: &'static str,
+    },
+
+    /// Parameters of activations that are not per tensor.
+    #[error("the activations have {groups} scales, expected one for the whole tensor")]
+    StaticActivations {
+        /// How many there are.
+        groups: usize,
+    },
+
+    /// Weights that are not those of a linear layer.
+    #[error(
+        "weights of shape {shape:?} with parameters of shape {params:?}, expected [outputs, inputs] \
+         with one for all or one for each output"
+    )]
+    Weights {
+        /// The shape of the weights.
+        shape: Vec<usize>,
+        /// The shape of their parameters.
+        params: Vec<usize>,
+    },
+
+    /// An input that a layer does not take.
+    #[error("the input has shape {shape:?}, expected [..., {inputs}]")]
+    Input {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The length of the last axis.
+        inputs: usize,
     },
 
     /// Matrices that do not fit together.
@@ -190,6 +236,40 @@ pub enum Error {
         /// The number of columns.
         columns: usize,
     },
+}
+
+/// As whose error core passes ours on.
+const NAME: &str = "matmul";
+
+impl From<chopi_core::Error> for Error {
+    fn from(error: chopi_core::Error) -> Self {
+        match error {
+            chopi_core::Error::Framework {
+                backend: NAME,
+                source,
+            } => match source.downcast() {
+                Ok(ours) => *ours,
+                Err(source) => Self::Quantization(chopi_core::Error::Framework {
+                    backend: NAME,
+                    source,
+                }),
+            },
+            other => Self::Quantization(other),
+        }
+    }
+}
+
+/// So that an error finds its way through a tensor framework; [`Error`] finds itself in it again.
+impl From<Error> for chopi_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Quantization(theirs) => theirs,
+            ours => Self::Framework {
+                backend: NAME,
+                source: Box::new(ours),
+            },
+        }
+    }
 }
 
 impl Error {

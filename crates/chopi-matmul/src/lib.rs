@@ -8,6 +8,7 @@ pub mod conv;
 pub mod emulate;
 mod error;
 mod kernel;
+mod linear;
 mod output;
 mod packed;
 mod product;
@@ -17,5 +18,6 @@ mod walk;
 
 pub use codes::{Codes, Matrix};
 pub use error::{Error, Result};
+pub use linear::{Activations, Linear};
 pub use output::{Dequantize, Requantize};
 pub use packed::{Order, PackedMatrix};

@@ -25,6 +25,12 @@ pub mod tch {
     pub use chopi_tch::*;
 }
 
+/// Products and layers in integers, exact and faster than in floats.
+#[cfg(feature = "matmul")]
+pub mod matmul {
+    pub use chopi_matmul::*;
+}
+
 #[doc = include_str!("../../../docs/qat.md")]
 pub mod qat {}
 

@@ -1,0 +1,282 @@
+//! The linear layer in integers.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use chopi_core::{
+    Backend, Builder, Chopi, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor,
+    Layout, QParams, bf16, f16, match_int,
+};
+
+use crate::codes::{Codes, Matrix};
+use crate::error::{Error, Result};
+use crate::output::{Dequantize, as_uninit};
+use crate::packed::{Order, PackedMatrix};
+
+/// How a layer quantizes its input, to at most 8 bits.
+#[derive(Clone, Debug)]
+pub enum Activations {
+    /// Each row by its own range, found when it comes. The granularity of the builder is not used.
+    Dynamic(Builder),
+    /// All rows by parameters that were calibrated before, per tensor.
+    Static(QParams),
+}
+
+impl Default for Activations {
+    /// Each row by its own range, to 8 bits, asymmetric.
+    fn default() -> Self {
+        Self::Dynamic(Chopi::builder().num_bits(8).symmetric(false))
+    }
+}
+
+impl Activations {
+    /// The quantizer for rows of so many elements.
+    fn quantizer(&self, depth: usize) -> Result<Chopi> {
+        let quantizer = match self {
+            Self::Dynamic(builder) => builder.clone().per_group(depth.max(1), -1).build()?,
+            Self::Static(params) => {
+                if params.scale().len() != 1 {
+                    return Err(Error::StaticActivations {
+                        groups: params.scale().len(),
+                    });
+                }
+                Chopi::from_params(params.clone())
+            }
+        };
+        check_params(
+            "the activations",
+            (quantizer.qmin(), quantizer.qmax()),
+            quantizer.params(),
+        )?;
+        Ok(quantizer)
+    }
+}
+
+/// Whether codes fit into 8 bits and zero points are integers.
+fn check_params(
+    what: &'static str,
+    (qmin, qmax): (i64, i64),
+    params: Option<&QParams>,
+) -> Result<()> {
+    if !(qmin >= 0 && qmax <= 255 || qmin >= -128 && qmax <= 127) {
+        return Err(Error::Range { what, qmin, qmax });
+    }
+    if params.is_some_and(|params| params.real_zero_point().is_some()) {
+        return Err(Error::RealZeroPoints { what });
+    }
+    Ok(())
+}
+
+/// A linear layer whose product is one of integers, on tensors of any framework.
+///
+/// For an input x of shape \[…, inputs\], row by row, and weights of shape \[outputs, inputs\]:
+///
+/// y\[j\] = clamp(Σ_k (q_x\[k\] − z_x) · (q_w\[j, k\] − z_w\[j\]) · (s_x · s_w\[j\]) + b\[j\])
+///
+/// The sum is exact. Its conversion to `f32`, and each operation after that, is rounded to `f32`,
+/// and the result to the type of x.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weights: PackedMatrix,
+    scales: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    clamp: Option<(f32, f32)>,
+    activations: Activations,
+}
+
+impl Linear {
+    /// A layer of the codes of its weights, of shape \[outputs, inputs\], and their parameters, per
+    /// tensor or one for each output.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Range`] and
+    /// [`Error::RealZeroPoints`] for weights or activations that are not of 8 bits;
+    /// [`Error::StaticActivations`]; an invalid scheme of the activations.
+    pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(
+        weights: &Q,
+        params: &QParams,
+        activations: Activations,
+    ) -> Result<Self> {
+        activations.quantizer(1)?;
+        let weights = weights.with_host(|codes| Ok(pack(&codes, params)?))?;
+        let scales = to_f32(params.scale());
+        Ok(Self {
+            weights,
+            scales,
+            bias: None,
+            clamp: None,
+            activations,
+        })
+    }
+
+    /// The same layer that adds a bias, one for each output.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for another length.
+    pub fn with_bias(self, bias: Vec<f32>) -> Result<Self> {
+        Error::check_length("the bias", bias.len(), self.outputs())?;
+        Ok(Self {
+            bias: Some(bias),
+            ..self
+        })
+    }
+
+    /// The same layer whose results are clamped: to (0, ∞) for a rectified linear unit.
+    #[must_use]
+    pub fn with_clamp(self, min: f32, max: f32) -> Self {
+        Self {
+            clamp: Some((min, max)),
+            ..self
+        }
+    }
+
+    /// The length of the input's last axis.
+    pub fn inputs(&self) -> usize {
+        self.weights.depth()
+    }
+
+    /// The length of the output's last axis.
+    pub fn outputs(&self) -> usize {
+        self.weights.columns()
+    }
+
+    /// The output for an input of shape \[…, inputs\].
+    ///
+    /// # Errors
+    /// [`Error::Input`] for another shape; [`Error::Overflow`]; what quantizing the input says, as for
+    /// NaN.
+    pub fn forward<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
+        let mut quantizer = self.activations.quantizer(self.inputs())?;
+        let codes = quantizer.quantize(x)?;
+        let output = codes.with_host(|codes| {
+            let shape = codes.layout.shape();
+            let rows = match shape.split_last() {
+                Some((&depth, rows)) if depth == self.inputs() => rows,
+                _ => {
+                    let (shape, inputs) = (shape.to_vec(), self.inputs());
+                    return Err(Error::Input { shape, inputs }.into());
+                }
+            };
+            let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
+            let rows = rows.iter().product();
+            let product =
+                |out: &mut [MaybeUninit<f32>]| self.product(&codes, rows, quantizer.params(), out);
+            let fill = |out: FloatSliceMut<'_>| match out {
+                FloatSliceMut::F32(out) => product(out),
+                FloatSliceMut::F64(out) => rounded(product, f64::from, out),
+                FloatSliceMut::F16(out) => rounded(product, f16::from_f32, out),
+                FloatSliceMut::BF16(out) => rounded(product, bf16::from_f32, out),
+            };
+            // SAFETY: a product that succeeds has written all of its memory.
+            x.float_like(&layout, unsafe { Fill::new_unchecked(fill) })
+        });
+        Ok(output?)
+    }
+
+    /// The product of quantized rows with the weights.
+    fn product(
+        &self,
+        codes: &HostInts<'_>,
+        rows: usize,
+        params: Option<&QParams>,
+        out: &mut [MaybeUninit<f32>],
+    ) -> chopi_core::Result<()> {
+        let params = params.ok_or(chopi_core::Error::NotCalibrated)?;
+        let left_scales = to_f32(params.scale());
+        let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+        let row_major = match codes.data {
+            IntSlice::U8(codes_in_order) => Bytes::U8(codes.layout.to_row_major(codes_in_order)),
+            IntSlice::I8(codes_in_order) => Bytes::I8(codes.layout.to_row_major(codes_in_order)),
+            _ => narrow(codes, params.bounds())?,
+        };
+        let left = Matrix::new(row_major.codes(), rows, self.inputs(), &zero_points)?;
+        let scales = Dequantize {
+            left_scales: &left_scales,
+            right_scales: &self.scales,
+            bias: self.bias.as_deref(),
+            clamp: self.clamp,
+        };
+        Ok(self.weights.write_dequantized(&left, &scales, out)?)
+    }
+}
+
+/// Packs codes of shape \[outputs, inputs\].
+fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<PackedMatrix> {
+    check_params("the weights", params.bounds(), Some(params))?;
+    let shape = codes.layout.shape();
+    let (outputs, inputs) = match (shape, params.shape()) {
+        (&[outputs, inputs], &[groups]) if groups == 1 || groups == outputs => (outputs, inputs),
+        _ => {
+            let (shape, params) = (shape.to_vec(), params.shape().to_vec());
+            return Err(Error::Weights { shape, params });
+        }
+    };
+    let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+    let codes = narrow(codes, params.bounds())?;
+    PackedMatrix::new(
+        codes.codes(),
+        inputs,
+        outputs,
+        Order::ColumnMajor,
+        &zero_points,
+    )
+}
+
+/// 8-bit codes, row-major.
+enum Bytes<'a> {
+    U8(Cow<'a, [u8]>),
+    I8(Cow<'a, [i8]>),
+}
+
+impl Bytes<'_> {
+    fn codes(&self) -> Codes<'_> {
+        match self {
+            Self::U8(codes) => Codes::U8(codes),
+            Self::I8(codes) => Codes::I8(codes),
+        }
+    }
+}
+
+/// Codes of a wider type in 8 bits: frameworks do not have all types.
+fn narrow<'a>(codes: &HostInts<'a>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'a>> {
+    match_int!(IntSlice, codes.data, data => {
+        let values = codes.layout.to_row_major(data);
+        let outside = values.iter().position(|code| !(qmin..=qmax).contains(&code.to_i64()));
+        if let Some(place) = outside {
+            let (index, code) = (index_of(place, codes.layout.shape()), values[place].to_i64());
+            return Err(chopi_core::Error::Code { index, code, qmin, qmax }.into());
+        }
+        Ok(match qmin >= 0 {
+            true => Bytes::U8(values.iter().map(|code| code.to_i64() as u8).collect()),
+            false => Bytes::I8(values.iter().map(|code| code.to_i64() as i8).collect()),
+        })
+    })
+}
+
+/// The index of an element, from its place in row-major order.
+fn index_of(mut place: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index = vec![0; shape.len()];
+    for (index, &len) in index.iter_mut().zip(shape).rev() {
+        *index = place % len;
+        place /= len;
+    }
+    index
+}
+
+fn to_f32(scales: &[f64]) -> Vec<f32> {
+    scales.iter().map(|&scale| scale as f32).collect()
+}
+
+/// What `product` computes in `f32`, rounded to another type.
+fn rounded<T>(
+    product: impl Fn(&mut [MaybeUninit<f32>]) -> chopi_core::Result<()>,
+    round: impl Fn(f32) -> T,
+    out: &mut [MaybeUninit<T>],
+) -> chopi_core::Result<()> {
+    let mut values = vec![0.0; out.len()];
+    product(as_uninit(&mut values))?;
+    for (out, value) in out.iter_mut().zip(values) {
+        out.write(round(value));
+    }
+    Ok(())
+}

@@ -1,0 +1,237 @@
+//! Integer layers give the same bits on ndarray, candle and libtorch, and those of their definition.
+
+use candle_core::Tensor;
+use chopi::matmul::{Activations, Error, Linear};
+use chopi::{Chopi, QParams};
+use ndarray::{Array2, Array3, ArrayD, ShapeBuilder};
+use proptest::prelude::*;
+
+/// Weights [outputs, inputs], inputs [batch, rows, inputs], and how both are quantized.
+#[derive(Clone, Debug)]
+struct Case {
+    weights: Array2<f32>,
+    x: Array3<f32>,
+    bias: Option<Vec<f32>>,
+    relu: bool,
+    per_output: bool,
+    symmetric_weights: bool,
+    is_static: bool,
+    bits: u32,
+}
+
+fn array(shape: &[usize]) -> impl Strategy<Value = ArrayD<f32>> + use<> {
+    let shape = shape.to_vec();
+    let values = prop::collection::vec(-3.0..3.0_f32, shape.iter().product::<usize>());
+    values.prop_map(move |values| ArrayD::from_shape_vec(shape.clone(), values).unwrap())
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    (1_usize..4, 1_usize..20, 1_usize..40, 1_usize..40).prop_flat_map(
+        |(batch, rows, inputs, outputs)| {
+            let weights = array(&[outputs, inputs]);
+            let x = array(&[batch, rows, inputs]);
+            let bias = prop::option::of(prop::collection::vec(-1.0..1.0_f32, outputs));
+            let flags = (
+                any::<bool>(),
+                any::<bool>(),
+                any::<bool>(),
+                any::<bool>(),
+                2_u32..=8,
+            );
+            (weights, x, bias, flags).prop_map(|(weights, x, bias, flags)| Case {
+                weights: weights.into_dimensionality().unwrap(),
+                x: x.into_dimensionality().unwrap(),
+                bias,
+                relu: flags.0,
+                per_output: flags.1,
+                symmetric_weights: flags.2,
+                is_static: flags.3,
+                bits: flags.4,
+            })
+        },
+    )
+}
+
+impl Case {
+    fn weight_quantizer(&self) -> Chopi {
+        let builder = Chopi::builder()
+            .num_bits(self.bits)
+            .symmetric(self.symmetric_weights);
+        let builder = match self.per_output {
+            true => builder.per_channel(0),
+            false => builder.per_tensor(),
+        };
+        builder.build().unwrap()
+    }
+
+    fn activations(&self) -> Activations {
+        if !self.is_static {
+            return Activations::default();
+        }
+        let mut quantizer = Chopi::builder()
+            .num_bits(8)
+            .symmetric(false)
+            .build()
+            .unwrap();
+        quantizer.calibrate(&self.x).unwrap();
+        Activations::Static(quantizer.params().unwrap().clone())
+    }
+
+    fn finish(&self, layer: Linear) -> Linear {
+        let layer = match &self.bias {
+            Some(bias) => layer.with_bias(bias.clone()).unwrap(),
+            None => layer,
+        };
+        match self.relu {
+            true => layer.with_clamp(0.0, f32::INFINITY),
+            false => layer,
+        }
+    }
+
+    /// The definition: quantize, multiply in 64 bits, scale in f32.
+    fn expected(&self) -> Vec<f32> {
+        let (inputs, outputs) = (self.weights.ncols(), self.weights.nrows());
+        let mut weight_quantizer = self.weight_quantizer();
+        let weights = codes(&weight_quantizer.quantize(&self.weights).unwrap());
+        let weight_params = weight_quantizer.params().unwrap();
+        let of = |values: usize, j: usize| if values == 1 { 0 } else { j };
+        let mut expected = Vec::new();
+        for row in self
+            .x
+            .as_standard_layout()
+            .as_slice()
+            .unwrap()
+            .chunks(inputs)
+        {
+            let row = Array2::from_shape_vec((1, inputs), row.to_vec()).unwrap();
+            let mut quantizer = match self.activations() {
+                Activations::Static(params) => Chopi::from_params(params),
+                Activations::Dynamic(builder) => builder.per_tensor().build().unwrap(),
+            };
+            let x = codes(&quantizer.quantize(&row).unwrap());
+            let (scale, zero) = only(quantizer.params().unwrap());
+            for j in 0..outputs {
+                let group = of(weight_params.scale().len(), j);
+                let weight_zero = weight_params.zero_point()[group];
+                let sum: i64 = (0..inputs)
+                    .map(|k| (x[k] - zero) * (weights[j * inputs + k] - weight_zero))
+                    .sum();
+                let scale = scale as f32 * weight_params.scale()[group] as f32;
+                let bias = self.bias.as_ref().map_or(-0.0, |bias| bias[j]);
+                let y = sum as f32 * scale + bias;
+                expected.push(if self.relu && y < 0.0 { 0.0 } else { y });
+            }
+        }
+        expected
+    }
+}
+
+fn only(params: &QParams) -> (f64, i64) {
+    (params.scale()[0], params.zero_point()[0])
+}
+
+fn codes(codes: &chopi::ndarray::IntArray<f32, ndarray::Ix2>) -> Vec<i64> {
+    let codes = codes.to_i64();
+    codes.iter().copied().collect()
+}
+
+fn assert_bits(found: &[f32], expected: &[f32], who: &str) {
+    let bits = |values: &[f32]| values.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+    assert_eq!(bits(found), bits(expected), "{who}");
+}
+
+proptest! {
+    #[test]
+    fn every_backend_gives_the_bits_of_the_definition(case in cases()) {
+        let expected = case.expected();
+        let mut quantizer = case.weight_quantizer();
+        let weights = quantizer.quantize(&case.weights).unwrap();
+        let params = quantizer.params().unwrap();
+        let layer = case.finish(Linear::new(&weights, params, case.activations()).unwrap());
+
+        let y = layer.forward(&case.x).unwrap();
+        prop_assert_eq!(y.shape(), [case.x.dim().0, case.x.dim().1, case.weights.nrows()]);
+        assert_bits(y.as_slice().unwrap(), &expected, "ndarray");
+
+        // The same numbers in another memory order.
+        let mut other = Array3::zeros(case.x.raw_dim().f());
+        other.assign(&case.x);
+        let y = layer.forward(&other).unwrap();
+        let y: Vec<f32> = y.iter().copied().collect();
+        assert_bits(&y, &expected, "ndarray, column-major");
+
+        let device = candle_core::Device::Cpu;
+        let to_candle = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &device);
+        let weights = to_candle(case.weights.iter().copied().collect(), case.weights.shape()).unwrap();
+        let codes = case.weight_quantizer().quantize(&weights).unwrap();
+        let of_candle = case.finish(Linear::new(&codes, params, case.activations()).unwrap());
+        let x = to_candle(case.x.iter().copied().collect(), case.x.shape()).unwrap();
+        let y = of_candle.forward(&x).unwrap();
+        let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_bits(&y, &expected, "candle");
+
+        #[cfg(feature = "tch")]
+        {
+            let values: Vec<f32> = case.x.iter().copied().collect();
+            let shape: Vec<i64> = case.x.shape().iter().map(|&n| n as i64).collect();
+            let x = tch::Tensor::from_slice(&values).reshape(&shape);
+            let y = of_candle.forward(&x).unwrap();
+            let y = Vec::<f32>::try_from(y.reshape([-1])).unwrap();
+            assert_bits(&y, &expected, "libtorch");
+        }
+    }
+}
+
+#[test]
+fn other_float_types_are_rounded_from_f32() {
+    let weights = Array2::from_shape_fn((3, 4), |(i, j)| (i as f32 - j as f32) / 7.0);
+    let x = Array2::from_shape_fn((2, 4), |(i, j)| {
+        chopi::f16::from_f32((i * 4 + j) as f32 / 5.0)
+    });
+    let mut quantizer = Chopi::new(8).unwrap();
+    let codes = quantizer.quantize(&weights).unwrap();
+    let params = quantizer.params().unwrap();
+    let layer = Linear::new(&codes, params, Activations::default()).unwrap();
+    let wide = layer.forward(&x.mapv(f32::from)).unwrap();
+    let narrow = layer.forward(&x).unwrap();
+    // The scale of f16 data is the one of the same numbers in f32.
+    assert_eq!(narrow, wide.mapv(chopi::f16::from_f32));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let mut quantizer = Chopi::builder().num_bits(8).per_channel(0).build().unwrap();
+    let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
+    let params = quantizer.params().unwrap();
+    let layer = Linear::new(&codes, params, Activations::default()).unwrap();
+    let error = layer.forward(&Array2::<f32>::ones((2, 5))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the input has shape [2, 5], expected [..., 4]"
+    );
+    let error = layer
+        .forward(&ndarray::arr1(&[1.0_f32, f32::NAN, 0.0, 0.0]))
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Quantization(chopi::Error::NonFinite { .. })),
+        "{error}"
+    );
+    let error = layer.with_bias(vec![0.0; 2]).unwrap_err().to_string();
+    assert_eq!(error, "the bias has 2 elements, expected 3");
+
+    let mut wide = Chopi::new(9).unwrap();
+    let codes = wide.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
+    let error = Linear::new(&codes, wide.params().unwrap(), Activations::default()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the weights are quantized to 0..=511, expected codes of 8 bits"
+    );
+    let activations = Activations::Static(params.clone());
+    let mut quantizer = Chopi::new(8).unwrap();
+    let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
+    let error = Linear::new(&codes, quantizer.params().unwrap(), activations).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the activations have 3 scales, expected one for the whole tensor"
+    );
+}
