@@ -27,9 +27,11 @@
 mod device;
 pub mod nn;
 mod tensor;
+mod weights;
 
 pub use device::OnDevice;
 pub use tensor::Candle;
+pub use weights::quantized_var_builder;
 
 /// What candle said, as an error of chopi.
 fn framework(source: candle_core::Error) -> chopi_core::Error {

@@ -1,16 +1,21 @@
 //! The command line.
 
+mod scheme;
+mod sensitivity;
+
+pub use sensitivity::SensitivityArgs;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use chopi::{Calibration, Chopi, CodeRange, Convention, FloatType, Granularity, QParams, Scheme};
+use chopi::{Calibration, CodeRange, Convention, FloatType, QParams, Scheme};
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use globset::Glob;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::framework::FrameworkName;
 use crate::output::Target;
 use crate::selection::{Ranks, Selection};
+use scheme::{SCHEME, SchemeArgs, TensorArgs, parse_range};
 
 /// Quantize, dequantize, inspect, compare and report on safetensors model files.
 #[derive(Debug, Parser)]
@@ -38,6 +43,7 @@ pub enum Command {
     Inspect(InspectArgs),
     Compare(CompareArgs),
     Report(ReportArgs),
+    Sensitivity(Box<SensitivityArgs>),
     /// List the tensor frameworks that this program can compute with.
     ///
     /// One line each: the name for --backend, and for one that was not built in the feature of
@@ -72,23 +78,8 @@ pub struct QuantizeArgs {
           value_parser = clap::value_parser!(u32).range(2..=32), help_heading = SCHEME)]
     pub bits: u32,
 
-    /// Keep the zero point at 0: the code of 0.0 is 0.
-    #[arg(long, help_heading = SCHEME)]
-    pub symmetric: bool,
-
-    /// A scale for each index along this axis; -1 is the last. Default: one for each tensor.
-    #[arg(long, value_name = "AXIS", allow_negative_numbers = true,
-          conflicts_with = "group_size", help_heading = SCHEME)]
-    pub per_channel: Option<isize>,
-
-    /// A scale for each N consecutive elements along an axis; the last group may be shorter.
-    #[arg(long, value_name = "N", help_heading = SCHEME)]
-    pub group_size: Option<NonZeroUsize>,
-
-    /// The axis along which groups lie; -1, the default, is the last.
-    #[arg(long, value_name = "AXIS", allow_negative_numbers = true, requires = "group_size", conflicts_with = "per_channel",
-          help_heading = SCHEME)]
-    pub axis: Option<isize>,
+    #[command(flatten)]
+    pub scheme: SchemeArgs,
 
     /// The integers to use: `unsigned` is [0, 2^b-1], `signed` [-2^(b-1), 2^(b-1)-1], `narrow`
     /// [-2^(b-1)+1, 2^(b-1)-1], LO:HI any range. Default: the convention's.
@@ -96,21 +87,9 @@ pub struct QuantizeArgs {
           value_parser = parse_range, help_heading = SCHEME)]
     pub range: Option<CodeRange>,
 
-    /// Whose numbers to compute: chopi's own, or those of another library, to the bit.
-    #[arg(long, value_name = "NAME", default_value = "chopi", value_parser = parse_convention,
-          help_heading = SCHEME)]
-    pub convention: Convention,
-
-    /// How the range of a group is chosen from its values: all of them (minmax), from the (100-P)-th
-    /// to the P-th percentile (of |x| if symmetric), with the least mean squared error, or with the
-    /// least Kullback-Leibler divergence.
-    #[arg(long, value_name = "minmax|percentile:P|mse|kl", default_value_t = Calibration::MinMax,
-          conflicts_with = "scale", help_heading = SCHEME)]
-    pub calibration: Calibration,
-
     /// Use this scale for every tensor instead of calibrating.
     #[arg(long, value_name = "S", allow_negative_numbers = true, value_parser = parse_scale,
-          conflicts_with_all = ["per_channel", "group_size"], help_heading = SCHEME)]
+          conflicts_with_all = ["per_channel", "group_size", "calibration"], help_heading = SCHEME)]
     pub scale: Option<f64>,
 
     /// The zero point that goes with --scale; needed unless the scheme is symmetric.
@@ -118,19 +97,8 @@ pub struct QuantizeArgs {
           help_heading = SCHEME)]
     pub zero_point: Option<i64>,
 
-    /// Take only tensors whose name matches this glob (`*`, `?`, `[a-z]`, `{a,b}`); may be repeated.
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append, value_parser = parse_glob,
-          help_heading = TENSORS)]
-    pub include: Vec<Glob>,
-
-    /// Leave tensors whose name matches this glob as they are; may be repeated.
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append, value_parser = parse_glob,
-          help_heading = TENSORS)]
-    pub exclude: Vec<Glob>,
-
-    /// Take float tensors of fewer than two dimensions too.
-    #[arg(long, help_heading = TENSORS)]
-    pub all: bool,
+    #[command(flatten)]
+    pub tensors: TensorArgs,
 
     /// How the output is laid out.
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Format::Chopi)]
@@ -152,9 +120,6 @@ pub enum Format {
     /// `int-quantized` for 8 bits and `pack-quantized` for fewer.
     CompressedTensors,
 }
-
-const SCHEME: &str = "Scheme";
-const TENSORS: &str = "Tensors";
 
 const QUANTIZE_EXAMPLES: &str = "\
 Examples:
@@ -347,30 +312,17 @@ impl QuantizeArgs {
     /// A usage error, where options do not go together.
     pub fn settings(&self) -> Result<Settings, clap::Error> {
         let (convention, ranks) = match self.format {
-            Format::Chopi if self.all => (self.convention, Ranks::All),
-            Format::Chopi => (self.convention, Ranks::TwoOrMore),
+            Format::Chopi if self.tensors.all => (self.scheme.convention, Ranks::All),
+            Format::Chopi => (self.scheme.convention, Ranks::TwoOrMore),
             Format::CompressedTensors => (self.compressed_tensors()?, Ranks::Linear),
         };
-        let granularity = match (self.per_channel, self.group_size) {
-            (Some(axis), _) => Granularity::PerChannel { axis },
-            (None, Some(size)) => Granularity::PerGroup {
-                axis: self.axis.unwrap_or(-1),
-                size: size.get(),
-            },
-            (None, None) => Granularity::PerTensor,
-        };
-        let scheme = Chopi::builder()
-            .num_bits(self.bits)
-            .symmetric(self.symmetric)
-            .granularity(granularity)
-            .range(self.range.unwrap_or_default())
-            .convention(convention)
-            .scheme()
-            .map_err(usage)?;
+        let builder = self.scheme.builder(convention).num_bits(self.bits);
+        let scheme = builder.range(self.range.unwrap_or_default()).scheme();
+        let scheme = scheme.map_err(wrong)?;
         let parameters = match (self.scale, self.zero_point) {
-            (None, _) => Parameters::Calibrated(self.calibration),
-            (Some(_), None) if !self.symmetric => {
-                return Err(usage(
+            (None, _) => Parameters::Calibrated(self.scheme.calibration),
+            (Some(_), None) if !self.scheme.symmetric => {
+                return Err(wrong(
                     "--scale needs --zero-point, unless the scheme is --symmetric",
                 ));
             }
@@ -384,7 +336,7 @@ impl QuantizeArgs {
                     vec![scale],
                     vec![zero_point],
                 )
-                .map_err(usage)?;
+                .map_err(wrong)?;
                 Parameters::Given { scale, zero_point }
             }
         };
@@ -392,7 +344,7 @@ impl QuantizeArgs {
             scheme,
             convention,
             parameters,
-            selection: Selection::new(ranks, &self.include, &self.exclude).map_err(usage)?,
+            selection: self.tensors.selection(ranks).map_err(wrong)?,
         })
     }
 }
@@ -403,25 +355,25 @@ impl QuantizeArgs {
     /// # Errors
     /// A usage error for what the format does not have.
     fn compressed_tensors(&self) -> Result<Convention, clap::Error> {
-        let given = self.convention.name;
+        let given = self.scheme.convention.name;
         let convention = Convention::COMPRESSED_TENSORS;
         if ![Convention::CHOPI.name, convention.name].contains(&given) {
-            return Err(usage(format!(
+            return Err(wrong(format!(
                 "--format compressed-tensors has a convention of its own, not {given}"
             )));
         }
-        if self.scale.is_some() || self.all || self.range.is_some() {
-            return Err(usage(
+        if self.scale.is_some() || self.tensors.all || self.range.is_some() {
+            return Err(wrong(
                 "--format compressed-tensors goes without --scale, --all and --range",
             ));
         }
-        if ![None, Some(0)].contains(&self.per_channel) {
-            return Err(usage(
+        if ![None, Some(0)].contains(&self.scheme.per_channel) {
+            return Err(wrong(
                 "--format compressed-tensors has channels along axis 0 only",
             ));
         }
-        if ![None, Some(-1), Some(1)].contains(&self.axis) {
-            return Err(usage(
+        if ![None, Some(-1), Some(1)].contains(&self.scheme.axis) {
+            return Err(wrong(
                 "--format compressed-tensors has groups along the last axis only",
             ));
         }
@@ -430,34 +382,19 @@ impl QuantizeArgs {
 }
 
 /// The error of `chopi quantize` for options that clap cannot check by itself.
-fn usage(message: impl ToString) -> clap::Error {
+fn wrong(message: impl ToString) -> clap::Error {
+    usage("quantize", message)
+}
+
+/// The same of any command.
+fn usage(name: &str, message: impl ToString) -> clap::Error {
     let mut command = Cli::command();
     command.build();
     let message = message.to_string();
-    match command.find_subcommand_mut("quantize") {
-        Some(quantize) => quantize.error(ErrorKind::ValueValidation, message),
+    match command.find_subcommand_mut(name) {
+        Some(command) => command.error(ErrorKind::ValueValidation, message),
         None => command.error(ErrorKind::ValueValidation, message),
     }
-}
-
-fn parse_range(text: &str) -> Result<CodeRange, String> {
-    let expected = || "expected unsigned, signed, narrow or LO:HI, such as -8:7".to_owned();
-    Ok(match text {
-        "unsigned" => CodeRange::Unsigned,
-        "signed" => CodeRange::Signed,
-        "narrow" => CodeRange::Narrow,
-        _ => {
-            let (qmin, qmax) = text.split_once(':').ok_or_else(expected)?;
-            CodeRange::Custom {
-                qmin: qmin.parse().map_err(|_| expected())?,
-                qmax: qmax.parse().map_err(|_| expected())?,
-            }
-        }
-    })
-}
-
-fn parse_convention(name: &str) -> Result<Convention, chopi::Error> {
-    Convention::from_name(name)
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {
@@ -467,10 +404,6 @@ fn parse_scale(text: &str) -> Result<f64, String> {
     }
 }
 
-fn parse_glob(text: &str) -> Result<Glob, globset::Error> {
-    Glob::new(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,16 +411,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn ranges_have_names_or_bounds() {
-        let custom = |qmin, qmax| Ok(CodeRange::Custom { qmin, qmax });
-        assert_eq!(parse_range("narrow"), Ok(CodeRange::Narrow));
-        assert_eq!(parse_range("-8:7"), custom(-8, 7));
-        assert_eq!(parse_range("0:15"), custom(0, 15));
-        for bad in ["", ":", "1", "1:", "a:b", "1:2:3", "1.5:2", "Signed"] {
-            assert!(parse_range(bad).is_err(), "{bad:?}");
-        }
     }
 }

@@ -94,6 +94,9 @@ pub enum Error {
     #[error("standard output: cannot write: {0}")]
     Print(io::Error),
 
+    #[error("{path}: {source}")]
+    Budget { path: PathBuf, source: chopi::Error },
+
     #[error("the page cannot be made: {0}")]
     Page(#[from] askama::Error),
 

@@ -24,6 +24,7 @@ mod print;
 mod quantize;
 mod report;
 mod selection;
+mod sensitivity;
 mod workers;
 
 use std::io::{self, Write};
@@ -54,6 +55,10 @@ fn run(command: Command) -> error::Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args)?,
         Command::Compare(args) => return compare::run(&args),
         Command::Report(args) => page::run(&args)?,
+        Command::Sensitivity(args) => {
+            let settings = args.settings().unwrap_or_else(|usage| usage.exit());
+            sensitivity::run(&args, settings)?;
+        }
         Command::Backends => print::print(framework::FrameworkName::list())?,
     }
     Ok(ExitCode::SUCCESS)

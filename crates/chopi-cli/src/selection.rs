@@ -1,6 +1,7 @@
 //! Which tensors of a file are quantized.
 
 use chopi::FloatType;
+use chopi::model::{is_linear_weight, is_matrix_weight};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::archive::Tensor;
@@ -51,9 +52,8 @@ impl Selection {
         let enough_axes = match self.ranks {
             Ranks::All => true,
             Ranks::TwoOrMore => tensor.shape.len() >= 2,
-            Ranks::Linear => {
-                is_matrix_weight(tensor) && (self.is_explicit() || !is_no_linear(&tensor.name))
-            }
+            Ranks::Linear if self.is_explicit() => is_matrix_weight(&tensor.name, &tensor.shape),
+            Ranks::Linear => is_linear_weight(&tensor.name, &tensor.shape),
         };
         let included = self
             .include
@@ -67,52 +67,5 @@ impl Selection {
     /// Whether the command line names tensors to take.
     pub fn is_explicit(&self) -> bool {
         self.include.is_some()
-    }
-}
-
-/// Whether a tensor has the shape and the name of the weight of a linear layer.
-pub fn is_matrix_weight(tensor: &Tensor<'_>) -> bool {
-    tensor.shape.len() == 2 && tensor.name.ends_with(".weight")
-}
-
-/// Whether a name says that a matrix is an embedding, a norm or a head.
-fn is_no_linear(name: &str) -> bool {
-    // The names of embeddings that do not say so: GPT-2's, T5's.
-    const EMBEDDINGS: [&str; 3] = ["wte", "wpe", "shared"];
-    const HEADS: [&str; 3] = ["score", "classifier", "cls"];
-    name.split('.').any(|part| {
-        let part = part.to_lowercase();
-        part.contains("embed")
-            || part.contains("norm")
-            || part.ends_with("head")
-            || EMBEDDINGS.contains(&&*part)
-            || HEADS.contains(&&*part)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn linear_layers_are_known_by_their_names() {
-        for linear in [
-            "encoder.layer.0.attention.self.query.weight",
-            "model.layers.3.self_attn.q_proj.weight",
-            "model.layers.3.mlp.down_proj.weight",
-            "pooler.dense.weight",
-        ] {
-            assert!(!is_no_linear(linear), "{linear}");
-        }
-        for other in [
-            "embeddings.word_embeddings.weight",
-            "model.embed_tokens.weight",
-            "transformer.wte.weight",
-            "lm_head.weight",
-            "model.layers.3.input_layernorm.weight",
-            "classifier.weight",
-        ] {
-            assert!(is_no_linear(other), "{other}");
-        }
     }
 }

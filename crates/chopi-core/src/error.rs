@@ -197,6 +197,35 @@ pub enum Error {
         problem: &'static str,
     },
 
+    /// What is wrong with one tensor of a model.
+    #[error("{name:?}: {source}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: Box<Error>,
+    },
+
+    /// A damage that cannot be compared with others.
+    #[error("the damage of {name:?} with {bits} bits is {damage}, expected a finite number")]
+    Damage {
+        /// The tensor.
+        name: String,
+        /// The bits that it was quantized to.
+        bits: u32,
+        /// What was given.
+        damage: f64,
+    },
+
+    /// A budget that is too small.
+    #[error("the budget is {budget} bytes, but with the fewest bits there are still {least}")]
+    Budget {
+        /// What was asked for, in bytes.
+        budget: u64,
+        /// The bytes that are needed.
+        least: u64,
+    },
+
     /// Tensors of different shapes or element types cannot be compared.
     #[error("{left_type} of shape {left:?} and {right_type} of shape {right:?} cannot be compared")]
     Compared {

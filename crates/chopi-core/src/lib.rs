@@ -24,6 +24,7 @@ mod groups;
 mod kernel;
 mod layout;
 mod metrics;
+pub mod model;
 mod moving_average;
 mod observer;
 mod packing;

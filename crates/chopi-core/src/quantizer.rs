@@ -42,7 +42,7 @@ pub struct Builder {
     range: CodeRange,
     zero: Zero,
     rounding: Option<Rounding>,
-    convention: Convention,
+    pub(crate) convention: Convention,
     nan: NanPolicy,
 }
 

@@ -27,9 +27,11 @@
 mod device;
 pub mod nn;
 mod tensor;
+mod weights;
 
 pub use device::OnDevice;
 pub use tensor::LibTorch;
+pub use weights::quantize_variables;
 
 /// What libtorch said, as an error of chopi.
 fn framework(source: tch::TchError) -> chopi_core::Error {

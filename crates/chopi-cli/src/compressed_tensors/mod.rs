@@ -20,6 +20,7 @@ pub use stored::{CompressedScheme, CompressedWeight};
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use chopi::model::is_matrix_weight;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
@@ -32,7 +33,6 @@ use crate::model::Model;
 use crate::output::Target;
 use crate::quantize::row::QuantizeRow;
 use crate::report::Report;
-use crate::selection::is_matrix_weight;
 use crate::workers;
 use folder::OutputFolder;
 use weight::{Shared, Task};
@@ -79,7 +79,8 @@ pub fn quantize(args: &QuantizeArgs, settings: &Settings) -> Result<()> {
 /// The modules of an archive that might be linear layers and are not quantized.
 fn modules_left(archive: &Archive<'_>, settings: &Settings) -> Vec<String> {
     let left = archive.tensors.values().filter(|tensor| {
-        is_matrix_weight(tensor) && settings.selection.float_type_of(tensor).is_none()
+        is_matrix_weight(&tensor.name, &tensor.shape)
+            && settings.selection.float_type_of(tensor).is_none()
     });
     let module = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
     left.filter_map(|tensor| module(&tensor.name)).collect()

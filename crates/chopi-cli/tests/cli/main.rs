@@ -10,3 +10,4 @@ mod printing;
 mod report;
 mod round_trip;
 mod selection;
+mod sensitivity;

@@ -71,6 +71,15 @@ impl Observer {
         })
     }
 
+    /// An observer like this one that has seen nothing.
+    pub fn without_data(&self) -> Self {
+        Self {
+            scheme: self.scheme.clone(),
+            seen: None,
+            ..*self
+        }
+    }
+
     /// Takes in a tensor.
     ///
     /// # Errors

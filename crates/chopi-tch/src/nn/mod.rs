@@ -48,6 +48,7 @@ pub use adam::{Adam, AdamConfig};
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use conv_bn::{QuantizedConvBn, QuantizedConvBn1d, QuantizedConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
+pub(crate) use ops::shape;
 pub use ops::{fake_quantize, fake_quantize_learned};
 pub use quantized::{
     Converted, Quantized, QuantizedConv1d, QuantizedConv2d, QuantizedEmbedding, QuantizedLinear,

@@ -154,7 +154,7 @@ fn spread(
     }
 }
 
-pub(super) fn shape(x: &Tensor) -> Vec<usize> {
+pub(crate) fn shape(x: &Tensor) -> Vec<usize> {
     x.size().into_iter().map(|length| length as usize).collect()
 }
 

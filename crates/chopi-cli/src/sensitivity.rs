@@ -1,0 +1,226 @@
+//! `chopi sensitivity`: which tensors lose most by few bits, and bits for each under a budget.
+
+use std::collections::BTreeMap;
+
+use chopi::model::{Allocation, Sensitivity, allocate_bits, rank};
+use chopi::ndarray::NdArray;
+use chopi::{Builder, FloatType};
+use serde::Serialize;
+
+use crate::archive::{Archive, Tensor};
+use crate::args::SensitivityArgs;
+use crate::element::{elements, with_float};
+use crate::error::{Error, Fault, Result};
+use crate::format::KEY;
+use crate::framework::Framework;
+use crate::model::Model;
+use crate::print::{print, print_json, printable};
+use crate::report::{grouped, table};
+use crate::selection::Selection;
+use crate::workers;
+
+/// # Errors
+/// What is wrong with the model; a budget that is too small.
+pub fn run(
+    args: &SensitivityArgs,
+    (builder, bits, selection): (Builder, Vec<u32>, Selection),
+) -> Result<()> {
+    let model = Model::open(&args.model)?;
+    let files = model.map()?;
+    let archives = files.iter().map(|file| file.parse());
+    let archives = archives.collect::<Result<Vec<Archive<'_>>>>()?;
+    if let Some(archive) = archives.iter().find(|a| a.metadata.contains_key(KEY)) {
+        let path = archive.path.to_owned();
+        return Err(Error::AlreadyQuantized { path });
+    }
+    let tasks: Vec<Task<'_>> = archives
+        .iter()
+        .flat_map(|archive| {
+            archive
+                .tensors
+                .values()
+                .map(move |tensor| (archive, tensor))
+        })
+        .filter_map(|(archive, tensor)| {
+            let float = selection.float_type_of(tensor)?;
+            Some(Task {
+                archive,
+                tensor,
+                float,
+            })
+        })
+        .collect();
+    if tasks.is_empty() {
+        let path = model.input;
+        return Err(Error::NothingIncluded { path });
+    }
+    let size = |task: &Task<'_>| task.tensor.data.len();
+    let progress = workers::progress(tasks.iter().map(size).sum(), args.print.quiet);
+    let scheme = (&builder, args.scheme.calibration);
+    let measured = workers::run(&tasks, size, None, |task| {
+        let measured = task.measure(&bits, scheme);
+        progress.inc(size(task) as u64);
+        measured.map_err(|fault| task.archive.fault(&task.tensor.name, fault))
+    });
+    progress.finish_and_clear();
+    let measured = measured?;
+
+    let all = archives.iter().flat_map(|archive| archive.tensors.values());
+    let bytes = all.map(|tensor| tensor.data.len() as u64).sum::<u64>();
+    let left = bytes - measured.iter().map(Sensitivity::bytes).sum::<u64>();
+    let proposed = match args.budget.map(|budget| budget.bytes(bytes)) {
+        None => None,
+        Some(budget) => Some(
+            propose(&measured, left, budget).map_err(|source| Error::Budget {
+                path: model.input,
+                source,
+            })?,
+        ),
+    };
+    let report = Report::new(&measured, &tasks, bytes, proposed);
+    match (args.print.quiet, args.print.json) {
+        (true, _) => Ok(()),
+        (false, true) => print_json(&report),
+        (false, false) => print(report.table(&bits)),
+    }
+}
+
+/// One tensor to measure.
+struct Task<'a> {
+    archive: &'a Archive<'a>,
+    tensor: &'a Tensor<'a>,
+    float: FloatType,
+}
+
+impl Task<'_> {
+    fn measure(
+        &self,
+        bits: &[u32],
+        scheme: (&Builder, chopi::Calibration),
+    ) -> std::result::Result<Sensitivity, Fault> {
+        with_float!(self.float, F => {
+            let data = elements::<F>(self.tensor.data);
+            let x = NdArray::floats(&data, &self.tensor.shape)?;
+            match Sensitivity::without_data(&self.tensor.name, &x, bits, scheme) {
+                // The program names the tensor itself.
+                Err(chopi::Error::Tensor { source, .. }) => Err((*source).into()),
+                measured => Ok(measured?),
+            }
+        })
+    }
+}
+
+/// The bits of each tensor, where `left` bytes of the budget are those of other tensors.
+fn propose(measured: &[Sensitivity], left: u64, budget: u64) -> chopi::Result<Allocation> {
+    let of_all = |source| match source {
+        chopi::Error::Budget { least, .. } => chopi::Error::Budget {
+            budget,
+            least: least + left,
+        },
+        source => source,
+    };
+    let mut found = allocate_bits(measured, budget.saturating_sub(left)).map_err(of_all)?;
+    found.bytes += left;
+    if found.bytes > budget {
+        let least = found.bytes;
+        return Err(chopi::Error::Budget { budget, least });
+    }
+    Ok(found)
+}
+
+/// What the command says.
+#[derive(Serialize)]
+struct Report {
+    /// The most sensitive first, by the fewest bits.
+    tensors: Vec<Row>,
+    /// The bytes of all tensors of the model.
+    bytes: u64,
+    /// Those with the proposed bits.
+    bytes_proposed: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    name: String,
+    shape: Vec<usize>,
+    bytes: u64,
+    choices: Vec<Choice>,
+    /// None where the tensor is to stay in float, and where nothing is proposed.
+    bits_proposed: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    bits: u32,
+    bytes: u64,
+    /// JSON has no infinity: written as null where every element comes back exactly.
+    sqnr_db: f64,
+}
+
+impl Report {
+    fn new(
+        measured: &[Sensitivity],
+        tasks: &[Task<'_>],
+        bytes: u64,
+        proposed: Option<Allocation>,
+    ) -> Self {
+        let shapes: BTreeMap<&str, &[usize]> = tasks
+            .iter()
+            .map(|task| (&*task.tensor.name, &*task.tensor.shape))
+            .collect();
+        let bits = measured.iter().flat_map(Sensitivity::choices);
+        let fewest = bits.map(|choice| choice.bits).min().unwrap_or_default();
+        let row = |s: &Sensitivity| Row {
+            name: s.name().to_owned(),
+            shape: shapes.get(s.name()).copied().unwrap_or_default().to_vec(),
+            bytes: s.bytes(),
+            choices: s
+                .choices()
+                .iter()
+                .map(|choice| Choice {
+                    bits: choice.bits,
+                    bytes: choice.bytes,
+                    sqnr_db: -10.0 * choice.damage.log10(),
+                })
+                .collect(),
+            bits_proposed: proposed
+                .as_ref()
+                .and_then(|proposed| proposed.bits.get(s.name()).copied()),
+        };
+        Self {
+            tensors: rank(measured, fewest).into_iter().map(row).collect(),
+            bytes,
+            bytes_proposed: proposed.as_ref().map(|proposed| proposed.bytes),
+        }
+    }
+
+    fn table(&self, bits: &[u32]) -> String {
+        let mut columns = vec!["tensor".to_owned(), "shape".to_owned(), "bytes".to_owned()];
+        columns.extend(bits.iter().map(|bits| format!("dB at {bits}")));
+        columns.extend(self.bytes_proposed.map(|_| "proposed".to_owned()));
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let mut table = table(&columns, 2);
+        for row in &self.tensors {
+            let mut cells = vec![
+                printable(&row.name).into_owned(),
+                format!("{:?}", row.shape),
+                grouped(row.bytes as usize),
+            ];
+            cells.extend(row.choices.iter().map(|c| format!("{:.2}", c.sqnr_db)));
+            cells.extend(self.bytes_proposed.map(|_| match row.bits_proposed {
+                Some(bits) => bits.to_string(),
+                None => "float".to_owned(),
+            }));
+            table.add_row(cells);
+        }
+        let total = format!("{} bytes in all", grouped(self.bytes as usize));
+        match self.bytes_proposed {
+            None => format!("{table}\n\n{total}"),
+            Some(proposed) => {
+                let percent = 100.0 * proposed as f64 / self.bytes as f64;
+                let proposed = grouped(proposed as usize);
+                format!("{table}\n\n{total}, {proposed} ({percent:.1} %) as proposed")
+            }
+        }
+    }
+}
