@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 use chopi::matmul::{Activations, Error, Linear};
-use chopi::{Chopi, QParams};
+use chopi::{Chopi, Granularity, QParams};
 use ndarray::{Array2, Array3, ArrayD, ShapeBuilder};
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ struct Case {
     x: Array3<f32>,
     bias: Option<Vec<f32>>,
     relu: bool,
-    per_output: bool,
+    granularity: Granularity,
     symmetric_weights: bool,
     is_static: bool,
     bits: u32,
@@ -31,23 +31,24 @@ fn cases() -> impl Strategy<Value = Case> {
             let weights = array(&[outputs, inputs]);
             let x = array(&[batch, rows, inputs]);
             let bias = prop::option::of(prop::collection::vec(-1.0..1.0_f32, outputs));
-            let flags = (
-                any::<bool>(),
-                any::<bool>(),
-                any::<bool>(),
-                any::<bool>(),
-                2_u32..=8,
-            );
-            (weights, x, bias, flags).prop_map(|(weights, x, bias, flags)| Case {
-                weights: weights.into_dimensionality().unwrap(),
-                x: x.into_dimensionality().unwrap(),
-                bias,
-                relu: flags.0,
-                per_output: flags.1,
-                symmetric_weights: flags.2,
-                is_static: flags.3,
-                bits: flags.4,
-            })
+            let flags = (any::<bool>(), any::<bool>(), any::<bool>(), 2_u32..=8);
+            let granularity = prop_oneof![
+                Just(Granularity::PerTensor),
+                Just(Granularity::PerChannel { axis: 0 }),
+                Just(Granularity::PerGroup { axis: 1, size: 16 }),
+            ];
+            (weights, x, bias, flags, granularity).prop_map(
+                |(weights, x, bias, flags, granularity)| Case {
+                    weights: weights.into_dimensionality().unwrap(),
+                    x: x.into_dimensionality().unwrap(),
+                    bias,
+                    relu: flags.0,
+                    granularity,
+                    symmetric_weights: flags.1,
+                    is_static: flags.2,
+                    bits: flags.3,
+                },
+            )
         },
     )
 }
@@ -57,11 +58,7 @@ impl Case {
         let builder = Chopi::builder()
             .num_bits(self.bits)
             .symmetric(self.symmetric_weights);
-        let builder = match self.per_output {
-            true => builder.per_channel(0),
-            false => builder.per_tensor(),
-        };
-        builder.build().unwrap()
+        builder.granularity(self.granularity).build().unwrap()
     }
 
     fn activations(&self) -> Activations {
@@ -94,7 +91,12 @@ impl Case {
         let mut weight_quantizer = self.weight_quantizer();
         let weights = codes(&weight_quantizer.quantize(&self.weights).unwrap());
         let weight_params = weight_quantizer.params().unwrap();
-        let of = |values: usize, j: usize| if values == 1 { 0 } else { j };
+        // Where the scale of an output begins, and over how many inputs each goes.
+        let of = |j: usize| match self.granularity {
+            Granularity::PerTensor => (0, inputs),
+            Granularity::PerChannel { .. } => (j, inputs),
+            Granularity::PerGroup { size, .. } => (j * inputs.div_ceil(size), size),
+        };
         let mut expected = Vec::new();
         for row in self
             .x
@@ -111,14 +113,23 @@ impl Case {
             let x = codes(&quantizer.quantize(&row).unwrap());
             let (scale, zero) = only(quantizer.params().unwrap());
             for j in 0..outputs {
-                let group = of(weight_params.scale().len(), j);
-                let weight_zero = weight_params.zero_point()[group];
-                let sum: i64 = (0..inputs)
-                    .map(|k| (x[k] - zero) * (weights[j * inputs + k] - weight_zero))
-                    .sum();
-                let scale = scale as f32 * weight_params.scale()[group] as f32;
+                let (first, size) = of(j);
+                let sum = |group: usize| {
+                    let zero_w = weight_params.zero_point()[first + group];
+                    let depths = group * size..inputs.min((group + 1) * size);
+                    let product = |k: usize| (x[k] - zero) * (weights[j * inputs + k] - zero_w);
+                    depths.map(product).sum::<i64>() as f32
+                };
+                let scale_w = |group: usize| weight_params.scale()[first + group] as f32;
                 let bias = self.bias.as_ref().map_or(-0.0, |bias| bias[j]);
-                let y = sum as f32 * scale + bias;
+                let y = match self.granularity {
+                    Granularity::PerGroup { .. } => {
+                        let groups = 0..inputs.div_ceil(size);
+                        let total = groups.fold(0.0, |total, g| total + sum(g) * scale_w(g));
+                        total * scale as f32 + bias
+                    }
+                    _ => sum(0) * (scale as f32 * scale_w(0)) + bias,
+                };
                 expected.push(if self.relu && y < 0.0 { 0.0 } else { y });
             }
         }
@@ -180,6 +191,38 @@ proptest! {
             assert_bits(&y, &expected, "libtorch");
         }
     }
+}
+
+#[test]
+fn a_trained_layer_becomes_one_of_integers() {
+    use candle_core::{DType, Device};
+    use candle_nn::{Module, ModuleT, VarBuilder, VarMap};
+    use chopi::candle::IntLinear;
+    use chopi::candle::nn::QuantizedLinear;
+    use chopi::training::{FakeQuantizer, QatConfig, Quantizers};
+
+    let weights = Chopi::builder()
+        .num_bits(8)
+        .symmetric(true)
+        .per_channel(0)
+        .build()
+        .unwrap();
+    let config = QatConfig::new()
+        .weights(FakeQuantizer::new(weights))
+        .activations(FakeQuantizer::new(Chopi::new(8).unwrap()));
+    let (variables, quantizers) = (VarMap::new(), Quantizers::new());
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    let trained = QuantizedLinear::new(24, 10, &config, vb, &quantizers).unwrap();
+    let x = Tensor::randn(0_f32, 1.0, (5, 24), &Device::Cpu).unwrap();
+    trained.forward_t(&x, true).unwrap();
+    let expected = trained.forward_t(&x, false).unwrap();
+    let integer = IntLinear::from_converted(&trained.convert().unwrap()).unwrap();
+    let difference = (integer.forward(&x).unwrap() - expected)
+        .unwrap()
+        .abs()
+        .unwrap();
+    // The same numbers, summed exactly here and in floats there.
+    assert!(difference.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);
 }
 
 #[test]

@@ -25,11 +25,15 @@
 //! to nearest even), so does the device, which rules out Metal.
 
 mod device;
+#[cfg(feature = "matmul")]
+mod integer;
 pub mod nn;
 mod tensor;
 mod weights;
 
 pub use device::OnDevice;
+#[cfg(feature = "matmul")]
+pub use integer::IntLinear;
 pub use tensor::Candle;
 pub use weights::quantized_var_builder;
 

@@ -69,6 +69,14 @@ impl<'a> Codes<'a> {
         }
     }
 
+    /// A code.
+    pub(crate) fn at(&self, index: usize) -> i32 {
+        match self {
+            Self::U8(codes) => codes[index].into(),
+            Self::I8(codes) => codes[index].into(),
+        }
+    }
+
     /// The bytes.
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {

@@ -60,6 +60,13 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// Groups that the kernels do not take.
+    #[error("groups of {group} depths, expected a multiple of 8")]
+    Group {
+        /// Their size.
+        group: usize,
+    },
+
     /// Parameters of activations that are not per tensor.
     #[error("the activations have {groups} scales, expected one for the whole tensor")]
     StaticActivations {
@@ -70,7 +77,7 @@ pub enum Error {
     /// Weights that are not those of a linear layer.
     #[error(
         "weights of shape {shape:?} with parameters of shape {params:?}, expected [outputs, inputs] \
-         with one for all or one for each output"
+         with one for all, one for each output, or one for each group of inputs"
     )]
     Weights {
         /// The shape of the weights.

@@ -7,6 +7,7 @@ mod codes;
 pub mod conv;
 pub mod emulate;
 mod error;
+mod grouped;
 mod kernel;
 mod linear;
 mod output;
@@ -18,6 +19,7 @@ mod walk;
 
 pub use codes::{Codes, Matrix};
 pub use error::{Error, Result};
+pub use grouped::GroupedMatrix;
 pub use linear::{Activations, Linear};
 pub use output::{Dequantize, Requantize};
 pub use packed::{Order, PackedMatrix};

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use chopi_core::{
-    Backend, Builder, Chopi, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor,
-    Layout, QParams, bf16, f16, match_int,
+    Backend, Builder, Chopi, Fill, FloatSliceMut, FloatTensor, Granularity, HostInts, Int,
+    IntSlice, IntTensor, Layout, QParams, bf16, f16, match_int,
 };
 
 use crate::codes::{Codes, Matrix};
 use crate::error::{Error, Result};
+use crate::grouped::GroupedMatrix;
+use crate::kernel::Engine;
 use crate::output::{Dequantize, as_uninit};
 use crate::packed::{Order, PackedMatrix};
 
@@ -73,20 +75,41 @@ fn check_params(
 ///
 /// y\[j\] = clamp(Σ_k (q_x\[k\] − z_x) · (q_w\[j, k\] − z_w\[j\]) · (s_x · s_w\[j\]) + b\[j\])
 ///
+/// With weights in groups, the part of the sum that a group has is scaled by the group's s_w, these
+/// are added in order, and the total is scaled by s_x; see [`GroupedMatrix`].
+///
 /// The sum is exact. Its conversion to `f32`, and each operation after that, is rounded to `f32`,
 /// and the result to the type of x.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weights: PackedMatrix,
-    scales: Vec<f32>,
+    weights: Weights,
     bias: Option<Vec<f32>>,
     clamp: Option<(f32, f32)>,
     activations: Activations,
 }
 
+/// The weights, packed for the kernels.
+#[derive(Clone, Debug)]
+enum Weights {
+    /// A scale for all or for each output.
+    PerOutput(PackedMatrix, Vec<f32>),
+    /// Scales for groups of inputs.
+    PerGroup(GroupedMatrix),
+}
+
+impl Weights {
+    /// The number of inputs and of outputs.
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::PerOutput(matrix, _) => (matrix.depth(), matrix.columns()),
+            Self::PerGroup(matrix) => (matrix.depth(), matrix.columns()),
+        }
+    }
+}
+
 impl Linear {
-    /// A layer of the codes of its weights, of shape \[outputs, inputs\], and their parameters, per
-    /// tensor or one for each output.
+    /// A layer of the codes of its weights, of shape \[outputs, inputs\], and their parameters: per
+    /// tensor, per channel of axis 0, or in groups along axis 1.
     ///
     /// # Errors
     /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Range`] and
@@ -99,10 +122,8 @@ impl Linear {
     ) -> Result<Self> {
         activations.quantizer(1)?;
         let weights = weights.with_host(|codes| Ok(pack(&codes, params)?))?;
-        let scales = to_f32(params.scale());
         Ok(Self {
             weights,
-            scales,
             bias: None,
             clamp: None,
             activations,
@@ -132,12 +153,12 @@ impl Linear {
 
     /// The length of the input's last axis.
     pub fn inputs(&self) -> usize {
-        self.weights.depth()
+        self.weights.shape().0
     }
 
     /// The length of the output's last axis.
     pub fn outputs(&self) -> usize {
-        self.weights.columns()
+        self.weights.shape().1
     }
 
     /// The output for an input of shape \[…, inputs\].
@@ -190,36 +211,52 @@ impl Linear {
             _ => narrow(codes, params.bounds())?,
         };
         let left = Matrix::new(row_major.codes(), rows, self.inputs(), &zero_points)?;
-        let scales = Dequantize {
-            left_scales: &left_scales,
-            right_scales: &self.scales,
-            bias: self.bias.as_deref(),
-            clamp: self.clamp,
-        };
-        Ok(self.weights.write_dequantized(&left, &scales, out)?)
+        let (bias, clamp) = (self.bias.as_deref(), self.clamp);
+        match &self.weights {
+            Weights::PerOutput(matrix, scales) => {
+                let scales = Dequantize {
+                    left_scales: &left_scales,
+                    right_scales: scales,
+                    bias,
+                    clamp,
+                };
+                matrix.write_dequantized(&left, &scales, out)?;
+            }
+            Weights::PerGroup(matrix) => {
+                matrix.run(Engine::active(), &left, &left_scales, (bias, clamp), out)?;
+            }
+        }
+        Ok(())
     }
 }
 
 /// Packs codes of shape \[outputs, inputs\].
-fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<PackedMatrix> {
-    check_params("the weights", params.bounds(), Some(params))?;
+fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<Weights> {
+    let bounds = params.bounds();
+    check_params("the weights", bounds, Some(params))?;
     let shape = codes.layout.shape();
-    let (outputs, inputs) = match (shape, params.shape()) {
-        (&[outputs, inputs], &[groups]) if groups == 1 || groups == outputs => (outputs, inputs),
+    let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+    let scales = to_f32(params.scale());
+    let codes = narrow(codes, bounds)?;
+    match (shape, params.shape(), params.scheme().granularity) {
+        (&[outputs, inputs], &[groups], _) if groups == 1 || groups == outputs => {
+            let (codes, order) = (codes.codes(), Order::ColumnMajor);
+            let packed = PackedMatrix::new(codes, inputs, outputs, order, &zero_points)?;
+            Ok(Weights::PerOutput(packed, scales))
+        }
+        (&[outputs, inputs], &[of_outputs, groups], Granularity::PerGroup { size, .. })
+            if of_outputs == outputs && size > 0 && groups == inputs.div_ceil(size) =>
+        {
+            let (shape, bounds) = ((outputs, inputs), (bounds.0 as i32, bounds.1 as i32));
+            let codes = codes.codes();
+            let packed = GroupedMatrix::new(codes, bounds, shape, size, &scales, &zero_points)?;
+            Ok(Weights::PerGroup(packed))
+        }
         _ => {
             let (shape, params) = (shape.to_vec(), params.shape().to_vec());
-            return Err(Error::Weights { shape, params });
+            Err(Error::Weights { shape, params })
         }
-    };
-    let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
-    let codes = narrow(codes, params.bounds())?;
-    PackedMatrix::new(
-        codes.codes(),
-        inputs,
-        outputs,
-        Order::ColumnMajor,
-        &zero_points,
-    )
+    }
 }
 
 /// 8-bit codes, row-major.

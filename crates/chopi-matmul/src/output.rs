@@ -143,6 +143,24 @@ impl<'a> Floats<'a> {
 impl Output for Floats<'_> {
     #[inline(always)]
     unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
+        // SAFETY: the caller's.
+        unsafe { self.write_scaled(row, column, valid, &sums.map(|sum| sum as f32)) }
+    }
+}
+
+impl Floats<'_> {
+    /// Writes sums that are floats already.
+    ///
+    /// # Safety
+    /// As [`Output::write`].
+    #[inline(always)]
+    pub(crate) unsafe fn write_scaled(
+        &self,
+        row: usize,
+        column: usize,
+        valid: usize,
+        sums: &[f32; PANEL],
+    ) {
         let left = match self.left_scales {
             [all] => *all,
             each => each[row],
@@ -151,7 +169,7 @@ impl Output for Floats<'_> {
         let bias = &self.bias[column..column + PANEL];
         let mut values = [0.0; PANEL];
         for (i, value) in values.iter_mut().enumerate() {
-            let y = sums[i] as f32 * (left * right[i]) + bias[i];
+            let y = sums[i] * (left * right[i]) + bias[i];
             // f32::max would turn NaN into the bound.
             let y = if y < self.clamp.0 { self.clamp.0 } else { y };
             *value = if y > self.clamp.1 { self.clamp.1 } else { y };
