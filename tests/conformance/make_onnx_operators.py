@@ -96,19 +96,19 @@ class Operators:
                 self.put(array, kind)
         self.cases.append({"operator": operator, **case, "peers": list(results)})
 
-    def write(self, folder):
+    def write(self, folder, name):
         names = {F16: "f16", BF16: "bf16", F32: "f32"}
         tensors = {names.get(dtype, dtype.name): np.concatenate(arrays) for dtype, arrays in self.pools.items()}
         libraries = ", ".join(f"{name} {version(name)}" for name in ("onnx", "onnxruntime"))
         cases = json.dumps(self.cases, separators=(",", ":"))
         header, end = {"__metadata__": {"cases": cases, "libraries": libraries}}, 0
-        for name, t in tensors.items():
-            dtype = {"f": "F", "b": "BF", "i": "I", "u": "U"}[name[0]] + str(8 * t.dtype.itemsize)
-            header[name] = {"dtype": dtype, "shape": list(t.shape), "data_offsets": [end, end + t.nbytes]}
+        for kind, t in tensors.items():
+            dtype = {"f": "F", "b": "BF", "i": "I", "u": "U"}[kind[0]] + str(8 * t.dtype.itemsize)
+            header[kind] = {"dtype": dtype, "shape": list(t.shape), "data_offsets": [end, end + t.nbytes]}
             end += t.nbytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)
-        path = Path(folder) / "onnx-operators.safetensors"
+        path = Path(folder) / name
         path.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *(t.tobytes() for t in tensors.values())]))
         print(f"{path.name}: {len(self.cases)} cases, {self.values} values, {path.stat().st_size} bytes")
 
@@ -303,7 +303,7 @@ def main():
             dequantize_case(vectors, rng, arguments.values, *next(dequantize))
         else:
             dynamic_case(vectors, rng, arguments.values)
-    vectors.write(arguments.out)
+    vectors.write(arguments.out, "onnx-operators.safetensors")
 
 
 if __name__ == "__main__":

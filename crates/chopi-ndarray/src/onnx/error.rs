@@ -80,4 +80,47 @@ pub enum Error {
     /// What is wrong with the elements or the axis.
     #[error(transparent)]
     Core(#[from] chopi_core::Error),
+
+    /// Operands of a product whose shapes do not fit each other.
+    #[cfg(feature = "matmul")]
+    #[error("a has shape {a:?} and b has shape {b:?}: {reason}")]
+    MatMulShapes {
+        /// The shape of the left one.
+        a: Vec<usize>,
+        /// The shape of the right one.
+        b: Vec<usize>,
+        /// What does not fit.
+        reason: &'static str,
+    },
+
+    /// A scale or a zero point of a shape that the operator does not take.
+    #[cfg(feature = "matmul")]
+    #[error("{name} has shape {shape:?}, but an operand of shape {operand:?} needs {expected}")]
+    ParameterShape {
+        /// The name of the input.
+        name: &'static str,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The shape of the operand that it is of.
+        operand: Vec<usize>,
+        /// The shapes that it could have had.
+        expected: String,
+    },
+
+    /// An attribute of a convolution that does not fit the inputs or another one.
+    #[cfg(feature = "matmul")]
+    #[error("{attribute} is {value:?}, expected {expected}")]
+    ConvAttribute {
+        /// The name of the attribute.
+        attribute: &'static str,
+        /// Its value.
+        value: Vec<usize>,
+        /// What it should have been.
+        expected: String,
+    },
+
+    /// What is wrong with a product.
+    #[cfg(feature = "matmul")]
+    #[error(transparent)]
+    Product(#[from] chopi_matmul::Error),
 }

@@ -1,5 +1,6 @@
 //! ONNX's quantization operators as functions on arrays: QuantizeLinear, DequantizeLinear and
-//! DynamicQuantizeLinear.
+//! DynamicQuantizeLinear, and with the feature `matmul` those that multiply: MatMulInteger,
+//! QLinearMatMul, ConvInteger and QLinearConv.
 //!
 //! ```
 //! use chopi_ndarray::onnx::{self, QuantizeAttributes, QuantizedType};
@@ -26,8 +27,8 @@
 //! ```
 //!
 //! The definition is the text of the [ONNX specification](https://onnx.ai/onnx/operators/), opset
-//! 25: QuantizeLinear-25, DequantizeLinear-25, DynamicQuantizeLinear-11. Each function gives it as
-//! a formula.
+//! 25: QuantizeLinear-25, DequantizeLinear-25, DynamicQuantizeLinear-11, MatMulInteger-10,
+//! QLinearMatMul-21, ConvInteger-10, QLinearConv-10. Each function gives it as a formula.
 //!
 //! # Types
 //!
@@ -82,6 +83,13 @@
 //! | DynamicQuantizeLinear of zeros | 0/0 | scale 1/255 | scale 1, zero point 0 | ONNX Runtime's |
 //! | DynamicQuantizeLinear of nothing | silent | fails | scale 1, zero point 0 | ONNX Runtime's |
 //! | DynamicQuantizeLinear of NaN | silent | scale NaN, zero point 255 | leaves it out of the range | an error that says where |
+//! | what QLinearMatMul and QLinearConv round | the quotient with y_scale, before z is added | RNE(C·m + z), C·m in float64 | C, m and C·m to float, RNE(C·m) + z | ONNX Runtime's |
+//! | QLinearMatMul with scales of float16 | allowed | m in float16 | not implemented | the scales widened to `f32` |
+//! | parameters `[M]` on the left of a product | one for each row | one for each column, or fails | refuses any for rows | the text's |
+//! | parameters `[M]` of weights with another number of spatial axes than two | one for each output channel | fails, or takes another axis | the text's, but QLinearConv wants one zero point | the text's |
+//! | `auto_pad` SAME with dilations | allowed | as the formula says | refuses | the formula's |
+//! | int8 with uint8 weights; an output of another type than the left operand's | allowed | as the formula says | QLinearMatMul and QLinearConv: not implemented | the formula's |
+//! | sums beyond int32 | may overflow | wrap around | wrap around | refused where one might |
 //!
 //! In two places the functions refuse what both compute: DynamicQuantizeLinear of an infinity, and
 //! of data whose scale is infinite or zero in `f32` (a range of more than 3.4·10^38 or less than
@@ -91,12 +99,39 @@
 //! axis QuantizeLinear is always per tensor. A scale of that axis's length is per axis.
 
 mod codes;
+#[cfg(feature = "matmul")]
+mod conv_integer;
+#[cfg(feature = "matmul")]
+mod convolution;
 mod dequantize_linear;
 mod dynamic_quantize_linear;
 mod element;
 mod error;
 mod groups;
+#[cfg(feature = "matmul")]
+mod matmul;
+#[cfg(feature = "matmul")]
+mod matmul_integer;
+#[cfg(feature = "matmul")]
+mod qlinear_conv;
+#[cfg(feature = "matmul")]
+mod qlinear_matmul;
 mod quantize_linear;
+#[cfg(feature = "matmul")]
+mod quantized;
+
+#[cfg(feature = "matmul")]
+pub use conv_integer::conv_integer;
+#[cfg(feature = "matmul")]
+pub use convolution::{AutoPad, ConvAttributes};
+#[cfg(feature = "matmul")]
+pub use matmul_integer::matmul_integer;
+#[cfg(feature = "matmul")]
+pub use qlinear_conv::qlinear_conv;
+#[cfg(feature = "matmul")]
+pub use qlinear_matmul::qlinear_matmul;
+#[cfg(feature = "matmul")]
+pub use quantized::Quantized;
 
 pub use dequantize_linear::{DequantizeAttributes, dequantize_linear};
 pub use dynamic_quantize_linear::dynamic_quantize_linear;

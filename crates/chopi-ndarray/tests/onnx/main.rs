@@ -3,5 +3,7 @@
 
 mod case;
 mod definition;
+#[cfg(feature = "matmul")]
+mod products;
 mod properties;
 mod refusals;
