@@ -12,6 +12,7 @@ mod chopi;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -55,6 +56,8 @@ struct Row {
 
 /// Seconds that a turn of one peer takes, or one call where that is longer.
 const TURN: f64 = 4e-3;
+/// The threads of the peers look out for more work so long, on the cores that chopi is timed on.
+const PEERS_SPIN: Duration = Duration::from_millis(20);
 
 pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
@@ -122,6 +125,7 @@ fn measure(case: &chopi::Case, data: &[f32], args: &Args, peers: &mut Peers) -> 
         for (name, ns) in peers.time(case.peer, n)? {
             others.entry(name).or_default().push(ns);
         }
+        std::thread::sleep(PEERS_SPIN);
     }
     let per_element = |times: Vec<f64>| median(times) / n as f64;
     Ok(Row {
