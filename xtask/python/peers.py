@@ -80,6 +80,9 @@ def calls(case, n):
         }
     if case == "min/max":
         return {"torch": lambda: torch.aminmax(t)}
+    if case == "histogram":
+        # As many bins as chopi's has at most; the range is that of the data.
+        return {"torch": lambda: torch.histc(t, bins=4096)}
     if case == "dequantize":
         q = torch.quantize_per_tensor(t, scale, 128, torch.quint8)
         return {"torch": lambda: q.dequantize()}

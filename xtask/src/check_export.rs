@@ -1,10 +1,11 @@
 //! `cargo xtask check-export`: the real model as compressed-tensors, opened by transformers
-//! (`python/check_export.py`); with `--large`, a checkpoint of 8 GB, for what it costs.
+//! (`python/check_export.py`); with `--large`, a checkpoint of 8 GB, for what it costs; with
+//! `--calibrations`, the table of docs/calibration.md.
 //!
 //! The Python packages are those of `cargo xtask conformance`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -21,6 +22,9 @@ pub struct Args {
     /// A checkpoint of 8 GB instead: its time and memory, and what is left of it when it is killed
     #[arg(long)]
     large: bool,
+    /// A table instead: the cosine by each way to choose ranges
+    #[arg(long, conflicts_with = "large")]
+    calibrations: bool,
     /// A program that is built already
     #[arg(long, value_name = "CHOPI")]
     program: Option<PathBuf>,
@@ -86,21 +90,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.large {
         return large_model::check(&program, args.folder.as_deref());
     }
-    let (workspace, model) = (Workspace::load()?, model::folder()?);
-    let folder = tempfile::tempdir()?;
-    for (name, options, _) in SCHEMES {
-        let mut command = Command::new(&program);
-        command.arg("quantize").arg(&model).arg("-o");
-        command.arg(folder.path().join(name));
-        command.args(["--format", "compressed-tensors", "--quiet"]);
-        process::output(command.args(options.split(' ')))?;
+    if args.calibrations {
+        return calibrations(&program);
     }
-    let mut script = libraries::python()?.command();
-    script.arg(workspace.python("check_export.py"));
-    script.arg(&model).arg(folder.path());
-    let output = process::output(&mut script)?;
-    let found: BTreeMap<String, Found> =
-        serde_json::from_str(&output).context("cannot read what the script says")?;
+    let found = export(&program, SCHEMES.map(|(name, options, _)| (name, options)))?;
 
     let header = [
         "scheme",
@@ -139,6 +132,71 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if !failures.is_empty() {
         bail!("the exported model:\n  {}", failures.join("\n  "));
+    }
+    Ok(())
+}
+
+/// Quantizes the real model by each of these schemes, a name and the program's options, and opens what
+/// comes out with transformers.
+fn export<S: AsRef<str>>(
+    program: &Path,
+    schemes: impl IntoIterator<Item = (S, S)>,
+) -> Result<BTreeMap<String, Found>> {
+    let (workspace, model) = (Workspace::load()?, model::folder()?);
+    let folder = tempfile::tempdir()?;
+    for (name, options) in schemes {
+        let mut command = Command::new(program);
+        command.arg("quantize").arg(&model).arg("-o");
+        command.arg(folder.path().join(name.as_ref()));
+        command.args(["--format", "compressed-tensors", "--quiet"]);
+        process::output(command.args(options.as_ref().split(' ')))?;
+    }
+    let mut script = libraries::python()?.command();
+    script.arg(workspace.python("check_export.py"));
+    script.arg(&model).arg(folder.path());
+    let output = process::output(&mut script)?;
+    serde_json::from_str(&output).context("cannot read what the script says")
+}
+
+/// The symmetric schemes of the table.
+const GRANULARITIES: [(&str, &str); 5] = [
+    ("8 bits per channel", "--bits 8 --per-channel 0"),
+    ("8 bits per tensor", "--bits 8"),
+    ("4 bits, groups of 128", "--bits 4 --group-size 128"),
+    ("4 bits per channel", "--bits 4 --per-channel 0"),
+    ("4 bits per tensor", "--bits 4"),
+];
+const CALIBRATIONS: [&str; 6] = [
+    "minmax",
+    "percentile:99.9",
+    "percentile:99.99",
+    "percentile:99.999",
+    "mse",
+    "kl",
+];
+
+/// Prints the mean cosine of the embeddings by granularity and calibration, in Markdown.
+fn calibrations(program: &Path) -> Result<()> {
+    let name = |granularity: &str, calibration: &str| {
+        format!("{granularity}, {calibration}").replace([' ', ':'], "-")
+    };
+    let schemes = GRANULARITIES.iter().flat_map(|(granularity, options)| {
+        CALIBRATIONS.map(|calibration| {
+            let options = format!("{options} --symmetric --calibration {calibration}");
+            (name(granularity, calibration), options)
+        })
+    });
+    let found = export(program, schemes)?;
+    println!("| symmetric weights | {} |", CALIBRATIONS.join(" | "));
+    println!("|---|{}", "---|".repeat(CALIBRATIONS.len()));
+    for (granularity, _) in GRANULARITIES {
+        let mut cells = Vec::new();
+        for calibration in CALIBRATIONS {
+            let found = found.get(&name(granularity, calibration));
+            let cosine = found.and_then(|found| found.cosine);
+            cells.push(format!("{:.4}", cosine.context("a scheme was not opened")?));
+        }
+        println!("| {granularity} | {} |", cells.join(" | "));
     }
     Ok(())
 }

@@ -441,7 +441,7 @@ impl_half!(f16, F16);
 impl_half!(bf16, BF16);
 
 /// An integer element type that holds codes.
-pub trait Int: sealed::Sealed + Copy + Default + fmt::Debug + Send + Sync + 'static {
+pub trait Int: sealed::Sealed + Copy + Default + Ord + fmt::Debug + Send + Sync + 'static {
     /// The type as a value.
     const TYPE: IntType;
 

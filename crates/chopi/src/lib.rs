@@ -34,6 +34,11 @@ pub mod matmul {
 #[doc = include_str!("../../../docs/qat.md")]
 pub mod qat {}
 
+// Its example uses ndarray.
+#[cfg_attr(feature = "ndarray", doc = include_str!("../../../docs/calibration.md"))]
+#[cfg_attr(not(feature = "ndarray"), doc = "How to calibrate.")]
+pub mod calibration {}
+
 /// The names of the frameworks that are compiled in.
 pub fn backends() -> &'static [&'static str] {
     &[

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
-use chopi::{Chopi, Granularity, Ranges};
+use chopi::{Chopi, Granularity, Histograms, Packing, Ranges};
 use ndarray::{Array2, ArrayView2};
 
 /// One operation.
@@ -80,6 +80,44 @@ pub const CASES: &[Case] = &[
         },
     },
     Case {
+        name: "histogram",
+        peer: "histogram",
+        bytes: 4.0,
+        prepare: |x| {
+            let x = matrix(x)?;
+            Ok(Box::new(move || {
+                let histograms = Histograms::observe(black_box(&x), Granularity::PerTensor);
+                black_box(histograms.expect("the data are finite"));
+            }))
+        },
+    },
+    Case {
+        name: "pack 4 bits",
+        peer: "",
+        bytes: 1.5,
+        prepare: |x| {
+            let (packing, codes) = (Packing::compressed_tensors(4)?, codes(x));
+            Ok(Box::new(move || {
+                let packed = packing.pack(black_box(&codes), codes.len());
+                black_box(packed.expect("the codes fit"));
+            }))
+        },
+    },
+    Case {
+        name: "unpack 4 bits",
+        peer: "",
+        bytes: 1.5,
+        prepare: |x| {
+            let packing = Packing::compressed_tensors(4)?;
+            let packed = packing.pack(&codes(x), x.len())?;
+            let count = x.len();
+            Ok(Box::new(move || {
+                let codes = packing.unpack::<i8>(black_box(&packed), 1, count);
+                black_box(codes.expect("there are as many"));
+            }))
+        },
+    },
+    Case {
         name: "dequantize",
         peer: "dequantize",
         bytes: 5.0,
@@ -110,6 +148,11 @@ pub const CASES: &[Case] = &[
         },
     },
 ];
+
+/// A code of 4 bits for each element.
+fn codes(x: &[f32]) -> Vec<i8> {
+    x.iter().map(|v| (v * 4.0).clamp(-8.0, 7.0) as i8).collect()
+}
 
 fn quantize(x: &[f32], granularity: Granularity) -> Result<Call<'_>> {
     let x = matrix(x)?;

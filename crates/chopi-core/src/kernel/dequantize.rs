@@ -167,7 +167,12 @@ pub(crate) fn any_outside<I: Int>(codes: &[I], qmin: i64, qmax: i64) -> bool {
 per_isa! {
     fn outside[I: Int][I](codes: &[I], qmin: i64, qmax: i64) -> bool {
         codes.chunks(HALF_BLOCK).any(|block| {
-            block.iter().fold(false, |bad, q| bad | (q.to_i64() < qmin) | (q.to_i64() > qmax))
+            // In their own type, of which a vector holds the most.
+            let Some(&first) = block.first() else { return false };
+            let (low, high) = block
+                .iter()
+                .fold((first, first), |(low, high), &q| (low.min(q), high.max(q)));
+            low.to_i64() < qmin || high.to_i64() > qmax
         })
     }
 }

@@ -277,6 +277,12 @@ impl Histogram {
         power_of_two(-self.exponent)
     }
 
+    /// Whether bins get wider to make room for values of a type from `min` to `max`.
+    pub(crate) fn widens(&self, min: f64, max: f64, float: FloatType) -> bool {
+        let (min, max) = (self.min.min(min), self.max.max(max));
+        least_exponent(min, max, float) > self.exponent
+    }
+
     /// Makes room for values of a type from `min` to `max`, which are to be counted.
     #[inline(never)]
     pub(crate) fn extend(&mut self, min: f64, max: f64, float: FloatType) {
@@ -312,9 +318,9 @@ impl Histogram {
     }
 
     /// Adds counts by slot.
-    pub(crate) fn add(&mut self, counts: &[u32; BINS]) {
-        for (sum, &count) in self.counts.iter_mut().zip(counts) {
-            *sum += u64::from(count);
+    pub(crate) fn add(&mut self, counts: impl Iterator<Item = u64>) {
+        for (sum, count) in self.counts.iter_mut().zip(counts) {
+            *sum += count;
         }
     }
 }
