@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use chopi::Chopi;
-use chopi::training::{FakeQuantizer, Learning, Observer, QatConfig};
+use chopi::training::{FakeQuantizer, Learning, QatConfig, RangeObserver};
 use clap::Parser;
 use comfy_table::Table;
 use rand::rngs::StdRng;
@@ -52,7 +52,7 @@ impl Args {
             .build()?;
         let activations = Chopi::new(self.activations)?;
         Ok(QatConfig::new()
-            .weights(FakeQuantizer::new(weights).observer(Observer::Latest))
+            .weights(FakeQuantizer::new(weights).observer(RangeObserver::Latest))
             .activations(FakeQuantizer::new(activations)))
     }
 

@@ -116,6 +116,18 @@ def main():
             scale = np.float32(rng.uniform(0.001, 0.3))
             x = inputs(rng, (40,), scale, round(real), lo, hi)
             add("learned", x, scale, real, (lo, hi), None, float(1 / np.sqrt(40 * hi)))
+    # Double precision, which PyTorch's learned scales refuse.
+    for lo, hi in ranges:
+        for shape, axis in [((40,), None), ((5, 8), 0), ((5, 8), 1)]:
+            channels = 1 if axis is None else shape[axis]
+            scales = rng.uniform(0.001, 0.3, channels).astype(np.float32)
+            zeros = rng.integers(lo, hi + 1, channels)
+            view = [-1 if a == axis else 1 for a in range(len(shape))]
+            scale, zero = (scales[0], zeros[0]) if axis is None else (
+                scales.reshape(view), zeros.reshape(view))
+            x = inputs(rng, shape, scale, zero, lo, hi).astype(np.float64)
+            x *= 1 + rng.integers(-2, 3, shape) * 2.0**-40
+            add("fixed", x, scales, zeros, (lo, hi), axis, 1.0, torch.float64)
 
     tensors = {name: t.detach().contiguous().clone() for name, t in tensors.items()}
     metadata = {"cases": json.dumps(cases, separators=(",", ":")), "libraries": f"torch {version('torch')}"}

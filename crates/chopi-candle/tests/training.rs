@@ -8,7 +8,8 @@ use chopi_candle::nn::{
     load_checkpoint, save_checkpoint,
 };
 use chopi_core::training::{
-    FakeQuantizer, GradientFactor, LearnedParams, Learning, Observer, QatConfig, Quantizers, Ste,
+    FakeQuantizer, GradientFactor, LearnedParams, Learning, QatConfig, Quantizers, RangeObserver,
+    Ste,
 };
 use chopi_core::{Chopi, Convention, FloatType};
 
@@ -31,7 +32,7 @@ fn weights(bits: u32) -> Chopi {
 
 fn config(learned: bool) -> QatConfig {
     let activations = FakeQuantizer::new(Chopi::new(4).unwrap());
-    let weights = FakeQuantizer::new(weights(4)).observer(Observer::Latest);
+    let weights = FakeQuantizer::new(weights(4)).observer(RangeObserver::Latest);
     match learned {
         false => QatConfig::new().weights(weights).activations(activations),
         true => QatConfig::new()

@@ -192,22 +192,15 @@ impl Tiles {
         self.repeat
     }
 
-    /// Calls `f` with the offset of each of the tensor's `len` elements and the index of its group,
-    /// in memory order.
-    pub fn for_each_element(&self, len: usize, mut f: impl FnMut(usize, usize)) {
-        for Tile { elements, params } in self.runs(0..len) {
-            for (i, element) in elements.enumerate() {
-                let at = if params.len() == 1 { 0 } else { i };
-                f(element, (params.start + at) / self.repeat());
-            }
-        }
-    }
-
     /// The number of elements of each group of a tensor of `len` elements, in memory order.
     pub fn elements_per_group(&self, len: usize) -> Vec<usize> {
-        let mut elements = vec![0; self.groups()];
-        self.for_each_element(len, |_, group| elements[group] += 1);
+        if len == 0 {
+            return vec![0; self.groups()];
+        }
+        let elements = (0..self.groups()).map(|group| self.group(group, len));
         elements
+            .map(|elements| elements.count * elements.len)
+            .collect()
     }
 
     /// The number of groups.

@@ -5,11 +5,11 @@
 //! use candle_nn::{ModuleT, VarBuilder, VarMap};
 //! use chopi_candle::nn::{Adam, AdamConfig, QuantizedLinear};
 //! use chopi_core::Chopi;
-//! use chopi_core::training::{FakeQuantizer, Learning, Observer, QatConfig, Quantizers};
+//! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
 //!
 //! let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0).build()?;
 //! let config = QatConfig::new()
-//!     .weights(FakeQuantizer::new(weights).observer(Observer::Latest))
+//!     .weights(FakeQuantizer::new(weights).observer(RangeObserver::Latest))
 //!     .activations(FakeQuantizer::new(Chopi::new(4)?).learning(Learning::lsq()));
 //!
 //! let (variables, quantizers) = (VarMap::new(), Quantizers::new());

@@ -19,11 +19,11 @@ use crate::training::{GradientFactor, Ste};
 /// so that training goes on as if it had not stopped.
 ///
 /// ```
-/// use chopi_core::{Chopi, training::{FakeQuantizer, Learning, Observer}};
+/// use chopi_core::{Chopi, training::{FakeQuantizer, Learning, RangeObserver}};
 ///
 /// // Activations: asymmetric, a moving average, quantized from the 101st batch on.
 /// let activations = FakeQuantizer::new(Chopi::new(8)?)
-///     .observer(Observer::moving_average(0.01)?)
+///     .observer(RangeObserver::moving_average(0.01)?)
 ///     .delay(100);
 /// // Weights of 3 bits: symmetric, a learned scale for each output channel.
 /// let weights = Chopi::builder().num_bits(3).symmetric(true).per_channel(0).build()?;
@@ -36,7 +36,7 @@ use crate::training::{GradientFactor, Ste};
 pub struct FakeQuantizer {
     scheme: Scheme,
     convention: Convention,
-    observer: Observer,
+    observer: RangeObserver,
     learning: Option<Learning>,
     ste: Ste,
     delay: u64,
@@ -50,7 +50,7 @@ pub struct FakeQuantizer {
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Observer {
+pub enum RangeObserver {
     /// The range of the last batch: for weights, which are seen whole each time.
     Latest,
     /// The smallest and largest value of all batches, as PyTorch's `MinMaxObserver`.
@@ -104,7 +104,7 @@ impl Phase {
     }
 }
 
-impl Observer {
+impl RangeObserver {
     /// [`MovingAverage::new`].
     ///
     /// # Errors
@@ -113,7 +113,7 @@ impl Observer {
         MovingAverage::new(constant).map(Self::MovingAverage)
     }
 
-    /// [`Observer::MinMax`] of nothing yet.
+    /// [`RangeObserver::MinMax`] of nothing yet.
     pub fn min_max() -> Self {
         Self::MinMax(None)
     }
@@ -164,7 +164,7 @@ impl FakeQuantizer {
         Self {
             scheme: chopi.scheme().clone(),
             convention: *chopi.convention(),
-            observer: Observer::MovingAverage(MovingAverage::default()),
+            observer: RangeObserver::MovingAverage(MovingAverage::default()),
             learning: None,
             ste: Ste::default(),
             delay: 0,
@@ -177,7 +177,7 @@ impl FakeQuantizer {
 
     /// Sets what is seen of the batches. Learned parameters do without.
     #[must_use]
-    pub fn observer(mut self, observer: Observer) -> Self {
+    pub fn observer(mut self, observer: RangeObserver) -> Self {
         self.observer = observer;
         self
     }

@@ -16,7 +16,7 @@ mod straight_through;
 
 pub use checkpoint::{CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS};
 pub use config::QatConfig;
-pub use fake_quantizer::{FakeQuantizer, Learning, Observer, Phase, Start};
+pub use fake_quantizer::{FakeQuantizer, Learning, Phase, RangeObserver, Start};
 pub use initial::{least_squares, mean_magnitude};
 pub use learned::{GradientFactor, LearnedGradients, LearnedParams};
 pub use quantizers::{Quantizers, SharedQuantizer};

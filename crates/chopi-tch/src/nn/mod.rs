@@ -2,14 +2,14 @@
 //!
 //! ```
 //! use chopi_core::Chopi;
-//! use chopi_core::training::{FakeQuantizer, Learning, Observer, QatConfig, Quantizers};
+//! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
 //! use chopi_tch::nn::{Adam, AdamConfig, QuantizedLinear};
 //! use tch::nn::{ModuleT, VarStore};
 //! use tch::{Device, Kind, Tensor};
 //!
 //! let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0).build()?;
 //! let config = QatConfig::new()
-//!     .weights(FakeQuantizer::new(weights).observer(Observer::Latest))
+//!     .weights(FakeQuantizer::new(weights).observer(RangeObserver::Latest))
 //!     .activations(FakeQuantizer::new(Chopi::new(4)?).learning(Learning::lsq()));
 //!
 //! let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());

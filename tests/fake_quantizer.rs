@@ -1,0 +1,338 @@
+//! The state of fake-quantizers: which parameters they give, and when.
+
+use chopi::training::{FakeQuantizer, Learning, Phase, Quantizers, RangeObserver, Start};
+use chopi::{Chopi, Convention, Error, MovingAverage, QParams, Ranges};
+use ndarray::{Array1, array};
+
+use Phase::{Evaluation, Training};
+
+fn activations() -> FakeQuantizer {
+    FakeQuantizer::new(Chopi::new(4).unwrap())
+}
+
+fn batch(scale: f32) -> Array1<f32> {
+    Array1::from_iter((0..7).map(|i| scale * (i as f32 - 2.0)))
+}
+
+/// The parameters of the smallest and the largest value of a tensor.
+fn of_range(x: &Array1<f32>, quantizer: &FakeQuantizer) -> QParams {
+    let ranges = Ranges::observe(x, quantizer.scheme().granularity).unwrap();
+    QParams::from_ranges(&ranges, quantizer.scheme(), quantizer.convention()).unwrap()
+}
+
+fn step(quantizer: &mut FakeQuantizer, x: &Array1<f32>, phase: Phase) -> Option<QParams> {
+    quantizer.step(x, phase).unwrap().cloned()
+}
+
+#[test]
+fn training_counts_and_observes_and_evaluation_changes_nothing() {
+    let mut quantizer = activations();
+    let first = step(&mut quantizer, &batch(1.0), Training);
+    assert_eq!(first, Some(of_range(&batch(1.0), &quantizer)));
+    let before = quantizer.clone();
+    let evaluated = step(&mut quantizer, &batch(5.0), Evaluation);
+    assert_eq!((&evaluated, &quantizer), (&first, &before));
+    assert_ne!(step(&mut quantizer, &batch(5.0), Training), first);
+    assert_eq!(quantizer.batches(), 2);
+}
+
+#[test]
+fn each_observer_gives_the_parameters_of_its_range() {
+    let batches = [batch(1.0), batch(4.0), batch(2.0)];
+    let last = |observer: RangeObserver| {
+        let mut quantizer = activations().observer(observer);
+        let steps = batches.iter().map(|x| step(&mut quantizer, x, Training));
+        (steps.last().flatten().unwrap(), quantizer.clone())
+    };
+    let (latest, quantizer) = last(RangeObserver::Latest);
+    assert_eq!(latest, of_range(&batch(2.0), &quantizer));
+    let (widest, quantizer) = last(RangeObserver::min_max());
+    assert_eq!(widest, of_range(&batch(4.0), &quantizer));
+
+    let (average, quantizer) = last(RangeObserver::moving_average(0.25).unwrap());
+    let mut expected = MovingAverage::new(0.25).unwrap();
+    for x in &batches {
+        let granularity = quantizer.scheme().granularity;
+        expected
+            .observe(Ranges::observe(x, granularity).unwrap())
+            .unwrap();
+    }
+    // −2 and 4 at first, then a quarter of the way to each next end.
+    let ranges = expected.ranges().unwrap();
+    assert_eq!((ranges.min(), ranges.max()), (&[-3.625][..], &[7.25][..]));
+    let (scheme, convention) = (quantizer.scheme(), quantizer.convention());
+    assert_eq!(
+        average,
+        QParams::from_ranges(ranges, scheme, convention).unwrap()
+    );
+    assert!(matches!(
+        RangeObserver::moving_average(1.5),
+        Err(Error::AveragingConstant { .. })
+    ));
+}
+
+#[test]
+fn during_the_delay_batches_pass_and_are_observed() {
+    let mut quantizer = activations().observer(RangeObserver::min_max()).delay(2);
+    assert_eq!(step(&mut quantizer, &batch(1.0), Evaluation), None);
+    assert_eq!(step(&mut quantizer, &batch(3.0), Training), None);
+    assert_eq!(step(&mut quantizer, &batch(1.0), Training), None);
+    // From now on evaluation quantizes too.
+    let expected = of_range(&batch(3.0), &quantizer);
+    for phase in [Evaluation, Training] {
+        let params = step(&mut quantizer, &batch(1.0), phase);
+        assert_eq!(params, Some(expected.clone()));
+    }
+    assert_eq!(quantizer.batches(), 3);
+}
+
+#[test]
+fn learned_parameters_start_at_the_first_batch_after_the_delay_and_stay() {
+    for start in [Start::LeastSquares, Start::MeanMagnitude] {
+        let learning = Learning {
+            start,
+            ..Learning::lsq()
+        };
+        let mut quantizer = activations().learning(learning).delay(1);
+        assert_eq!(quantizer.learned(), Some(learning));
+        assert_eq!(step(&mut quantizer, &batch(9.0), Training), None);
+        // Active, but learning has not begun: evaluation passes.
+        assert_eq!(step(&mut quantizer, &batch(9.0), Evaluation), None);
+        assert_eq!(quantizer.params(), None);
+        let started = step(&mut quantizer, &batch(1.0), Training).unwrap();
+        let (scheme, convention) = (quantizer.scheme(), quantizer.convention());
+        let expected = match start {
+            Start::LeastSquares => chopi::training::least_squares(&batch(1.0), scheme, convention),
+            Start::MeanMagnitude => {
+                chopi::training::mean_magnitude(&batch(1.0), scheme, convention)
+            }
+        };
+        assert_eq!(started, expected.unwrap());
+        assert_eq!(
+            step(&mut quantizer, &batch(50.0), Training),
+            Some(started.clone())
+        );
+        assert_eq!(quantizer.params(), Some(&started));
+    }
+}
+
+#[test]
+fn switched_off_observing_keeps_the_parameters_and_quantizing_passes_tensors() {
+    let mut quantizer = activations().observer(RangeObserver::Latest);
+    let first = step(&mut quantizer, &batch(1.0), Training);
+    quantizer.freeze();
+    assert!(!quantizer.is_observing() && quantizer.is_quantizing());
+    assert_eq!(step(&mut quantizer, &batch(8.0), Training), first);
+    quantizer.set_observing(true);
+    quantizer.set_quantizing(false);
+    assert!(quantizer.is_observing() && !quantizer.is_quantizing());
+    // Passed, and observed.
+    assert_eq!(step(&mut quantizer, &batch(8.0), Training), None);
+    quantizer.set_quantizing(true);
+    let expected = of_range(&batch(8.0), &quantizer);
+    let params = step(&mut quantizer, &batch(1.0), Evaluation);
+    assert_eq!(params, Some(expected));
+    assert_eq!(quantizer.batches(), 3);
+}
+
+#[test]
+fn without_parameters_evaluation_is_refused() {
+    let x = batch(1.0);
+    for mut quantizer in [activations(), activations().learning(Learning::lsq())] {
+        let error = quantizer.step(&x, Evaluation).unwrap_err();
+        assert!(matches!(error, Error::NotCalibrated), "{error}");
+        assert!(quantizer.to_chopi().is_err());
+    }
+    // Frozen before anything was seen.
+    let mut quantizer = activations();
+    quantizer.freeze();
+    let error = quantizer.step(&x, Training).unwrap_err();
+    assert!(matches!(error, Error::NotCalibrated), "{error}");
+}
+
+#[test]
+fn bad_batches_are_refused_and_change_neither_parameters_nor_count() {
+    for quantizer in [activations(), activations().learning(Learning::lsq())] {
+        for bad in [array![1.0, f32::NAN], array![f32::INFINITY], array![]] {
+            let mut tried = quantizer.clone();
+            tried.step(&bad, Training).unwrap_err();
+            assert_eq!(tried, quantizer);
+        }
+    }
+}
+
+#[test]
+fn a_calibrated_quantizer_brings_its_parameters_and_gives_them_back() {
+    let mut chopi = Chopi::new(8).unwrap();
+    chopi.calibrate(&batch(2.0)).unwrap();
+    let mut quantizer = FakeQuantizer::new(chopi.clone());
+    quantizer.freeze();
+    let params = step(&mut quantizer, &batch(100.0), Training);
+    assert_eq!(params.as_ref(), chopi.params());
+    let back = quantizer.to_chopi().unwrap();
+    assert_eq!(back.params(), chopi.params());
+    assert_eq!(
+        (quantizer.scheme(), quantizer.convention()),
+        (chopi.scheme(), chopi.convention())
+    );
+    // A calibrated scale is where learning starts.
+    let mut learned = FakeQuantizer::new(chopi.clone()).learning(Learning::lsq());
+    let params = step(&mut learned, &batch(100.0), Training);
+    assert_eq!(params.as_ref(), chopi.params());
+}
+
+#[test]
+fn quantizers_have_names_of_their_own_in_order() {
+    let quantizers = Quantizers::new();
+    for name in ["b.weight", "a.weight", "b.activation"] {
+        quantizers.insert(name.to_owned(), activations()).unwrap();
+    }
+    assert_eq!(quantizers.names(), ["a.weight", "b.activation", "b.weight"]);
+    let mut visited = Vec::new();
+    quantizers.for_each(|name, _| visited.push(name.to_owned()));
+    assert_eq!(visited, quantizers.names());
+    assert!(quantizers.get("c").is_none());
+
+    let error = quantizers.insert("a.weight".to_owned(), activations());
+    let error = error.unwrap_err();
+    assert!(matches!(&error, Error::QuantizerName { name, .. } if name == "a.weight"));
+    assert_eq!(quantizers.names().len(), 3);
+}
+
+#[test]
+fn quantizers_are_shared_and_switched_together() {
+    let quantizers = Quantizers::new();
+    let first = quantizers.insert("a".to_owned(), activations()).unwrap();
+    let second = quantizers.clone().insert("b".to_owned(), activations());
+    let second = second.unwrap();
+    let seen = || {
+        [&first, &second].map(|shared| {
+            let quantizer = shared.lock();
+            (quantizer.is_observing(), quantizer.is_quantizing())
+        })
+    };
+    quantizers.freeze();
+    assert_eq!(seen(), [(false, true); 2]);
+    quantizers.set_observing(true);
+    quantizers.set_quantizing(false);
+    assert_eq!(seen(), [(true, false); 2]);
+    quantizers.set_quantizing(true);
+    first.lock().step(&batch(1.0), Training).unwrap();
+    assert_eq!(quantizers.get("a").unwrap().lock().batches(), 1);
+    assert_eq!(second.lock().batches(), 0);
+}
+
+#[test]
+fn states_go_to_a_network_of_the_same_names_only() {
+    let network = |names: &[&str]| {
+        let quantizers = Quantizers::new();
+        for name in names {
+            quantizers
+                .insert((*name).to_owned(), activations())
+                .unwrap();
+        }
+        quantizers
+    };
+    let trained = network(&["a", "b"]);
+    let shared = trained.get("b").unwrap();
+    shared.lock().step(&batch(3.0), Training).unwrap();
+    let states = trained.states();
+
+    let same = network(&["b", "a"]);
+    same.set_states(states.clone()).unwrap();
+    assert_eq!(same.states(), states);
+    for (names, wrong) in [(&["a", "b", "c"][..], "c"), (&["a"][..], "b")] {
+        let other = network(names);
+        let before = other.states();
+        let error = other.set_states(states.clone()).unwrap_err();
+        assert!(matches!(&error, Error::QuantizerName { name, .. } if name == wrong));
+        assert_eq!(other.states(), before);
+    }
+}
+
+#[test]
+fn parameters_are_those_of_the_convention() {
+    let chopi = Chopi::builder().num_bits(4).symmetric(true);
+    let chopi = chopi.convention(Convention::COMPRESSED_TENSORS);
+    let mut quantizer = FakeQuantizer::new(chopi.build().unwrap()).observer(RangeObserver::Latest);
+    let params = step(&mut quantizer, &batch(1.0), Training).unwrap();
+    assert_eq!(params, of_range(&batch(1.0), &quantizer));
+    assert_eq!(params.convention().name, "compressed-tensors");
+}
+
+#[cfg(feature = "serde")]
+mod saved {
+    use chopi::training::{GradientFactor, Ste};
+    use ndarray::Array2;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_quantizer() -> impl Strategy<Value = FakeQuantizer> {
+        let observer = prop_oneof![
+            Just(RangeObserver::Latest),
+            Just(RangeObserver::min_max()),
+            (0.01..1.0).prop_map(|c| RangeObserver::moving_average(c).unwrap()),
+        ];
+        let learning = proptest::option::of((any::<bool>(), any::<bool>(), any::<bool>()));
+        (observer, learning, 0..4_u64, 2..9_u32, any::<bool>()).prop_map(
+            |(observer, learning, delay, bits, symmetric)| {
+                let chopi = Chopi::builder().num_bits(bits).symmetric(symmetric);
+                let quantizer = FakeQuantizer::new(chopi.per_channel(0).build().unwrap())
+                    .observer(observer)
+                    .ste(if symmetric {
+                        Ste::Identity
+                    } else {
+                        Ste::Clipped
+                    })
+                    .delay(delay);
+                match learning {
+                    None => quantizer,
+                    Some((zero_point, mean, fixed)) => quantizer.learning(Learning {
+                        zero_point,
+                        start: match mean {
+                            true => Start::MeanMagnitude,
+                            false => Start::LeastSquares,
+                        },
+                        factor: match fixed {
+                            true => GradientFactor::Fixed(0.3),
+                            false => GradientFactor::Lsq,
+                        },
+                    }),
+                }
+            },
+        )
+    }
+
+    proptest! {
+        /// Whenever it is saved, what follows is as if it had not been.
+        #[test]
+        fn a_state_saved_midway_goes_on_to_the_bit(
+            mut quantizer in any_quantizer(),
+            values in proptest::collection::vec(-1e3_f32..1e3, 48),
+            at in 0..8_usize,
+            frozen_at in 0..8_usize,
+        ) {
+            let batches = values.chunks(6).map(|v| Array2::from_shape_vec((2, 3), v.to_vec()).unwrap());
+            let mut saved = None;
+            for (i, x) in batches.enumerate() {
+                if i == at {
+                    let json = serde_json::to_string(&quantizer).unwrap();
+                    let loaded: FakeQuantizer = serde_json::from_str(&json).unwrap();
+                    prop_assert_eq!(&loaded, &quantizer);
+                    saved = Some(loaded);
+                }
+                let all = std::iter::once(&mut quantizer).chain(&mut saved);
+                let mut steps = Vec::new();
+                for one in all {
+                    if i == frozen_at {
+                        one.freeze();
+                    }
+                    steps.push(one.step(&x, Training).map(|p| p.cloned()).map_err(|e| e.to_string()));
+                }
+                prop_assert!(steps.windows(2).all(|pair| pair[0] == pair[1]));
+            }
+            prop_assert_eq!(saved, Some(quantizer));
+        }
+    }
+}
