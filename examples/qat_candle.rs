@@ -6,101 +6,20 @@
 //! ```
 
 mod digits;
+#[path = "digits/candle.rs"]
+mod network;
 
 use anyhow::Result;
-use candle_core::{D, DType, Device, Tensor, Var};
-use candle_nn::{ModuleT, VarBuilder, VarMap};
-use chopi::candle::nn::{Adam, AdamConfig, QuantizedLinear, load_checkpoint, save_checkpoint};
-use chopi::training::{QatConfig, Quantizers};
+use chopi::training::QatConfig;
 use clap::Parser;
-use digits::{Args, Digits, Initializer};
+use digits::Args;
+use network::{Network, tensors};
 
-/// A network, its variables and its fake-quantizers.
-struct Network {
-    hidden: QuantizedLinear,
-    output: QuantizedLinear,
-    variables: VarMap,
-    quantizers: Quantizers,
-}
-
-impl Network {
-    fn new(config: &QatConfig, seed: u64) -> Result<Self> {
-        let (variables, quantizers) = (VarMap::new(), Quantizers::new());
-        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let network = Self {
-            hidden: QuantizedLinear::new(64, 64, config, vb.pp("hidden"), &quantizers)?,
-            output: QuantizedLinear::new(64, 10, config, vb.pp("output"), &quantizers)?,
-            variables,
-            quantizers,
-        };
-        let mut initializer = Initializer::new(seed);
-        for layer in [&network.hidden, &network.output] {
-            for tensor in [Some(layer.layer().weight()), layer.layer().bias()] {
-                let tensor = tensor.expect("made with a bias");
-                let values = initializer.uniform(tensor.elem_count(), 64);
-                let values = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
-                Var::from_tensor(tensor)?.set(&values)?;
-            }
-        }
-        Ok(network)
-    }
-
-    fn forward(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let hidden = self.hidden.forward_t(x, train)?.relu()?;
-        self.output.forward_t(&hidden, train)
-    }
-
-    /// Takes the values of another network's variables.
-    fn take_variables(&mut self, other: &Self) -> Result<()> {
-        let data = other.variables.data().lock().expect("nothing panicked");
-        let values = data.iter().map(|(name, var)| (name, var.as_tensor()));
-        Ok(self.variables.set(values)?)
-    }
-
-    fn accuracy(&self, digits: &Digits) -> Result<f64> {
-        let (x, y) = tensors(digits)?;
-        let predicted = self.forward(&x, false)?.argmax(D::Minus1)?;
-        let right = predicted.eq(&y)?.to_dtype(DType::F64)?.mean_all()?;
-        Ok(right.to_scalar()?)
-    }
-
-    /// Trains, from a checkpoint on if there is one.
-    fn train(&mut self, name: &str, data: &(Digits, Digits), args: &Args) -> Result<()> {
-        let (training, test) = data;
-        let config = AdamConfig {
-            learning_rate: digits::LEARNING_RATE,
-            quantizer_learning_rate: digits::LEARNING_RATE,
-            ..AdamConfig::default()
-        };
-        let mut adam = Adam::new(&self.variables, config)?;
-        let batches = training.labels.len().div_ceil(digits::BATCH) as u32;
-        let checkpoint = args.checkpoint.as_ref().filter(|_| name == "qat");
-        if let Some(path) = checkpoint.filter(|path| path.exists()) {
-            load_checkpoint(path, &mut self.variables, &self.quantizers, Some(&mut adam))?;
-        }
-        for epoch in adam.steps() / batches + 1..=args.epochs {
-            let mut sum = 0.0;
-            for batch in training.batches(args.seed, epoch) {
-                let (x, y) = tensors(&batch)?;
-                let loss = candle_nn::loss::cross_entropy(&self.forward(&x, true)?, &y)?;
-                adam.backward_step(&loss)?;
-                sum += f64::from(loss.to_scalar::<f32>()?);
-            }
-            let accuracy = self.accuracy(test)?;
-            digits::print_epoch(name, epoch, sum / f64::from(batches), accuracy);
-            if let Some(path) = checkpoint {
-                save_checkpoint(path, &self.variables, &self.quantizers, Some(&adam))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn tensors(digits: &Digits) -> Result<(Tensor, Tensor)> {
-    let count = digits.labels.len();
-    let x = Tensor::from_slice(&digits.images, (count, 64), &Device::Cpu)?;
-    let y = Tensor::from_slice(&digits.labels, count, &Device::Cpu)?;
-    Ok((x, y.to_dtype(DType::U32)?))
+/// Gives a network the values of another one's variables.
+fn take_variables(network: &mut Network, other: &Network) -> Result<()> {
+    let data = other.variables.data().lock().expect("nothing panicked");
+    let values = data.iter().map(|(name, var)| (name, var.as_tensor()));
+    Ok(network.variables.set(values)?)
 }
 
 fn main() -> Result<()> {
@@ -112,7 +31,7 @@ fn main() -> Result<()> {
 
     // Quantized after training: the fake-quantizers see the training digits once.
     let mut after = Network::new(&args.observed()?, args.seed)?;
-    after.take_variables(&float)?;
+    take_variables(&mut after, &float)?;
     after.forward(&tensors(&data.0)?.0, true)?;
 
     let mut trained = Network::new(&args.config()?, args.seed)?;

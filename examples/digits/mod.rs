@@ -147,6 +147,7 @@ pub fn print_epoch(training: &str, epoch: u32, loss: f64, accuracy: f64) {
 }
 
 /// The table, and the last line.
+#[allow(dead_code, reason = "not every example compares these three")]
 pub fn print_results(args: &Args, [float, ptq, qat]: [f64; 3]) {
     let mut table = Table::new();
     table.set_header(["network", "test accuracy", "to float"]);

@@ -8,7 +8,7 @@ use chopi::Isa;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::{Package, Workspace};
-use crate::{check_backends, check_model, check_pychop, process, table};
+use crate::{check_backends, check_model, check_pychop, model, process, table};
 
 /// The members that are programs.
 const PROGRAMS: [&str; 2] = ["chopi-cli", "xtask"];
@@ -115,12 +115,19 @@ fn full(sections: &mut Sections) -> Result<()> {
     sections.start("Examples");
     for example in facade.examples() {
         let run = ["run", "--quiet", "--example", example, &all_features];
-        // Those that train do so briefly.
-        let brief: &[&str] = match example.starts_with("qat_") {
-            true => &["--", "--epochs", "2"],
-            false => &[],
+        let folder;
+        let args: &[&str] = match example {
+            // Those that train do so briefly.
+            name if name.starts_with("qat_") || name == "digits_integer" => {
+                &["--", "--epochs", "2"]
+            }
+            "minilm_candle" => {
+                folder = model::folder()?.display().to_string();
+                &["--", &folder, "--passes", "1"]
+            }
+            _ => &[],
         };
-        cargo.run(run.iter().chain(brief))?;
+        cargo.run(run.iter().chain(args))?;
     }
 
     sections.start("Documentation");

@@ -138,6 +138,19 @@ pub enum Error {
         max: i32,
     },
 
+    /// A bias that is beyond `i32` in the units of the sums that it is added to.
+    #[error(
+        "the bias of output {output} is {bias}, which makes {code} in units of the sums, expected a number of 32 bits"
+    )]
+    BiasCode {
+        /// Which output.
+        output: usize,
+        /// The bias.
+        bias: f64,
+        /// The bias in units of the sums.
+        code: f64,
+    },
+
     /// Shapes and parameters of a convolution that do not fit each other.
     #[error("an input of shape {input:?} and weights of shape {weights:?}: {reason}")]
     Convolution {

@@ -55,7 +55,7 @@ impl Activations {
 }
 
 /// Whether codes fit into 8 bits and zero points are integers.
-fn check_params(
+pub(crate) fn check_params(
     what: &'static str,
     (qmin, qmax): (i64, i64),
     params: Option<&QParams>,
@@ -170,14 +170,7 @@ impl Linear {
         let mut quantizer = self.activations.quantizer(self.inputs())?;
         let codes = quantizer.quantize(x)?;
         let output = codes.with_host(|codes| {
-            let shape = codes.layout.shape();
-            let rows = match shape.split_last() {
-                Some((&depth, rows)) if depth == self.inputs() => rows,
-                _ => {
-                    let (shape, inputs) = (shape.to_vec(), self.inputs());
-                    return Err(Error::Input { shape, inputs }.into());
-                }
-            };
+            let rows = row_shape(codes.layout.shape(), self.inputs())?;
             let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
             let rows = rows.iter().product();
             let product =
@@ -259,14 +252,40 @@ fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<Weights> {
     }
 }
 
+/// Packs codes of shape \[outputs, inputs\] with one scale or one for each output, and gives the
+/// scales.
+pub(crate) fn pack_per_output(
+    codes: &HostInts<'_>,
+    params: &QParams,
+) -> Result<(PackedMatrix, Vec<f64>)> {
+    match pack(codes, params)? {
+        Weights::PerOutput(packed, _) => Ok((packed, params.scale().to_vec())),
+        Weights::PerGroup(_) => Err(Error::Weights {
+            shape: codes.layout.shape().to_vec(),
+            params: params.shape().to_vec(),
+        }),
+    }
+}
+
+/// The shape of the rows of an input of this shape: without its last axis.
+pub(crate) fn row_shape(shape: &[usize], inputs: usize) -> Result<&[usize]> {
+    match shape.split_last() {
+        Some((&depth, rows)) if depth == inputs => Ok(rows),
+        _ => Err(Error::Input {
+            shape: shape.to_vec(),
+            inputs,
+        }),
+    }
+}
+
 /// 8-bit codes, row-major.
-enum Bytes<'a> {
+pub(crate) enum Bytes<'a> {
     U8(Cow<'a, [u8]>),
     I8(Cow<'a, [i8]>),
 }
 
 impl Bytes<'_> {
-    fn codes(&self) -> Codes<'_> {
+    pub(crate) fn codes(&self) -> Codes<'_> {
         match self {
             Self::U8(codes) => Codes::U8(codes),
             Self::I8(codes) => Codes::I8(codes),
@@ -275,7 +294,7 @@ impl Bytes<'_> {
 }
 
 /// Codes of a wider type in 8 bits: frameworks do not have all types.
-fn narrow<'a>(codes: &HostInts<'a>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'a>> {
+pub(crate) fn narrow<'a>(codes: &HostInts<'a>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'a>> {
     match_int!(IntSlice, codes.data, data => {
         let values = codes.layout.to_row_major(data);
         let outside = values.iter().position(|code| !(qmin..=qmax).contains(&code.to_i64()));
