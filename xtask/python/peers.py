@@ -30,6 +30,15 @@ def arrays(n):
     return x.reshape(-1, COLUMNS) if n % COLUMNS == 0 else x
 
 
+def onnx_session(graph):
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
 def onnx_quantize(x, scale):
     """A session of one QuantizeLinear."""
     graph = helper.make_graph(
@@ -42,17 +51,38 @@ def onnx_quantize(x, scale):
             numpy_helper.from_array(np.array(128, np.uint8), "zero"),
         ],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(graph)
     return lambda: session.run(None, {"x": x})
+
+
+def onnx_matmul(rows, depth, columns, dtype, element):
+    """A session of one MatMulInteger with constant weights."""
+    rng = np.random.default_rng(0)
+    left = rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max, (rows, depth), dtype, True)
+    weights = rng.integers(-128, 127, (depth, columns), np.int8, True)
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b", "zero"], ["y"])],
+        "product",
+        [helper.make_tensor_value_info("a", element, left.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, (rows, columns))],
+        [numpy_helper.from_array(weights, "b"), numpy_helper.from_array(np.array(3, dtype), "zero")],
+    )
+    session = onnx_session(graph)
+    binding, out = session.io_binding(), np.empty((rows, columns), np.int32)
+    binding.bind_cpu_input("a", left)
+    binding.bind_output("y", "cpu", 0, np.int32, out.shape, out.ctypes.data)
+    # The buffers must live as long as the call does.
+    return lambda kept=(left, out): session.run_with_iobinding(binding)
 
 
 def calls(case, n):
     """The call of each peer."""
+    if case.startswith("matmul "):
+        shape = [int(length) for length in case.split()[1:]]
+        return {
+            "onnxruntime, u8 · i8": onnx_matmul(*shape, np.uint8, TensorProto.UINT8),
+            "onnxruntime, i8 · i8": onnx_matmul(*shape, np.int8, TensorProto.INT8),
+        }
     x = arrays(n)
     t = torch.from_numpy(x)
     rows, columns = (x.shape if x.ndim == 2 else (1, n))

@@ -58,6 +58,8 @@ enum Command {
     Conformance(conformance::Args),
     /// Time chopi beside pychop, PyTorch and ONNX Runtime, which it fetches
     Peers(peers::Args),
+    /// Time integer products beside the `gemm` crate and ONNX Runtime
+    PeersMatmul(peers::matmul::Args),
 }
 
 fn main() -> ExitCode {
@@ -87,5 +89,6 @@ fn run(command: Command) -> Result<()> {
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Peers(args) => peers::run(&args),
+        Command::PeersMatmul(args) => peers::matmul::run(&args),
     }
 }

@@ -8,6 +8,7 @@
 //! that are there, of as many bytes read and written together as the operation moves.
 
 mod chopi;
+pub mod matmul;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -70,17 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     let seed = seed::or_new(args.seed)?;
     let largest = args.sizes.iter().copied().max().unwrap_or(0);
     let data = chopi::data(largest, seed);
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("data");
-    std::fs::write(&file, bytemuck::cast_slice(&data))?;
-
-    let mut command = libraries::python()?.command();
-    command
-        .arg(workspace.python("peers.py"))
-        .arg(&file)
-        .arg(args.threads.to_string())
-        .env("OMP_NUM_THREADS", args.threads.to_string());
-    let mut peers = Peers::start(&mut command)?;
+    let mut peers = Peers::of(&data, args.threads)?;
     println!(
         "chopi on {}, {} thread(s); seed {seed}; {}",
         ::chopi::Isa::active(),
@@ -183,6 +174,21 @@ struct Peers {
 }
 
 impl Peers {
+    /// The peers, with the data that they are timed on.
+    fn of(data: &[f32], threads: usize) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("data");
+        std::fs::write(&file, bytemuck::cast_slice(data))?;
+        let mut command = libraries::python()?.command();
+        command
+            .arg(Workspace::load()?.python("peers.py"))
+            .arg(&file)
+            .arg(threads.to_string())
+            .env("OMP_NUM_THREADS", threads.to_string());
+        // The data are read before it says its versions.
+        Self::start(&mut command)
+    }
+
     fn start(command: &mut std::process::Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
