@@ -1,7 +1,37 @@
 //! Products of quantized matrices, computed in integers: exact, and faster than in floats.
 //!
-//! Everything here works on slices of host memory, with no tensor framework; `chopi-ndarray` and
-//! `chopi-candle` put arrays and modules around it.
+//! ```
+//! use chopi_matmul::{Matrix, Order, PackedMatrix};
+//!
+//! // Weights, [outputs, inputs], packed once.
+//! let weights = [1_i8, -2, 3, -4, 5, -6];
+//! let packed = PackedMatrix::new(&weights[..], 3, 2, Order::ColumnMajor, &[0])?;
+//!
+//! // Activations: one row, whose zero point is 10.
+//! let x = Matrix::new(&[11_u8, 12, 13][..], 1, 3, &[10])?;
+//! let mut y = [0; 2];
+//! packed.multiply(&x, &mut y)?;
+//! assert_eq!(y, [1 - 4 + 9, -4 + 10 - 18]);
+//! # Ok::<(), chopi_matmul::Error>(())
+//! ```
+//!
+//! | what | how |
+//! |---|---|
+//! | 8-bit codes, signed or unsigned on either side, zero points for all or for each row and column | [`PackedMatrix`]: to `i32`, to floats, or to 8-bit codes |
+//! | weights of few bits with a scale for each group | [`GroupedMatrix`] |
+//! | layers on tensors of any framework, floats in and out | [`Linear`] |
+//! | the same from codes to codes, with no float operation | [`IntegerLinear`] |
+//! | convolutions | [`conv`] |
+//! | from sums to codes, by a float multiplier or as gemmlowp and TensorFlow Lite do it | [`requantize`] |
+//! | operands of 2 to 16 bits and accumulators of any width, as hardware has them | [`emulate`] |
+//!
+//! The sums are exact, or the product is refused: a depth at which 32 bits could overflow is an
+//! [`Error::Overflow`]. Every CPU gives the same bits. The kernels are chosen at run time: AVX-512 with
+//! VNNI, AVX-512, AVX-VNNI, AVX2, or plain Rust, which is what other architectures run. None uses an
+//! instruction that saturates. With the feature `rayon`, large products are worked on by the threads
+//! of the current pool.
+//!
+//! Everything but the layers works on slices of host memory.
 
 mod codes;
 pub mod conv;
