@@ -92,18 +92,19 @@ impl Network {
     /// Trains, from a checkpoint on if there is one.
     fn train(&mut self, name: &str, data: &(Digits, Digits), args: &Args) -> Result<()> {
         let (training, test) = data;
-        let config = AdamConfig {
-            learning_rate: digits::LEARNING_RATE,
-            quantizer_learning_rate: digits::LEARNING_RATE,
-            ..AdamConfig::default()
-        };
-        let mut adam = Adam::new(&self.variables, config)?;
+        let mut adam = Adam::new(&self.variables, AdamConfig::default())?;
         let batches = training.labels.len().div_ceil(digits::BATCH) as u32;
         let checkpoint = args.checkpoint.as_ref().filter(|_| name == "qat");
         if let Some(path) = checkpoint.filter(|path| path.exists()) {
             load_checkpoint(path, &mut self.variables, &self.quantizers, Some(&mut adam))?;
         }
         for epoch in adam.steps() / batches + 1..=args.epochs {
+            let (learning_rate, quantizer_learning_rate) = digits::learning_rates(epoch);
+            adam.set_config(AdamConfig {
+                learning_rate,
+                quantizer_learning_rate,
+                ..AdamConfig::default()
+            });
             let mut sum = 0.0;
             for batch in training.batches(args.seed, epoch) {
                 let (x, y) = tensors(&batch)?;

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use chopi::Chopi;
-use chopi::training::{FakeQuantizer, Learning, QatConfig, RangeObserver};
+use chopi::training::{FakeQuantizer, Learning, QatConfig, RangeObserver, Start};
 use clap::Parser;
 use comfy_table::Table;
 use rand::rngs::StdRng;
@@ -14,12 +14,15 @@ use safetensors::SafeTensors;
 /// How many of the digits are for training; the others are for testing.
 const TRAINING: usize = 1297;
 pub const BATCH: usize = 64;
-pub const LEARNING_RATE: f64 = 3e-3;
+/// The learning rate of weights and biases, at first.
+const LEARNING_RATE: f64 = 3e-3;
+/// That of learned scales is so much of it: scales are smaller numbers.
+const OF_SCALES: f64 = 1.0 / 3.0;
+/// After this epoch both are a tenth, so that the training ends where it stands and not where the
+/// last batches took it.
+const DECAYED_AFTER: u32 = 48;
 /// From this number of bits up the parameters come from observers; below, scales are learned.
-const OBSERVED_BITS: u32 = 5;
-/// From this number of bits up learning begins after ten epochs in float; with two bits the network
-/// has to grow up with them.
-const DELAYED_BITS: u32 = 3;
+const OBSERVED_BITS: u32 = 4;
 
 /// Trains a network on real handwritten digits: in float, quantized after training, and trained with
 /// quantization.
@@ -59,13 +62,15 @@ impl Args {
     /// What they quantize in training: likewise, or where there are few bits with learned scales.
     pub fn config(&self) -> Result<QatConfig> {
         let observed = self.observed()?;
+        let learning = Learning {
+            start: Start::MeanMagnitude,
+            ..Learning::lsq()
+        };
         let learned = |quantizer: Option<&FakeQuantizer>, bits: u32| {
             let quantizer = quantizer.cloned().context("it is quantized")?;
-            let delay = 10 * TRAINING.div_ceil(BATCH) as u64;
             anyhow::Ok(match bits {
                 OBSERVED_BITS.. => quantizer,
-                DELAYED_BITS.. => quantizer.learning(Learning::lsq()).delay(delay),
-                _ => quantizer.learning(Learning::lsq()),
+                _ => quantizer.learning(learning),
             })
         };
         Ok(QatConfig::new()
@@ -121,6 +126,15 @@ impl Digits {
         };
         order.chunks(BATCH).map(batch).collect()
     }
+}
+
+/// The learning rates of an epoch: of weights and biases, and of learned scales.
+pub fn learning_rates(epoch: u32) -> (f64, f64) {
+    let rate = match epoch {
+        ..=DECAYED_AFTER => LEARNING_RATE,
+        _ => LEARNING_RATE / 10.0,
+    };
+    (rate, rate * OF_SCALES)
 }
 
 /// The fresh weights of a network, the same in every framework.
