@@ -1,11 +1,16 @@
 //! Layers that multiply integers, as candle modules.
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::Module;
-use chopi_core::Chopi;
+use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
+use chopi_core::{Chopi, QParams};
+use chopi_matmul::conv::{Conv, ConvParams};
 use chopi_matmul::{Activations, Linear};
 
 use crate::nn::Converted;
+
+fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
+    candle_core::Error::wrap(error)
+}
 
 /// A linear layer whose product is one of integers: float tensors in, float tensors out.
 ///
@@ -43,9 +48,7 @@ impl IntLinear {
         mut weights: Chopi,
         activations: Activations,
     ) -> Result<Self> {
-        let codes = weights
-            .quantize(layer.weight())
-            .map_err(candle_core::Error::wrap)?;
+        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
         Self::new(&codes, &weights, activations, layer.bias())
     }
 
@@ -55,13 +58,7 @@ impl IntLinear {
     /// # Errors
     /// Weights that were not quantized; those of [`Linear::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
-        let (Some(codes), Some(weights)) = (&layer.weight_codes, &layer.weight) else {
-            candle_core::bail!("the layer was trained with weights that are not quantized");
-        };
-        let params = layer.activations.as_ref().and_then(Chopi::params);
-        let activations = params
-            .cloned()
-            .map_or_else(Activations::default, Activations::Static);
+        let (codes, weights, activations) = trained(layer)?;
         Self::new(codes, weights, activations, layer.bias.as_ref())
     }
 
@@ -71,22 +68,11 @@ impl IntLinear {
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let wrap = candle_core::Error::wrap;
-        let params = weights
-            .params()
-            .ok_or(chopi_core::Error::NotCalibrated)
-            .map_err(wrap)?;
-        let layer = Linear::new(codes, params, activations).map_err(candle_core::Error::wrap)?;
-        let Some(bias) = bias else {
-            return Ok(Self(layer));
-        };
-        let bias = bias
-            .to_dtype(DType::F32)?
-            .to_device(&Device::Cpu)?
-            .to_vec1()?;
-        Ok(Self(
-            layer.with_bias(bias).map_err(candle_core::Error::wrap)?,
-        ))
+        let layer = Linear::new(codes, calibrated(weights)?, activations).map_err(wrap)?;
+        Ok(Self(match bias {
+            None => layer,
+            Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
+        }))
     }
 
     /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
@@ -98,6 +84,146 @@ impl IntLinear {
 
 impl Module for IntLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.0.forward(x).map_err(candle_core::Error::wrap)
+        self.0.forward(x).map_err(wrap)
     }
+}
+
+/// A convolution along one, two or three axes whose product is one of integers: float tensors in, float
+/// tensors out.
+///
+/// See [`Conv`] for what it computes. It runs on the CPU; tensors of other devices are copied there and
+/// back.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::{Conv2d, Conv2dConfig, Module};
+/// use chopi_candle::IntConv;
+/// use chopi_core::Chopi;
+/// use chopi_matmul::Activations;
+///
+/// let weight = Tensor::randn(0_f32, 1.0, (16, 8, 3, 3), &Device::Cpu)?;
+/// let layer = Conv2d::new(weight, None, Conv2dConfig { padding: 1, ..Default::default() });
+/// let weights = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
+/// let integer = IntConv::from_conv2d(&layer, weights, Activations::default())?;
+///
+/// let x = Tensor::randn(0_f32, 1.0, (4, 8, 12, 12), &Device::Cpu)?;
+/// let difference = (integer.forward(&x)? - layer.forward(&x)?)?.abs()?.max_all()?;
+/// assert!(difference.to_scalar::<f32>()? < 0.6);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct IntConv(Conv);
+
+impl IntConv {
+    /// An existing layer along one axis, with its weights quantized by `weights`, per tensor or per
+    /// channel of axis 0.
+    ///
+    /// # Errors
+    /// Those of quantizing the weights and of [`Conv::new`].
+    pub fn from_conv1d(
+        layer: &Conv1d,
+        mut weights: Chopi,
+        activations: Activations,
+    ) -> Result<Self> {
+        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+        let params = conv1d_params(layer.config());
+        Self::new(&codes, &weights, params, activations, layer.bias())
+    }
+
+    /// The same for a layer along two axes.
+    ///
+    /// # Errors
+    /// Those of [`from_conv1d`](Self::from_conv1d).
+    pub fn from_conv2d(
+        layer: &Conv2d,
+        mut weights: Chopi,
+        activations: Activations,
+    ) -> Result<Self> {
+        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+        let params = conv2d_params(layer.config());
+        Self::new(&codes, &weights, params, activations, layer.bias())
+    }
+
+    /// A trained layer as [`convert`](crate::nn::Quantized::convert) gives it, and what it does with its
+    /// kernel. Where its input was not quantized in training, each image is, to 8 bits.
+    ///
+    /// # Errors
+    /// Weights that were not quantized; those of [`Conv::new`].
+    pub fn from_converted(layer: &Converted, params: ConvParams) -> Result<Self> {
+        let (codes, weights, activations) = trained(layer)?;
+        Self::new(codes, weights, params, activations, layer.bias.as_ref())
+    }
+
+    fn new(
+        codes: &Tensor,
+        weights: &Chopi,
+        params: ConvParams,
+        activations: Activations,
+        bias: Option<&Tensor>,
+    ) -> Result<Self> {
+        let layer = Conv::new(codes, calibrated(weights)?, params, activations).map_err(wrap)?;
+        Ok(Self(match bias {
+            None => layer,
+            Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
+        }))
+    }
+
+    /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
+    #[must_use]
+    pub fn with_clamp(self, min: f32, max: f32) -> Self {
+        Self(self.0.with_clamp(min, max))
+    }
+}
+
+impl Module for IntConv {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.forward(x).map_err(wrap)
+    }
+}
+
+/// What a convolution along one axis does with its kernel.
+pub fn conv1d_params(config: &Conv1dConfig) -> ConvParams {
+    ConvParams {
+        strides: vec![config.stride],
+        padding: vec![(config.padding, config.padding)],
+        dilations: vec![config.dilation],
+        groups: config.groups,
+    }
+}
+
+/// What a convolution along two axes does with its kernel.
+pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
+    ConvParams {
+        strides: vec![config.stride; 2],
+        padding: vec![(config.padding, config.padding); 2],
+        dilations: vec![config.dilation; 2],
+        groups: config.groups,
+    }
+}
+
+/// What a trained layer multiplies with, and how its input is quantized.
+fn trained(layer: &Converted) -> Result<(&Tensor, &Chopi, Activations)> {
+    let (Some(codes), Some(weights)) = (&layer.weight_codes, &layer.weight) else {
+        candle_core::bail!("the layer was trained with weights that are not quantized");
+    };
+    let params = layer.activations.as_ref().and_then(Chopi::params);
+    let activations = params
+        .cloned()
+        .map_or_else(Activations::default, Activations::Static);
+    Ok((codes, weights, activations))
+}
+
+fn calibrated(weights: &Chopi) -> Result<&QParams> {
+    weights
+        .params()
+        .ok_or(chopi_core::Error::NotCalibrated)
+        .map_err(wrap)
+}
+
+/// The elements of a tensor of one axis.
+fn host(tensor: &Tensor) -> Result<Vec<f32>> {
+    tensor
+        .to_dtype(DType::F32)?
+        .to_device(&Device::Cpu)?
+        .to_vec1()
 }

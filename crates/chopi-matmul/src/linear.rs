@@ -18,9 +18,10 @@ use crate::packed::{Order, PackedMatrix};
 /// How a layer quantizes its input, to at most 8 bits.
 #[derive(Clone, Debug)]
 pub enum Activations {
-    /// Each row by its own range, found when it comes. The granularity of the builder is not used.
+    /// Each row, or in a convolution each image, by its own range, found when it comes. The
+    /// granularity of the builder is not used.
     Dynamic(Builder),
-    /// All rows by parameters that were calibrated before, per tensor.
+    /// All by parameters that were calibrated before, per tensor.
     Static(QParams),
 }
 
@@ -32,10 +33,10 @@ impl Default for Activations {
 }
 
 impl Activations {
-    /// The quantizer for rows of so many elements.
-    fn quantizer(&self, depth: usize) -> Result<Chopi> {
+    /// The quantizer, with the granularity that `dynamic` gives the builder.
+    pub(crate) fn quantizer(&self, dynamic: impl FnOnce(Builder) -> Builder) -> Result<Chopi> {
         let quantizer = match self {
-            Self::Dynamic(builder) => builder.clone().per_group(depth.max(1), -1).build()?,
+            Self::Dynamic(builder) => dynamic(builder.clone()).build()?,
             Self::Static(params) => {
                 if params.scale().len() != 1 {
                     return Err(Error::StaticActivations {
@@ -120,7 +121,7 @@ impl Linear {
         params: &QParams,
         activations: Activations,
     ) -> Result<Self> {
-        activations.quantizer(1)?;
+        activations.quantizer(Builder::per_tensor)?;
         let weights = weights.with_host(|codes| Ok(pack(&codes, params)?))?;
         Ok(Self {
             weights,
@@ -167,7 +168,8 @@ impl Linear {
     /// [`Error::Input`] for another shape; [`Error::Overflow`]; what quantizing the input says, as for
     /// NaN.
     pub fn forward<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
-        let mut quantizer = self.activations.quantizer(self.inputs())?;
+        let rows = |builder: Builder| builder.per_group(self.inputs().max(1), -1);
+        let mut quantizer = self.activations.quantizer(rows)?;
         let codes = quantizer.quantize(x)?;
         let output = codes.with_host(|codes| {
             let rows = row_shape(codes.layout.shape(), self.inputs())?;
@@ -319,7 +321,7 @@ fn index_of(mut place: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-fn to_f32(scales: &[f64]) -> Vec<f32> {
+pub(crate) fn to_f32(scales: &[f64]) -> Vec<f32> {
     scales.iter().map(|&scale| scale as f32).collect()
 }
 

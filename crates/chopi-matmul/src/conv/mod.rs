@@ -11,9 +11,11 @@
 
 mod geometry;
 mod im2col;
+mod layer;
 mod packed;
 
 pub use geometry::{ConvGeometry, ConvParams};
+pub use layer::Conv;
 pub use packed::{ConvInput, PackedConv};
 
 #[cfg(test)]

@@ -1,0 +1,173 @@
+//! The convolution as a layer, on tensors of any framework.
+
+use chopi_core::{
+    Backend, Builder, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout,
+    QParams, bf16, f16,
+};
+
+use super::{ConvInput, ConvParams, PackedConv};
+use crate::error::{Error, Result};
+use crate::linear::{Activations, check_params, narrow, to_f32};
+use crate::requantize::PerColumn;
+
+/// A convolution whose product is one of integers, on tensors of any framework.
+///
+/// For an input x of shape \[N, C, D_1, …\] and weights of shape \[M, C/groups, K_1, …\]:
+///
+/// y\[n, m, o\] = clamp(Σ · (s_x\[n\] · s_w\[m\]) + b\[m\])
+///
+/// where Σ is the exact sum over the codes that the [module](super) defines. Its conversion to `f32`, and
+/// each operation after that, is rounded to `f32`, and the result to the type of x. The input is
+/// quantized by static parameters or, image by image, by its range: so the other images of a batch do
+/// not change a result. Where there is padding, that range includes zero.
+#[derive(Clone, Debug)]
+pub struct Conv {
+    packed: PackedConv,
+    scales: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    clamp: Option<(f32, f32)>,
+    activations: Activations,
+}
+
+impl Conv {
+    /// A layer of the codes of its weights and their parameters: per tensor, or per channel of axis 0.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for weights of another granularity, [`Error::Convolution`] where the groups do
+    /// not divide the output channels; [`Error::Range`] and [`Error::RealZeroPoints`] for weights or
+    /// activations that are not of 8 bits; [`Error::StaticActivations`]; an invalid scheme of the
+    /// activations.
+    pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(
+        weights: &Q,
+        params: &QParams,
+        convolution: ConvParams,
+        activations: Activations,
+    ) -> Result<Self> {
+        activations.quantizer(Builder::per_tensor)?;
+        let pack = |codes: HostInts<'_>| {
+            check_params("the weights", params.bounds(), Some(params))?;
+            let shape = codes.layout.shape();
+            let channels = shape.first().copied().unwrap_or(0);
+            if !matches!(*params.shape(), [groups] if groups == 1 || groups == channels) {
+                return Err(Error::Weights {
+                    shape: shape.to_vec(),
+                    params: params.shape().to_vec(),
+                });
+            }
+            let bytes = narrow(&codes, params.bounds())?;
+            let zeros: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+            PackedConv::new(bytes.codes(), shape, convolution, &zeros)
+        };
+        Ok(Self {
+            packed: weights.with_host(|codes| Ok(pack(codes)?))?,
+            scales: to_f32(params.scale()),
+            bias: None,
+            clamp: None,
+            activations,
+        })
+    }
+
+    /// The same layer that adds a bias, one for each output channel.
+    ///
+    /// # Errors
+    /// [`Error::Length`] for another length.
+    pub fn with_bias(self, bias: Vec<f32>) -> Result<Self> {
+        Error::check_length("the bias", bias.len(), self.packed.shape()[0])?;
+        Ok(Self {
+            bias: Some(bias),
+            ..self
+        })
+    }
+
+    /// The same layer whose results are clamped: to (0, ∞) for a rectified linear unit.
+    #[must_use]
+    pub fn with_clamp(self, min: f32, max: f32) -> Self {
+        Self {
+            clamp: Some((min, max)),
+            ..self
+        }
+    }
+
+    /// The output for an input of shape \[N, C, D_1, …\].
+    ///
+    /// # Errors
+    /// [`Error::Convolution`] for another shape; [`Error::Padding`] where static parameters have a zero
+    /// point that is not a code, and there is padding; [`Error::Overflow`]; what quantizing the input
+    /// says, as for NaN.
+    pub fn forward<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
+        let padded = self
+            .packed
+            .params()
+            .padding
+            .iter()
+            .any(|&padding| padding != (0, 0));
+        let images = |builder: Builder| match padded {
+            true => builder.per_channel(0).include_zero(),
+            false => builder.per_channel(0),
+        };
+        let mut quantizer = self.activations.quantizer(images)?;
+        let codes = quantizer.quantize(x)?;
+        let params = quantizer.params().ok_or(chopi_core::Error::NotCalibrated)?;
+        let output = codes.with_host(|codes| {
+            let geometry = self.packed.geometry(codes.layout.shape())?;
+            let y = self.images(&codes, params)?;
+            let layout = Layout::row_major(&geometry.output_shape());
+            let fill = |out: FloatSliceMut<'_>| {
+                match out {
+                    FloatSliceMut::F32(out) => write(&y, out),
+                    FloatSliceMut::F64(out) => {
+                        for (out, &y) in out.iter_mut().zip(&y) {
+                            out.write(y.into());
+                        }
+                    }
+                    FloatSliceMut::F16(out) => write::<f16>(&y, out),
+                    FloatSliceMut::BF16(out) => write::<bf16>(&y, out),
+                }
+                Ok(())
+            };
+            // SAFETY: `y` has as many elements as the layout, and all are written.
+            x.float_like(&layout, unsafe { Fill::new_unchecked(fill) })
+        });
+        Ok(output?)
+    }
+
+    /// The output of quantized images, row-major.
+    fn images(&self, codes: &HostInts<'_>, params: &QParams) -> Result<Vec<f32>> {
+        let shape = codes.layout.shape();
+        let bytes = narrow(codes, params.bounds())?;
+        let (all, scales) = (bytes.codes(), to_f32(params.scale()));
+        let images = shape.first().copied().unwrap_or(0);
+        let one = [&[1], shape.get(1..).unwrap_or(&[])].concat();
+        let geometry = self.packed.geometry(&one)?;
+        let (from, to) = (geometry.input_len(), geometry.output_len());
+        let mut y = vec![0.0; images * to];
+        for image in 0..images {
+            let group = if scales.len() == 1 { 0 } else { image };
+            let input = ConvInput {
+                codes: all.part(image * from..(image + 1) * from),
+                shape: &one,
+                zero_point: params.zero_point()[group] as i32,
+            };
+            let products: Vec<f32> = self
+                .scales
+                .iter()
+                .map(|scale| scales[group] * scale)
+                .collect();
+            let products = match *products {
+                [all] => PerColumn::One(all),
+                ref each => PerColumn::Each(each),
+            };
+            let (bias, y) = (self.bias.as_deref(), &mut y[image * to..(image + 1) * to]);
+            self.packed
+                .convolve_dequantized(&input, products, bias, self.clamp, y)?;
+        }
+        Ok(y)
+    }
+}
+
+/// Numbers in another type, rounded.
+fn write<F: Float<Compute = f32>>(from: &[f32], to: &mut [std::mem::MaybeUninit<F>]) {
+    for (to, &from) in to.iter_mut().zip(from) {
+        to.write(F::narrow(from));
+    }
+}
