@@ -1,7 +1,7 @@
 //! The operators of `chopi::ndarray::onnx` give the bits of ONNX's reference evaluator and of ONNX
 //! Runtime, but where those two disagree as its documentation says.
 //!
-//! `conformance/make_onnx_operators.py` wrote `conformance/onnx-operators.safetensors` with them.
+//! `onnx/make_onnx_operators.py` wrote `onnx/onnx-operators.safetensors` with them.
 //! `CHOPI_VECTORS` names another folder of such a file.
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! The operators of `chopi::ndarray::onnx` that multiply give the bits of ONNX's reference evaluator and
 //! of ONNX Runtime, but where the evaluator rounds otherwise, as their documentation says.
 //!
-//! `conformance/make_onnx_products.py` wrote `conformance/onnx-products.safetensors` with them.
+//! `onnx/make_onnx_products.py` wrote `onnx/onnx-products.safetensors` with them.
 //! `CHOPI_VECTORS` names another folder of such a file.
 
 use std::collections::BTreeMap;

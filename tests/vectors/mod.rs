@@ -1,4 +1,4 @@
-//! Reads the vectors of ONNX's operators, which `conformance/make_onnx_operators.py` describes.
+//! Reads the vectors of ONNX's operators, which `onnx/make_onnx_operators.py` describes.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ fn numbers(dtype: Dtype, bytes: &[u8]) -> Vec<f64> {
 /// The settings of the cases of a file, and its numbers.
 pub fn load<S: DeserializeOwned>(file: &str) -> (Vec<S>, Pools) {
     let folder = std::env::var("CHOPI_VECTORS")
-        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance").to_owned());
+        .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/onnx").to_owned());
     let bytes = std::fs::read(format!("{folder}/{file}.safetensors")).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let cases = &metadata.metadata().as_ref().unwrap()["cases"];

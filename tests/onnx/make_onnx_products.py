@@ -3,7 +3,7 @@ and QLinearConv, and what ONNX's reference evaluator and ONNX Runtime make of th
 
     python make_onnx_products.py [--seed N] [--cases N] [--values N] [--out FOLDER]
 
-Needs onnx and onnxruntime of requirements.txt. To compare chopi with them on other numbers, and more:
+Needs onnx and onnxruntime of ../conformance/requirements.txt. To compare chopi with them on other numbers, and more:
 
     python make_onnx_products.py --seed 1 --cases 5000 --values 1000 --out /tmp/vectors
     CHOPI_VECTORS=/tmp/vectors cargo test --features matmul --test onnx_products -- --nocapture
