@@ -235,8 +235,11 @@ pub fn calls_in(seconds: f64, call: &mut Call<'_>) -> usize {
     ((seconds / one.max(1e-9)) as usize).max(1)
 }
 
-/// Nanoseconds of a call, the mean of `count`.
+/// Nanoseconds of a call, the mean of `count`, after a few that wake the threads and fill the caches.
 pub fn time(call: &mut Call<'_>, count: usize) -> f64 {
+    for _ in 0..count.div_ceil(2) {
+        call();
+    }
     let start = Instant::now();
     for _ in 0..count {
         call();
