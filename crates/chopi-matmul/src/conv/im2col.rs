@@ -92,8 +92,10 @@ impl Axis {
         match (self.kernel, self.dilation) {
             // Of a known length, a copy is a move or two.
             (1, _) => self.copy_short::<T, 1>(row, first, padding, windows),
+            (2, 1) => self.copy_short::<T, 2>(row, first, padding, windows),
             (3, 1) => self.copy_short::<T, 3>(row, first, padding, windows),
             (5, 1) => self.copy_short::<T, 5>(row, first, padding, windows),
+            (7, 1) => self.copy_short::<T, 7>(row, first, padding, windows),
             _ => {
                 for (output, window) in (first..).zip(windows) {
                     self.copy_each(row, output, padding, window);
@@ -135,8 +137,9 @@ pub(crate) mod tests {
 
     /// Shapes of one to three spatial axes that fit each other.
     pub fn geometries() -> impl Strategy<Value = (Vec<usize>, Vec<usize>, ConvParams)> {
+        let kernel = prop_oneof![8 => 1..4_usize, 1 => 4..8_usize];
         let axis = (
-            1..4_usize,
+            kernel,
             1..3_usize,
             1..4_usize,
             0..4_usize,
