@@ -226,6 +226,52 @@ fn a_trained_layer_becomes_one_of_integers() {
 }
 
 #[test]
+fn an_embedding_gives_the_rows_of_the_dequantized_table() {
+    use candle_nn::Module;
+    use chopi::candle::IntEmbedding;
+    use chopi::matmul::Embedding;
+
+    let table = Array2::from_shape_fn((7, 5), |(i, j)| (i * 5 + j) as f32 / 3.0 - 4.0);
+    for (symmetric, granularity) in [
+        (true, Granularity::PerChannel { axis: 0 }),
+        (false, Granularity::PerChannel { axis: 0 }),
+        (false, Granularity::PerTensor),
+    ] {
+        let builder = Chopi::builder()
+            .symmetric(symmetric)
+            .granularity(granularity);
+        let mut quantizer = builder.clone().build().unwrap();
+        let codes = quantizer.quantize(&table).unwrap();
+        let dequantized = quantizer.dequantize(&codes).unwrap();
+        let indices = [6_u32, 0, 3, 3];
+        let expected: Vec<f32> = indices
+            .iter()
+            .flat_map(|&i| dequantized.row(i as usize).to_vec())
+            .collect();
+        let embedding = Embedding::new(&codes, quantizer.params().unwrap()).unwrap();
+        let mut rows = vec![0.0; expected.len()];
+        embedding.lookup(&indices, &mut rows).unwrap();
+        assert_bits(&rows, &expected, "slices");
+
+        let device = candle_core::Device::Cpu;
+        let values = table.iter().copied().collect();
+        let table = Tensor::from_vec(values, table.shape(), &device).unwrap();
+        let module = IntEmbedding::from_table(&table, builder.build().unwrap()).unwrap();
+        let indices = Tensor::new(&[[6_i64, 0], [3, 3]], &device).unwrap();
+        let rows = module.forward(&indices).unwrap();
+        assert_eq!(rows.dims(), [2, 2, 5]);
+        let rows = rows.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_bits(&rows, &expected, "candle");
+        for wrong in [7_i64, -1] {
+            let wrong = Tensor::new(&[wrong], &device).unwrap();
+            assert!(module.forward(&wrong).is_err());
+        }
+        let error = embedding.lookup(&[7], &mut [0.0; 5]).unwrap_err();
+        assert_eq!(error.to_string(), "row 7 of a table of 7 rows");
+    }
+}
+
+#[test]
 fn other_float_types_are_rounded_from_f32() {
     let weights = Array2::from_shape_fn((3, 4), |(i, j)| (i as f32 - j as f32) / 7.0);
     let x = Array2::from_shape_fn((2, 4), |(i, j)| {

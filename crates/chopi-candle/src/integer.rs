@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
 use chopi_core::{Chopi, QParams};
 use chopi_matmul::conv::{Conv, ConvParams};
-use chopi_matmul::{Activations, Linear};
+use chopi_matmul::{Activations, Embedding, Error, Linear};
 
 use crate::nn::Converted;
 
@@ -226,4 +226,64 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
         .to_dtype(DType::F32)?
         .to_device(&Device::Cpu)?
         .to_vec1()
+}
+
+/// An embedding whose table is kept in 8-bit codes: indices in, `f32` rows out.
+///
+/// See [`Embedding`] for what it computes.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use candle_nn::Module;
+/// use chopi_candle::IntEmbedding;
+/// use chopi_core::Chopi;
+///
+/// let table = Tensor::new(&[[0.5_f32, -1.0], [2.0, 4.0]], &Device::Cpu)?;
+/// let codes = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
+/// let embedding = IntEmbedding::from_table(&table, codes)?;
+/// let rows = embedding.forward(&Tensor::new(&[1_u32, 1, 0], &Device::Cpu)?)?;
+/// assert_eq!(rows.dims(), [3, 2]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct IntEmbedding(Embedding);
+
+impl IntEmbedding {
+    /// A table of shape \[rows, columns\], quantized by `codes`, per tensor or per channel of axis 0.
+    ///
+    /// # Errors
+    /// Those of quantizing the table and of [`Embedding::new`].
+    pub fn from_table(table: &Tensor, mut codes: Chopi) -> Result<Self> {
+        let table = codes.quantize(table).map_err(wrap)?;
+        Ok(Self(
+            Embedding::new(&table, calibrated(&codes)?).map_err(wrap)?,
+        ))
+    }
+
+    /// A trained embedding as [`convert`](crate::nn::Quantized::convert) gives it.
+    ///
+    /// # Errors
+    /// A table that was not quantized; those of [`Embedding::new`].
+    pub fn from_converted(layer: &Converted) -> Result<Self> {
+        let (table, codes, _) = trained(layer)?;
+        Ok(Self(
+            Embedding::new(table, calibrated(codes)?).map_err(wrap)?,
+        ))
+    }
+}
+
+impl Module for IntEmbedding {
+    fn forward(&self, indices: &Tensor) -> Result<Tensor> {
+        let rows = indices.to_dtype(DType::I64)?.to_device(&Device::Cpu)?;
+        let rows = rows.flatten_all()?.to_vec1::<i64>()?;
+        let row = |&row: &i64| {
+            let rows = self.0.rows();
+            u32::try_from(row).map_err(|_| wrap(Error::Row { row, rows }))
+        };
+        let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
+        let mut values = vec![0.0; rows.len() * self.0.columns()];
+        self.0.lookup(&rows, &mut values).map_err(wrap)?;
+        let shape = [indices.dims(), &[self.0.columns()]].concat();
+        Tensor::from_vec(values, shape, indices.device())
+    }
 }

@@ -33,7 +33,7 @@ mod weights;
 
 pub use device::OnDevice;
 #[cfg(feature = "matmul")]
-pub use integer::{IntConv, IntLinear, conv1d_params, conv2d_params};
+pub use integer::{IntConv, IntEmbedding, IntLinear, conv1d_params, conv2d_params};
 pub use tensor::Candle;
 pub use weights::quantized_var_builder;
 

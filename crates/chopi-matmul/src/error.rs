@@ -60,6 +60,15 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// A row that a table does not have.
+    #[error("row {row} of a table of {rows} rows")]
+    Row {
+        /// Which one.
+        row: i64,
+        /// How many there are.
+        rows: usize,
+    },
+
     /// Groups that the kernels do not take.
     #[error("groups of {group} depths, expected a multiple of 8")]
     Group {

@@ -22,6 +22,7 @@
 //! | layers on tensors of any framework, floats in and out | [`Linear`] |
 //! | the same from codes to codes, with no float operation | [`IntegerLinear`] |
 //! | convolutions | [`conv`] |
+//! | tables whose rows are looked up | [`Embedding`] |
 //! | from sums to codes, by a float multiplier or as gemmlowp and TensorFlow Lite do it | [`requantize`] |
 //! | operands of 2 to 16 bits and accumulators of any width, as hardware has them | [`emulate`] |
 //!
@@ -35,6 +36,7 @@
 
 mod codes;
 pub mod conv;
+mod embedding;
 pub mod emulate;
 mod error;
 mod grouped;
@@ -49,6 +51,7 @@ mod tiled;
 mod walk;
 
 pub use codes::{Codes, Matrix};
+pub use embedding::Embedding;
 pub use error::{Error, Result};
 pub use grouped::GroupedMatrix;
 pub use integer_linear::{FixedRounding, IntegerLinear};

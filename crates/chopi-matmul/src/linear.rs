@@ -281,6 +281,7 @@ pub(crate) fn row_shape(shape: &[usize], inputs: usize) -> Result<&[usize]> {
 }
 
 /// 8-bit codes, row-major.
+#[derive(Clone, Debug)]
 pub(crate) enum Bytes<'a> {
     U8(Cow<'a, [u8]>),
     I8(Cow<'a, [i8]>),
@@ -291,6 +292,13 @@ impl Bytes<'_> {
         match self {
             Self::U8(codes) => Codes::U8(codes),
             Self::I8(codes) => Codes::I8(codes),
+        }
+    }
+
+    pub(crate) fn into_owned(self) -> Bytes<'static> {
+        match self {
+            Self::U8(codes) => Bytes::U8(codes.into_owned().into()),
+            Self::I8(codes) => Bytes::I8(codes.into_owned().into()),
         }
     }
 }

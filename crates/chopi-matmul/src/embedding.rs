@@ -1,0 +1,99 @@
+//! Rows of a table of codes.
+
+use chopi_core::{Backend, IntTensor, QParams};
+
+use crate::codes::Codes;
+use crate::error::{Error, Result};
+use crate::linear::{Bytes, check_params, narrow, to_f32};
+
+/// A table of 8-bit codes whose rows are looked up: an embedding in a quarter of the memory.
+///
+/// Element k of row i is x̂ = (q\[i, k\] − z\[i\])·s\[i\], the product rounded to `f32`: what dequantizing
+/// the table gives.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    table: Bytes<'static>,
+    rows: usize,
+    columns: usize,
+    scales: Vec<f32>,
+    zero_points: Vec<i64>,
+}
+
+impl Embedding {
+    /// A table of codes of shape \[rows, columns\], with their parameters: per tensor, or per channel
+    /// of axis 0.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] for another shape or granularity; [`Error::Range`] and
+    /// [`Error::RealZeroPoints`] for a table that is not of 8 bits.
+    pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(table: &Q, params: &QParams) -> Result<Self> {
+        check_params("the table", params.bounds(), Some(params))?;
+        let embedding = table.with_host(|codes| {
+            let (rows, columns) = match (codes.layout.shape(), params.shape()) {
+                (&[rows, columns], &[groups]) if groups == 1 || groups == rows => (rows, columns),
+                (shape, params) => {
+                    let (shape, params) = (shape.to_vec(), params.to_vec());
+                    return Err(Error::Weights { shape, params }.into());
+                }
+            };
+            Ok(Self {
+                table: narrow(&codes, params.bounds())?.into_owned(),
+                rows,
+                columns,
+                scales: to_f32(params.scale()),
+                zero_points: params.zero_point().to_vec(),
+            })
+        });
+        Ok(embedding?)
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The length of a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Writes the rows of these indices to `out`, one after the other.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where `out` has another length; [`Error::Row`] for a row that is not there, and
+    /// then nothing is written.
+    pub fn lookup(&self, indices: &[u32], out: &mut [f32]) -> Result<()> {
+        let expected = indices.len().saturating_mul(self.columns);
+        Error::check_length("the output", out.len(), expected)?;
+        let outside = indices.iter().find(|&&row| row as usize >= self.rows);
+        if let Some(&row) = outside {
+            let (row, rows) = (row.into(), self.rows);
+            return Err(Error::Row { row, rows });
+        }
+        if self.columns == 0 {
+            return Ok(());
+        }
+        for (&row, out) in indices.iter().zip(out.chunks_exact_mut(self.columns)) {
+            let row = row as usize;
+            let group = if self.scales.len() == 1 { 0 } else { row };
+            let (scale, zero) = (self.scales[group], self.zero_points[group]);
+            let codes = row * self.columns..(row + 1) * self.columns;
+            let value = |code: i64| (code - zero) as f32 * scale;
+            match self.table.codes() {
+                Codes::U8(table) => {
+                    let values = table[codes].iter().map(|&code| value(code.into()));
+                    out.iter_mut()
+                        .zip(values)
+                        .for_each(|(out, value)| *out = value);
+                }
+                Codes::I8(table) => {
+                    let values = table[codes].iter().map(|&code| value(code.into()));
+                    out.iter_mut()
+                        .zip(values)
+                        .for_each(|(out, value)| *out = value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
