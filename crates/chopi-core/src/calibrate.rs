@@ -76,12 +76,11 @@ impl Formulas<'_> {
         match self.parameters.scale_floor {
             ScaleFloor::Relative => {
                 if !symmetric {
-                    let digits = if self.float == FloatType::F64 {
-                        -30
-                    } else {
-                        -24
+                    let least = match self.float {
+                        FloatType::F64 => 1.0 / f64::from(1 << 30),
+                        _ => 1.0 / f64::from(1 << 24),
                     };
-                    scale = scale.max(self.abs_max() * 2_f64.powi(digits));
+                    scale = scale.max(self.abs_max() * least);
                 }
                 scale = scale.max(compute.min_positive());
             }

@@ -141,7 +141,8 @@ impl QParams {
         convention.check_scheme(scheme)?;
         convention.check_float(scheme, ranges.float_type())?;
         let groups = ranges.min().iter().zip(ranges.max());
-        let (mut scale, mut zero_point) = (Vec::new(), Vec::new());
+        let count = ranges.min().len();
+        let (mut scale, mut zero_point) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (group, (&min, &max)) in groups.enumerate() {
             let params =
                 scale_and_zero_point((min, max), scheme, convention, ranges.float_type(), group)?;

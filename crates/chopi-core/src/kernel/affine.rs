@@ -102,13 +102,14 @@ pub(crate) struct Affine<V> {
     /// What x is divided by or multiplied with.
     divisor: V,
     scale: V,
-    zero: V,
+    pub zero: V,
     low: V,
     high: V,
 }
 
 impl<V: Vector> Affine<V> {
-    /// The parameters of all elements of a block that has one of each.
+    /// The parameters of all elements of a block that has one of each; those of none where it has
+    /// more.
     ///
     /// # Safety
     /// That of [`Vector`], here and in all that follows.
@@ -122,12 +123,21 @@ impl<V: Vector> Affine<V> {
         }
     }
 
-    /// The parameters of the elements from index `i` of a block that has one each.
+    /// The parameters of the elements from index `i` of a block: `self`, or those of a block that has
+    /// one for each.
     ///
     /// # Safety
     /// There must be as many as lanes from there.
     #[inline(always)]
-    pub unsafe fn load<const KIND: u8>(p: LaneBlock<'_, V::Scalar>, i: usize, plan: &Plan) -> Self {
+    pub unsafe fn at<const KIND: u8, const UNIFORM: bool>(
+        self,
+        p: LaneBlock<'_, V::Scalar>,
+        i: usize,
+        plan: &Plan,
+    ) -> Self {
+        if UNIFORM {
+            return self;
+        }
         let divisor = match plan.steps::<KIND>().reciprocal {
             true => p.inverse,
             false => p.scale,
@@ -160,13 +170,12 @@ impl<V: Vector> Affine<V> {
         }
     }
 
-    /// M + the code, clamped to `room` steps beyond the range; NaN for NaN. `index` is that of the
-    /// first element in the tensor.
+    /// v, clamped to `room` steps beyond its bounds; NaN for NaN.
     ///
     /// # Safety
     /// That of [`Vector`].
     #[inline(always)]
-    pub unsafe fn code<F, const KIND: u8>(&self, x: V, plan: &Plan, room: V, index: usize) -> V
+    pub unsafe fn scaled<F, const KIND: u8>(&self, x: V, plan: &Plan, room: V) -> V
     where
         F: Float<Compute = V::Scalar>,
     {
@@ -194,64 +203,33 @@ impl<V: Vector> Affine<V> {
             }
             // In this order a comparison with NaN keeps the NaN.
             v = self.low.sub(room).max(v);
-            v = self.high.add(room).min(v);
+            self.high.add(room).min(v)
+        }
+    }
+
+    /// What turns v rounded to an integer into M + code.
+    #[inline(always)]
+    unsafe fn magic(&self, sum: Sum) -> V {
+        // SAFETY: the caller's.
+        unsafe {
             let magic = V::splat(V::Scalar::MAGIC);
-            if KIND == ANY && plan.rounding != Rounding::NearestEven {
-                return self.round_otherwise(v, plan, index);
-            }
-            match sum {
-                Sum::Exact => v.add(magic.add(self.zero)),
-                Sum::After => v.add(magic).add(self.zero),
-                Sum::Rounded | Sum::Fused => v.add(magic),
+            match sum.before_clamp() {
+                true => magic,
+                false => magic.add(self.zero),
             }
         }
     }
 
-    /// M + v rounded otherwise than to nearest even.
-    ///
-    /// r is v rounded to nearest even and d what is left, both exact; each rounding is r or a
-    /// neighbour of it. The signs are those of the sum with z, whose rounding keeps the sign.
+    /// The v of which the sum with the zero point is 0; a rounded sum has the sign of the exact one.
     #[inline(always)]
-    unsafe fn round_otherwise(&self, v: V, plan: &Plan, index: usize) -> V {
-        let sum = plan.steps.sum;
+    unsafe fn origin(&self, sum: Sum) -> V {
         // SAFETY: the caller's.
         unsafe {
-            let (none, magic) = (number::<V>(0.0), V::splat(V::Scalar::MAGIC));
-            let r = v.add(magic).sub(magic);
-            let d = v.sub(r);
-            let total = if sum == Sum::Exact {
-                v.add(self.zero)
-            } else {
-                v
-            };
-            let (up, down) = match plan.rounding {
-                Rounding::NearestEven => (none, none),
-                Rounding::NearestAway => (
-                    one_if::<V>(V::and(d.eq(number::<V>(0.5)), total.gt(none))),
-                    one_if::<V>(V::and(d.eq(number::<V>(-0.5)), none.gt(total))),
-                ),
-                Rounding::TowardZero => {
-                    let negative = none.gt(total);
-                    (
-                        one_if::<V>(V::and(d.gt(none), negative)),
-                        V::select(negative, none, one_if::<V>(none.gt(d))),
-                    )
-                }
-                Rounding::Floor => (none, one_if::<V>(none.gt(d))),
-                Rounding::Ceiling => (one_if::<V>(d.gt(none)), none),
-                Rounding::Stochastic { seed } => {
-                    let down = one_if::<V>(none.gt(d));
-                    // fraction > u, where the fraction is d or d + 1.
-                    let up = d.gt(uniform::vector::<V>(seed, index as u64).sub(down));
-                    (one_if::<V>(up), down)
-                }
-            };
-            let magic = if sum.before_clamp() {
-                magic
-            } else {
-                magic.add(self.zero)
-            };
-            r.add(up).sub(down).add(magic)
+            let none = number::<V>(0.0);
+            match sum {
+                Sum::Exact => none.sub(self.zero),
+                _ => none,
+            }
         }
     }
 
@@ -271,24 +249,104 @@ impl<V: Vector> Affine<V> {
         }
     }
 
-    /// (q − z)·s, the code given as M + q; each step rounded where the convention rounds it.
+    /// q − z, of M + q.
     ///
     /// # Safety
     /// That of [`Vector`].
     #[inline(always)]
-    pub unsafe fn value<F, const KIND: u8>(&self, code: V, plan: &Plan) -> V
+    pub unsafe fn difference<const KIND: u8>(&self, code: V, plan: &Plan) -> V {
+        // SAFETY: the caller's.
+        unsafe {
+            let magic = V::splat(V::Scalar::MAGIC);
+            match plan.steps::<KIND>().sum.before_clamp() {
+                // A zero point that is rounded with x/s need not be an integer.
+                true => code.sub(magic).sub(self.zero),
+                // The difference of two integers near M is exact.
+                false => code.sub(magic.add(self.zero)),
+            }
+        }
+    }
+
+    /// (q − z)·s, of q − z; each step rounded where the convention rounds it.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    pub unsafe fn value<F, const KIND: u8>(&self, difference: V, plan: &Plan) -> V
     where
         F: Float<Compute = V::Scalar>,
     {
         // SAFETY: the caller's.
         unsafe {
-            let q = code.sub(V::splat(V::Scalar::MAGIC));
-            let difference = q.sub(self.zero);
             let difference = match KIND == ANY && plan.native_difference {
                 true => difference.round_to::<F>(),
                 false => difference,
             };
             difference.mul(self.scale)
+        }
+    }
+}
+
+/// Rounds each v of a few vectors to M + its code. Vector `k` has the parameters
+/// `affine.at(p, first + k·LANES)`; `index` is that of the block's first element in the tensor.
+///
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+pub(crate) unsafe fn round<V: Vector, const KIND: u8, const UNIFORM: bool, const N: usize>(
+    block: &mut [V; N],
+    affine: Affine<V>,
+    p: LaneBlock<'_, V::Scalar>,
+    first: usize,
+    index: usize,
+    plan: &Plan,
+) {
+    let Steps { sum, .. } = plan.steps::<KIND>();
+    // One decision for all vectors. A macro, for a closure is not compiled for the instruction set.
+    macro_rules! each {
+        (|$at:ident, $v:ident| $code:expr) => {
+            for (k, $v) in block.iter_mut().enumerate() {
+                let $at = affine.at::<KIND, UNIFORM>(p, first + k * V::LANES, plan);
+                *$v = $code;
+            }
+        };
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        let rounding = match KIND {
+            ANY => plan.rounding,
+            _ => Rounding::NearestEven,
+        };
+        match rounding {
+            Rounding::NearestEven if sum == Sum::After => {
+                let magic = V::splat(V::Scalar::MAGIC);
+                each!(|at, v| v.add(magic).add(at.zero));
+            }
+            Rounding::NearestEven => each!(|at, v| v.add(at.magic(sum))),
+            Rounding::NearestAway => each!(|at, v| {
+                let magic = at.magic(sum);
+                let code = v.add(magic);
+                let left = v.sub(code.sub(magic));
+                // ½ to the side of the sum's sign is a tie that went to the other one.
+                let away = V::select(v.gt(at.origin(sum)), number(1.0), number(-1.0));
+                V::select(left.add(left).eq(away), code.add(away), code)
+            }),
+            Rounding::TowardZero => each!(|at, v| {
+                let negative = at.origin(sum).gt(*v);
+                V::select(negative, v.ceil(), v.floor()).add(at.magic(sum))
+            }),
+            Rounding::Floor => each!(|at, v| v.floor().add(at.magic(sum))),
+            Rounding::Ceiling => each!(|at, v| v.ceil().add(at.magic(sum))),
+            // One more than the floor where the fraction exceeds the random number.
+            Rounding::Stochastic { seed } => {
+                let mut index = index as u64;
+                each!(|at, v| {
+                    let words = uniform::words::<V>(seed, index);
+                    index += V::LANES as u64;
+                    v.ceil_difference(V::from_words(words), number(uniform::UNIT))
+                        .add(at.magic(sum))
+                });
+            }
         }
     }
 }
@@ -303,11 +361,4 @@ unsafe fn number<V: Vector>(n: f64) -> V {
 unsafe fn integer<V: Vector>(n: i64) -> V {
     // SAFETY: the caller's.
     unsafe { V::splat(V::Scalar::from_i64(n)) }
-}
-
-/// 1 where the mask holds, else 0.
-#[inline(always)]
-unsafe fn one_if<V: Vector>(mask: V::Mask) -> V {
-    // SAFETY: the caller's.
-    unsafe { V::select(mask, number(1.0), number(0.0)) }
 }

@@ -10,11 +10,6 @@ pub(crate) trait Code: Copy + Default + Send {
     const WIDTH: Width;
 
     fn from_low_bits(bits: u32) -> Self;
-
-    /// The slice, if it is one of bytes.
-    fn as_bytes_mut(_: &mut [MaybeUninit<Self>]) -> Option<&mut [MaybeUninit<u8>]> {
-        None
-    }
 }
 
 /// How wide a code is.
@@ -23,19 +18,6 @@ pub(crate) enum Width {
     W8,
     W16,
     Wider,
-}
-
-impl Code for u8 {
-    const WIDTH: Width = Width::W8;
-
-    #[inline(always)]
-    fn from_low_bits(bits: u32) -> Self {
-        bits as Self
-    }
-
-    fn as_bytes_mut(codes: &mut [MaybeUninit<u8>]) -> Option<&mut [MaybeUninit<u8>]> {
-        Some(codes)
-    }
 }
 
 macro_rules! impl_code {
@@ -52,7 +34,7 @@ macro_rules! impl_code {
 }
 
 // In 64 bits, codes that may exceed i32 are not negative.
-impl_code!(u16 W16, u32 Wider, u64 Wider);
+impl_code!(u8 W8, u16 W16, u32 Wider, u64 Wider);
 
 /// Codes that may be negative fit i32, whose sign is extended.
 impl Code for i64 {

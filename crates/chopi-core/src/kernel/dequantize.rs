@@ -112,19 +112,37 @@ unsafe fn whole<V, I, F>(
     I: Int,
     F: Float,
 {
-    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
+    // SAFETY: the caller's.
     unsafe {
-        let magic = V::splat(F::Compute::MAGIC);
+        match p.zero.len() {
+            1 => values::<V, I, F, true>(codes, p, plan, out),
+            _ => values::<V, I, F, false>(codes, p, plan, out),
+        }
+    }
+}
+
+/// # Safety
+/// That of [`Vector`].
+#[inline(always)]
+unsafe fn values<V, I, F, const UNIFORM: bool>(
+    codes: &[I],
+    p: LaneBlock<'_, F::Compute>,
+    plan: &Plan,
+    out: &mut [MaybeUninit<F>],
+) where
+    V: Vector<Scalar = F::Compute>,
+    I: Int,
+    F: Float,
+{
+    // SAFETY: the caller's; the offsets are those of whole vectors within the run.
+    unsafe {
         let uniform = Affine::<V>::splat::<ANY>(p, plan);
-        let is_uniform = p.zero.len() == 1;
-        let (from, to) = (codes.as_ptr(), out.as_mut_ptr().cast::<F>());
-        for i in offsets::<V>(codes.len()) {
-            let affine = match is_uniform {
-                true => uniform,
-                false => Affine::load::<ANY>(p, i, plan),
-            };
-            let code = V::load_codes(from.add(i)).add(magic);
-            affine.value::<F, ANY>(code, plan).store_elements(to.add(i));
+        let (n, from, to) = (codes.len(), codes.as_ptr(), out.as_mut_ptr().cast::<F>());
+        for i in offsets::<V>(0, n) {
+            let affine = uniform.at::<ANY, UNIFORM>(p, i, plan);
+            let difference = V::load_codes(from.add(i)).sub(affine.zero);
+            let value = affine.value::<F, ANY>(difference, plan);
+            value.store_elements(to.add(i));
         }
     }
 }

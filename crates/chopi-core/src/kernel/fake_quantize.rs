@@ -3,16 +3,15 @@
 
 use std::mem::MaybeUninit;
 
-use crate::buffer::FloatSlice;
-use crate::dtype::{Compute, Float};
+use crate::dtype::{Compute, Float, FloatType};
 use crate::kernel::affine::{
     ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
-    MULTIPLY_ROUNDED, Plan,
+    MULTIPLY_ROUNDED, Plan, round,
 };
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
@@ -55,33 +54,25 @@ fn dispatch<F: Float, const MASK: bool>(
         });
     }
     let plan = Plan::new(params, F::TYPE);
-    let kind = plan.kind();
-    if kind != DIVIDE_EXACT
-        && let (FloatSlice::F32(x), Some(out)) =
-            (F::slice(x), f32::from_slice_mut(F::slice_mut(out)))
-    {
-        // Only f32 is worth a loop for each kind.
-        let run = match kind {
-            DIVIDE_ROUNDED => fast::<f32, DIVIDE_ROUNDED, MASK>,
-            DIVIDE_AFTER => fast::<f32, DIVIDE_AFTER, MASK>,
-            MULTIPLY_ROUNDED => fast::<f32, MULTIPLY_ROUNDED, MASK>,
-            MULTIPLY_AFTER => fast::<f32, MULTIPLY_AFTER, MASK>,
-            FUSED => fast::<f32, FUSED, MASK>,
-            _ => fast::<f32, ANY, MASK>,
-        };
-        let lanes = Lanes::new(params, tiles, F::TYPE);
-        return by_pieces::<f32, MASK>(x, out, mask, |x, first, out, mask| {
-            run(x, &lanes, tiles, first, &plan, out, mask)
-        });
-    }
-    let run = match kind {
+    let lanes = Lanes::new(params, tiles, F::TYPE);
+    let run = match plan.kind() {
         DIVIDE_EXACT => fast::<F, DIVIDE_EXACT, MASK>,
+        DIVIDE_ROUNDED if const { is_f32::<F>() } => fast::<F, DIVIDE_ROUNDED, MASK>,
+        DIVIDE_AFTER if const { is_f32::<F>() } => fast::<F, DIVIDE_AFTER, MASK>,
+        MULTIPLY_ROUNDED if const { is_f32::<F>() } => fast::<F, MULTIPLY_ROUNDED, MASK>,
+        MULTIPLY_AFTER if const { is_f32::<F>() } => fast::<F, MULTIPLY_AFTER, MASK>,
+        FUSED if const { is_f32::<F>() } => fast::<F, FUSED, MASK>,
         _ => fast::<F, ANY, MASK>,
     };
-    let lanes = Lanes::new(params, tiles, F::TYPE);
     by_pieces::<F, MASK>(x, out, mask, |x, first, out, mask| {
         run(x, &lanes, tiles, first, &plan, out, mask)
     })
+}
+
+/// Whether a loop for each kind of steps is worth its size, and one by blocks of vectors: what is not
+/// is not compiled.
+const fn is_f32<F: Float>() -> bool {
+    matches!(F::TYPE, FloatType::F32)
 }
 
 /// `run(x, first, out, mask)` of every piece, `first` its offset.
@@ -180,34 +171,106 @@ unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
     V: Vector<Scalar = F::Compute>,
     F: Float,
 {
-    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run, and
-    // there is as much of the mask as of the run.
+    // SAFETY: the caller's.
     unsafe {
-        // One step of room on each side tells a code beyond a bound from one at it.
-        let room = V::splat(F::Compute::from_i32(MASK.into()));
-        let smallest = V::splat(num_traits::Float::neg_infinity());
-        let uniform = Affine::<V>::splat::<KIND>(p, plan);
-        let is_uniform = p.zero.len() == 1;
-        let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<F>());
-        let mask = mask.as_mut_ptr().cast::<u8>();
-        for i in offsets::<V>(x.len()) {
-            let affine = match is_uniform {
-                true => uniform,
-                false => Affine::load::<KIND>(p, i, plan),
-            };
-            let mut x = V::load_elements(from.add(i));
-            if matches!(KIND, MULTIPLY_AFTER | ANY) && plan.nan_is_smallest {
-                x = V::select(x.is_nan(), smallest, x);
+        let run = Run {
+            from: x.as_ptr(),
+            affine: Affine::<V>::splat::<KIND>(p, plan),
+            p,
+            index,
+            plan,
+        };
+        match p.zero.len() {
+            1 => run.values::<KIND, true, MASK>(out, mask),
+            _ => run.values::<KIND, false, MASK>(out, mask),
+        }
+    }
+}
+
+/// A run of at least a vector, from `from` on.
+#[derive(Clone, Copy)]
+struct Run<'a, V, F: Float> {
+    from: *const F,
+    affine: Affine<V>,
+    p: LaneBlock<'a, F::Compute>,
+    index: usize,
+    plan: &'a Plan,
+}
+
+impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
+    /// Writes the values, as many as `out` takes, and the mask.
+    ///
+    /// # Safety
+    /// That of [`Vector`]; there must be as much of the mask as of `out`, if there is one.
+    #[inline(always)]
+    unsafe fn values<const KIND: u8, const UNIFORM: bool, const MASK: bool>(
+        self,
+        out: &mut [MaybeUninit<F>],
+        mask: &mut [MaybeUninit<u8>],
+    ) {
+        // SAFETY: the caller's; the offsets are those of whole vectors within the run.
+        unsafe {
+            let (n, to) = (out.len(), out.as_mut_ptr().cast::<F>());
+            let mask = mask.as_mut_ptr().cast::<u8>();
+            let mut in_blocks = 0;
+            if const { is_f32::<F>() && V::IN_BLOCKS } {
+                in_blocks = n - n % (BLOCK * V::LANES);
+                for i in (0..in_blocks).step_by(BLOCK * V::LANES) {
+                    let inside = self.values_at::<KIND, UNIFORM, MASK, BLOCK>(i, to.add(i));
+                    if MASK {
+                        V::store_block_mask(inside, mask.add(i));
+                    }
+                }
             }
-            let mut code = affine.code::<F, KIND>(x, plan, room, index + i);
-            if MASK {
-                let (inside, clamped) = Affine::inside(code, plan);
-                V::store_mask(inside, mask.add(i));
-                code = clamped;
+            for i in offsets::<V>(in_blocks, n) {
+                let [inside] = self.values_at::<KIND, UNIFORM, MASK, 1>(i, to.add(i));
+                if MASK {
+                    V::store_mask(inside, mask.add(i));
+                }
             }
-            affine
-                .value::<F, KIND>(code, plan)
-                .store_elements(to.add(i));
+        }
+    }
+
+    /// Writes the values of the vectors from offset `i` on; returns which lie inside, where a mask is
+    /// asked for.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    unsafe fn values_at<const KIND: u8, const UNIFORM: bool, const MASK: bool, const N: usize>(
+        &self,
+        i: usize,
+        to: *mut F,
+    ) -> [V::Mask; N] {
+        // SAFETY: the caller's.
+        unsafe {
+            let Self {
+                affine, p, plan, ..
+            } = *self;
+            // One step of room on each side tells a code beyond a bound from one at it.
+            let room = V::splat(F::Compute::from_i32(MASK.into()));
+            let mut block = [room; N];
+            for (k, v) in block.iter_mut().enumerate() {
+                let i = i + k * V::LANES;
+                let mut x = V::load_elements(self.from.add(i));
+                if matches!(KIND, MULTIPLY_AFTER | ANY) && plan.nan_is_smallest {
+                    x = V::select(x.is_nan(), V::splat(num_traits::Float::neg_infinity()), x);
+                }
+                let affine = affine.at::<KIND, UNIFORM>(p, i, plan);
+                *v = affine.scaled::<F, KIND>(x, plan, room);
+            }
+            round::<V, KIND, UNIFORM, N>(&mut block, affine, p, i, self.index + i, plan);
+            let mut inside = [V::none(); N];
+            for (k, mut code) in block.into_iter().enumerate() {
+                if MASK {
+                    (inside[k], code) = Affine::inside(code, plan);
+                }
+                let affine = affine.at::<KIND, UNIFORM>(p, i + k * V::LANES, plan);
+                let difference = affine.difference::<KIND>(code, plan);
+                let value = affine.value::<F, KIND>(difference, plan);
+                value.store_elements(to.add(k * V::LANES));
+            }
+            inside
         }
     }
 }

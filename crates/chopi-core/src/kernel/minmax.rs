@@ -113,14 +113,13 @@ where
     unsafe {
         let zero = V::splat(F::Compute::default());
         if min.len() > 1 {
-            // x·0 is 0 but for NaN and infinities.
             let mut sum = zero;
             let (min, max) = (min.as_mut_ptr(), max.as_mut_ptr());
-            for i in offsets::<V>(n) {
+            for i in offsets::<V>(0, n) {
                 let x = V::load_elements(from.add(i));
                 x.min(V::load(min.add(i))).store(min.add(i));
                 x.max(V::load(max.add(i))).store(max.add(i));
-                sum = x.mul_add(zero, sum);
+                sum = x.poison(sum);
             }
             return !V::any(sum.is_nan());
         }
@@ -131,16 +130,16 @@ where
         while i + CHAINS * V::LANES <= n {
             for (chain, state) in chains.iter_mut().enumerate() {
                 let x = V::load_elements(from.add(i + chain * V::LANES));
-                *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
+                *state = (x.min(state.0), x.max(state.1), x.poison(state.2));
             }
             i += CHAINS * V::LANES;
         }
         // What is left, with elements from before it where it is shorter than a vector.
         let rest = (n - i).clamp(V::LANES, n);
         let (from, state) = (from.add(n - rest), &mut chains[0]);
-        for i in offsets::<V>(rest) {
+        for i in offsets::<V>(0, rest) {
             let x = V::load_elements(from.add(i));
-            *state = (x.min(state.0), x.max(state.1), x.mul_add(zero, state.2));
+            *state = (x.min(state.0), x.max(state.1), x.poison(state.2));
         }
         let (mut least, mut most, mut sum) = chains[0];
         for &(min, max, other) in &chains[1..] {

@@ -1,19 +1,20 @@
 //! q = clamp(round(x/s + z)): floats to codes.
 
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::buffer::{FloatSlice, IntSliceMut};
-use crate::dtype::{Compute, Float};
+use crate::buffer::IntSliceMut;
+use crate::dtype::{Compute, Float, FloatType};
 use crate::kernel::affine::{
     ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
-    MULTIPLY_ROUNDED, Plan,
+    MULTIPLY_ROUNDED, Plan, round,
 };
-use crate::kernel::code::{Code, CodeSliceMut};
+use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
@@ -53,31 +54,29 @@ fn quantize_codes<F: Float, O: Code>(
         });
     }
     let plan = Plan::new(params, F::TYPE);
-    let kind = plan.kind();
-    // Only f32 to 8 bits is worth a loop for each kind.
-    if let (FloatSlice::F32(x), Some(out)) = (F::slice(x), O::as_bytes_mut(out)) {
-        let run = match kind {
-            DIVIDE_EXACT => fast::<f32, u8, DIVIDE_EXACT>,
-            DIVIDE_ROUNDED => fast::<f32, u8, DIVIDE_ROUNDED>,
-            DIVIDE_AFTER => fast::<f32, u8, DIVIDE_AFTER>,
-            MULTIPLY_ROUNDED => fast::<f32, u8, MULTIPLY_ROUNDED>,
-            MULTIPLY_AFTER => fast::<f32, u8, MULTIPLY_AFTER>,
-            FUSED => fast::<f32, u8, FUSED>,
-            _ => fast::<f32, u8, ANY>,
-        };
-        let lanes = Lanes::new(params, tiles, F::TYPE);
-        return by_pieces(x, out, |x, first, out| {
-            run(x, &lanes, tiles, first, &plan, nan, out)
-        });
-    }
-    let run = match kind {
-        DIVIDE_EXACT => fast::<F, O, DIVIDE_EXACT>,
+    let lanes = Lanes::new(params, tiles, F::TYPE);
+    let run = match plan.kind() {
+        DIVIDE_EXACT if const { Worth::<F, O>::USUAL } => fast::<F, O, DIVIDE_EXACT>,
+        DIVIDE_ROUNDED if const { Worth::<F, O>::ALL } => fast::<F, O, DIVIDE_ROUNDED>,
+        DIVIDE_AFTER if const { Worth::<F, O>::ALL } => fast::<F, O, DIVIDE_AFTER>,
+        MULTIPLY_ROUNDED if const { Worth::<F, O>::ALL } => fast::<F, O, MULTIPLY_ROUNDED>,
+        MULTIPLY_AFTER if const { Worth::<F, O>::ALL } => fast::<F, O, MULTIPLY_AFTER>,
+        FUSED if const { Worth::<F, O>::ALL } => fast::<F, O, FUSED>,
         _ => fast::<F, O, ANY>,
     };
-    let lanes = Lanes::new(params, tiles, F::TYPE);
     by_pieces(x, out, |x, first, out| {
         run(x, &lanes, tiles, first, &plan, nan, out)
     })
+}
+
+/// Which loops are worth their size: what is not is not compiled.
+struct Worth<F, O>(PhantomData<(F, O)>);
+
+impl<F: Float, O: Code> Worth<F, O> {
+    /// One for the usual kind of steps.
+    const USUAL: bool = matches!(O::WIDTH, Width::W8);
+    /// One for each kind, and by blocks of vectors.
+    const ALL: bool = Self::USUAL && matches!(F::TYPE, FloatType::F32);
 }
 
 /// `run(x, first, out)` of every piece, `first` its offset; whether all returned true.
@@ -176,28 +175,95 @@ where
     F: Float,
     O: Code,
 {
-    // SAFETY: the caller's; `offsets` gives those of whole vectors within the run.
+    // SAFETY: the caller's.
     unsafe {
-        let (zero, mut any_nan) = (V::splat(F::Compute::default()), V::none());
-        let uniform = Affine::<V>::splat::<KIND>(p, plan);
-        let is_uniform = p.zero.len() == 1;
-        let (from, to) = (x.as_ptr(), out.as_mut_ptr().cast::<O>());
-        for i in offsets::<V>(x.len()) {
-            let affine = match is_uniform {
-                true => uniform,
-                false => Affine::load::<KIND>(p, i, plan),
-            };
-            let mut x = V::load_elements(from.add(i));
-            let is_nan = x.is_nan();
-            any_nan = V::or(any_nan, is_nan);
-            if nan == NanPolicy::ZeroPoint {
-                // 0.0 has the zero point's code.
-                x = V::select(is_nan, zero, x);
-            }
-            affine
-                .code::<F, KIND>(x, plan, zero, index + i)
-                .store_codes(to.add(i));
+        let run = Run {
+            from: x.as_ptr(),
+            affine: Affine::<V>::splat::<KIND>(p, plan),
+            p,
+            index,
+            plan,
+            nan,
+        };
+        match p.zero.len() {
+            1 => run.codes::<O, KIND, true>(out),
+            _ => run.codes::<O, KIND, false>(out),
         }
-        V::any(any_nan)
+    }
+}
+
+/// A run of at least a vector, from `from` on.
+#[derive(Clone, Copy)]
+struct Run<'a, V, F: Float> {
+    from: *const F,
+    affine: Affine<V>,
+    p: LaneBlock<'a, F::Compute>,
+    index: usize,
+    plan: &'a Plan,
+    nan: NanPolicy,
+}
+
+impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
+    /// Writes the codes, as many as `out` takes; returns whether there is NaN.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    unsafe fn codes<O: Code, const KIND: u8, const UNIFORM: bool>(
+        self,
+        out: &mut [MaybeUninit<O>],
+    ) -> bool {
+        // SAFETY: the caller's; the offsets are those of whole vectors within the run.
+        unsafe {
+            let (n, to) = (out.len(), out.as_mut_ptr().cast::<O>());
+            let mut any_nan = V::none();
+            let mut in_blocks = 0;
+            if const { Worth::<F, O>::ALL && V::IN_BLOCKS } {
+                in_blocks = n - n % (BLOCK * V::LANES);
+                for i in (0..in_blocks).step_by(BLOCK * V::LANES) {
+                    let codes = self.codes_at::<KIND, UNIFORM, BLOCK>(i, &mut any_nan);
+                    V::store_block_codes(codes, to.add(i));
+                }
+            }
+            for i in offsets::<V>(in_blocks, n) {
+                let [code] = self.codes_at::<KIND, UNIFORM, 1>(i, &mut any_nan);
+                code.store_codes(to.add(i));
+            }
+            V::any(any_nan)
+        }
+    }
+
+    /// M + the codes of the vectors from offset `i` on.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    unsafe fn codes_at<const KIND: u8, const UNIFORM: bool, const N: usize>(
+        &self,
+        i: usize,
+        any_nan: &mut V::Mask,
+    ) -> [V; N] {
+        // SAFETY: the caller's.
+        unsafe {
+            let Self {
+                affine, p, plan, ..
+            } = *self;
+            let zero = V::splat(F::Compute::default());
+            let mut block = [zero; N];
+            for (k, v) in block.iter_mut().enumerate() {
+                let i = i + k * V::LANES;
+                let mut x = V::load_elements(self.from.add(i));
+                let is_nan = x.is_nan();
+                *any_nan = V::or(*any_nan, is_nan);
+                if self.nan == NanPolicy::ZeroPoint {
+                    // 0.0 has the zero point's code.
+                    x = V::select(is_nan, zero, x);
+                }
+                let affine = affine.at::<KIND, UNIFORM>(p, i, plan);
+                *v = affine.scaled::<F, KIND>(x, plan, zero);
+            }
+            round::<V, KIND, UNIFORM, N>(&mut block, affine, p, i, self.index + i, plan);
+            block
+        }
     }
 }

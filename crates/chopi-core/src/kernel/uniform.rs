@@ -1,6 +1,5 @@
 //! The random numbers of stochastic rounding: a function of the seed and the element's index.
 
-use crate::dtype::Compute;
 use crate::kernel::vector::{Vector, Words};
 
 /// The seed's part of the hash: the two halves of the first output of SplitMix64.
@@ -23,28 +22,30 @@ pub(crate) fn scalar(seed: u64, index: u64) -> f64 {
     h = (h ^ (h >> 16)).wrapping_mul(FACTORS[0]) ^ second;
     h = (h ^ (h >> 15)).wrapping_mul(FACTORS[1]);
     h ^= h >> 15;
-    f64::from(h >> 8) / f64::from(1 << 24)
+    f64::from(h >> 8) * UNIT
 }
 
-/// Those of the elements from `index` on.
+/// 2^−24: what the numbers are multiples of.
+pub(crate) const UNIT: f64 = 1.0 / (1 << 24) as f64;
+
+/// Those of the elements from `index` on, as multiples of [`UNIT`].
 ///
 /// # Safety
 /// That of [`Vector`].
 #[inline(always)]
-pub(crate) unsafe fn vector<V: Vector>(seed: u64, index: u64) -> V {
+pub(crate) unsafe fn words<V: Vector>(seed: u64, index: u64) -> V::Words {
     let (first, second) = keys(seed);
+    // The keys' bits come in where they cost a vector nothing: (h ^ k) ^ ((h ^ k) >> n) is
+    // h ^ (h >> n) ^ (k ^ (k >> n)).
+    let keys = [first ^ (first >> 16), second ^ (second >> 15)];
     // SAFETY: the caller's.
     unsafe {
-        let (first, second) = (V::Words::splat(first), V::Words::splat(second));
-        let h = V::Words::count_from(index as u32).xor(first);
-        let h = h
-            .xor(h.shift_right::<16>())
-            .mul(V::Words::splat(FACTORS[0]))
-            .xor(second);
-        let h = h
-            .xor(h.shift_right::<15>())
-            .mul(V::Words::splat(FACTORS[1]));
-        let h = h.xor(h.shift_right::<15>()).shift_right::<8>();
-        V::from_words(h).mul(V::splat(V::Scalar::from_f64(1.0 / f64::from(1 << 24))))
+        let splat = |word| V::Words::splat(word);
+        let h = V::Words::count_from(index as u32);
+        let h = h.xor(h.shift_right::<16>()).xor(splat(keys[0]));
+        let h = h.mul(splat(FACTORS[0]));
+        let h = h.xor(h.shift_right::<15>()).xor(splat(keys[1]));
+        let h = h.mul(splat(FACTORS[1]));
+        h.xor(h.shift_right::<15>()).shift_right::<8>()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Arch, Vector, Words};
+use super::{Arch, BLOCK, Vector, Words};
 
 /// The instruction set.
 #[derive(Debug)]
@@ -55,6 +55,30 @@ unsafe fn low_words(lanes: __m256i) -> __m128i {
     unsafe {
         let even = _mm256_permutevar8x32_epi32(lanes, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
         _mm256_castsi256_si128(even)
+    }
+}
+
+/// The low 8 bits of the lanes.
+#[inline(always)]
+unsafe fn low_byte(lanes: __m256) -> __m256i {
+    unsafe { _mm256_and_si256(_mm256_castps_si256(lanes), _mm256_set1_epi32(0xff)) }
+}
+
+/// The highest bit of the lanes.
+#[inline(always)]
+unsafe fn high_bit(lanes: __m256) -> __m256i {
+    unsafe { _mm256_srli_epi32::<31>(_mm256_castps_si256(lanes)) }
+}
+
+/// Writes the 32-bit lanes, which are bytes, one after the other.
+#[inline(always)]
+unsafe fn store_bytes([a, b, c, d]: [__m256i; BLOCK], to: *mut u8) {
+    unsafe {
+        // Both halves of a vector are packed apart, which leaves groups of 4 to be put in order.
+        let words = (_mm256_packus_epi32(a, b), _mm256_packus_epi32(c, d));
+        let bytes = _mm256_packus_epi16(words.0, words.1);
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        _mm256_storeu_si256(to.cast(), _mm256_permutevar8x32_epi32(bytes, order))
     }
 }
 
@@ -120,10 +144,13 @@ impl Vector for F32 {
     }
     #[inline(always)] unsafe fn store_low_8(self, to: *mut u8) {
         unsafe {
-            let bytes = _mm256_and_si256(_mm256_castps_si256(self.0), _mm256_set1_epi32(0xff));
+            let bytes = low_byte(self.0);
             let halves = _mm_packus_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256::<1>(bytes));
             _mm_storel_epi64(to.cast(), _mm_packus_epi16(halves, halves))
         }
+    }
+    #[inline(always)] unsafe fn store_block_low_8([a, b, c, d]: [Self; BLOCK], to: *mut u8) {
+        unsafe { store_bytes([low_byte(a.0), low_byte(b.0), low_byte(c.0), low_byte(d.0)], to) }
     }
     #[inline(always)] unsafe fn store_low_16(self, to: *mut u16) {
         unsafe { _mm_storeu_si128(to.cast(), low_halves(_mm256_castps_si256(self.0))) }
@@ -137,6 +164,8 @@ impl Vector for F32 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self(_mm256_max_ps(self.0, other.0)) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self(_mm256_min_ps(self.0, other.0)) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(_mm256_floor_ps(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(_mm256_ceil_ps(self.0)) } }
     #[inline(always)] unsafe fn gt(self, other: Self) -> __m256 { unsafe { _mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> __m256 { unsafe { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> __m256 { unsafe { _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0) } }
@@ -148,7 +177,10 @@ impl Vector for F32 {
     #[inline(always)] unsafe fn none() -> __m256 { unsafe { _mm256_setzero_ps() } }
     #[inline(always)] unsafe fn any(mask: __m256) -> bool { unsafe { _mm256_movemask_ps(mask) != 0 } }
     #[inline(always)] unsafe fn store_mask(mask: __m256, to: *mut u8) {
-        unsafe { Self(_mm256_castsi256_ps(_mm256_srli_epi32::<31>(_mm256_castps_si256(mask)))).store_low_8(to) }
+        unsafe { Self(_mm256_castsi256_ps(high_bit(mask))).store_low_8(to) }
+    }
+    #[inline(always)] unsafe fn store_block_mask([a, b, c, d]: [__m256; BLOCK], to: *mut u8) {
+        unsafe { store_bytes([high_bit(a), high_bit(b), high_bit(c), high_bit(d)], to) }
     }
     #[inline(always)] unsafe fn from_words(words: Words8) -> Self { unsafe { Self(_mm256_cvtepi32_ps(words.0)) } }
 }
@@ -198,6 +230,8 @@ impl Vector for F64 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self(_mm256_max_pd(self.0, other.0)) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self(_mm256_min_pd(self.0, other.0)) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(_mm256_floor_pd(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(_mm256_ceil_pd(self.0)) } }
     #[inline(always)] unsafe fn gt(self, other: Self) -> __m256d { unsafe { _mm256_cmp_pd::<_CMP_GT_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> __m256d { unsafe { _mm256_cmp_pd::<_CMP_EQ_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> __m256d { unsafe { _mm256_cmp_pd::<_CMP_UNORD_Q>(self.0, self.0) } }

@@ -33,6 +33,8 @@ pub struct Words16(__m512i);
 pub struct Words8(__m256i);
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+const UP: i32 = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
 
 // SAFETY, of every block below: the caller of each function promises the instruction set and good
 // pointers; the loads and stores need no alignment.
@@ -106,6 +108,12 @@ impl Vector for F32 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self(_mm512_max_ps(self.0, other.0)) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self(_mm512_min_ps(self.0, other.0)) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(_mm512_roundscale_ps::<DOWN>(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(_mm512_roundscale_ps::<UP>(self.0)) } }
+    // Rounded up to a float, and that to an integer: together, the difference rounded up to an integer.
+    #[inline(always)] unsafe fn ceil_difference(self, other: Self, unit: Self) -> Self {
+        unsafe { Self(_mm512_fnmadd_round_ps::<UP>(other.0, unit.0, self.0)).ceil() }
+    }
     #[inline(always)] unsafe fn gt(self, other: Self) -> __mmask16 { unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> __mmask16 { unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> __mmask16 { unsafe { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0) } }
@@ -159,6 +167,12 @@ impl Vector for F64 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self(_mm512_max_pd(self.0, other.0)) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self(_mm512_min_pd(self.0, other.0)) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(_mm512_roundscale_pd::<DOWN>(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(_mm512_roundscale_pd::<UP>(self.0)) } }
+    // Rounded up to a float, and that to an integer: together, the difference rounded up to an integer.
+    #[inline(always)] unsafe fn ceil_difference(self, other: Self, unit: Self) -> Self {
+        unsafe { Self(_mm512_fnmadd_round_pd::<UP>(other.0, unit.0, self.0)).ceil() }
+    }
     #[inline(always)] unsafe fn gt(self, other: Self) -> __mmask8 { unsafe { _mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> __mmask8 { unsafe { _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> __mmask8 { unsafe { _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(self.0, self.0) } }

@@ -28,6 +28,10 @@ pub trait Arch {
 /// The most lanes that a vector has.
 pub(crate) const MAX_LANES: usize = 16;
 
+/// How many vectors the loops take at a time: as many as fill one with bytes where a vector has 8
+/// lanes.
+pub(crate) const BLOCK: usize = 4;
+
 /// A vector of floats. Arithmetic rounds each lane once, to nearest even.
 ///
 /// # Safety
@@ -43,6 +47,8 @@ pub trait Vector: Copy {
     type Words: Words;
     /// The number of lanes.
     const LANES: usize;
+    /// Whether loops that take [`BLOCK`] vectors at a time are worth their size.
+    const IN_BLOCKS: bool = true;
 
     /// `x` in every lane.
     unsafe fn splat(x: Self::Scalar) -> Self;
@@ -90,6 +96,14 @@ pub trait Vector: Copy {
     unsafe fn load_u16(from: *const u16) -> Self;
     /// Writes the low 8 bits of the integers n, where the lanes hold MAGIC + n.
     unsafe fn store_low_8(self, to: *mut u8);
+    /// Writes those of several vectors, one after the other.
+    #[inline(always)]
+    unsafe fn store_block_low_8(block: [Self; BLOCK], to: *mut u8) {
+        for (k, vector) in block.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { vector.store_low_8(to.add(k * Self::LANES)) }
+        }
+    }
     /// Writes their low 16 bits.
     unsafe fn store_low_16(self, to: *mut u16);
     /// `self + other`.
@@ -102,10 +116,50 @@ pub trait Vector: Copy {
     unsafe fn div(self, other: Self) -> Self;
     /// `self · factor + summand`, rounded once.
     unsafe fn mul_add(self, factor: Self, summand: Self) -> Self;
+    /// `sum` + `self`·0: NaN from the first number on that is not finite.
+    #[inline(always)]
+    unsafe fn poison(self, sum: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe { self.mul_add(Self::splat(Self::Scalar::default()), sum) }
+    }
     /// The larger one of two; where `other` is NaN, `other`.
     unsafe fn max(self, other: Self) -> Self;
     /// The smaller one of two; where `other` is NaN, `other`.
     unsafe fn min(self, other: Self) -> Self;
+    /// The largest integer that is not larger; |`self`| must be at most
+    /// [`MAGIC_LIMIT`](Compute::MAGIC_LIMIT).
+    #[inline(always)]
+    unsafe fn floor(self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let nearest = self.round_even();
+            nearest.sub(one_if(nearest.gt(self)))
+        }
+    }
+    /// The smallest integer that is not smaller, of as small numbers.
+    #[inline(always)]
+    unsafe fn ceil(self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let nearest = self.round_even();
+            nearest.add(one_if(self.gt(nearest)))
+        }
+    }
+    /// ⌈`self` − `other`·`unit`⌉, of the exact difference; the product one of 2^−24 and an integer,
+    /// in [0, 1), `self` as small as above.
+    #[inline(always)]
+    unsafe fn ceil_difference(self, other: Self, unit: Self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            // It is ⌊self⌋, and one more where the fraction exceeds the product. The fraction is what
+            // is left, or that and 1, a sum that need not be exact: 1 is taken from the product.
+            let nearest = self.round_even();
+            let left = self.sub(nearest);
+            let down = one_if(Self::splat(Self::Scalar::default()).gt(left));
+            let up = one_if(left.gt(other.mul(unit).sub(down)));
+            nearest.add(up).sub(down)
+        }
+    }
     /// `self > other`, false for NaN.
     unsafe fn gt(self, other: Self) -> Self::Mask;
     /// `self == other`, false for NaN.
@@ -124,6 +178,14 @@ pub trait Vector: Copy {
     unsafe fn any(mask: Self::Mask) -> bool;
     /// Writes 1 where the mask holds, else 0.
     unsafe fn store_mask(mask: Self::Mask, to: *mut u8);
+    /// Writes those of several vectors, one after the other.
+    #[inline(always)]
+    unsafe fn store_block_mask(block: [Self::Mask; BLOCK], to: *mut u8) {
+        for (k, mask) in block.into_iter().enumerate() {
+            // SAFETY: the caller's.
+            unsafe { Self::store_mask(mask, to.add(k * Self::LANES)) }
+        }
+    }
     /// The integers below 2^24.
     unsafe fn from_words(words: Self::Words) -> Self;
 }
@@ -147,8 +209,31 @@ pub trait Words: Copy {
     unsafe fn shift_right<const N: i32>(self) -> Self;
 }
 
+/// 1 where the mask holds, else 0.
+#[inline(always)]
+pub(crate) unsafe fn one_if<V: Vector>(mask: V::Mask) -> V {
+    // SAFETY: the caller's.
+    unsafe {
+        V::select(
+            mask,
+            V::splat(V::Scalar::from_i32(1)),
+            V::splat(V::Scalar::default()),
+        )
+    }
+}
+
 /// What any vector can do by the functions of [`Vector`].
 pub(crate) trait VectorExt: Vector {
+    /// The nearest integer, half to even, of numbers of at most [`MAGIC_LIMIT`](Compute::MAGIC_LIMIT).
+    #[inline(always)]
+    unsafe fn round_even(self) -> Self {
+        // SAFETY: the caller's.
+        unsafe {
+            let magic = Self::splat(Self::Scalar::MAGIC);
+            self.add(magic).sub(magic)
+        }
+    }
+
     /// The elements at `from`, widened.
     #[inline(always)]
     unsafe fn load_elements<F: Float<Compute = Self::Scalar>>(from: *const F) -> Self {
@@ -228,19 +313,33 @@ pub(crate) trait VectorExt: Vector {
             }
         }
     }
+
+    /// Writes the codes of several vectors, one after the other.
+    #[inline(always)]
+    unsafe fn store_block_codes<O: Code>(block: [Self; BLOCK], to: *mut O) {
+        // SAFETY: the caller's; as above.
+        unsafe {
+            if O::WIDTH == Width::W8 {
+                return Self::store_block_low_8(block, to.cast());
+            }
+            for (k, vector) in block.into_iter().enumerate() {
+                vector.store_codes(to.add(k * Self::LANES));
+            }
+        }
+    }
 }
 
 impl<V: Vector> VectorExt for V {}
 
-/// The offset of each vector of `n` elements, at least one vector's: the last one overlaps the one
-/// before where `n` is not a multiple.
+/// The offset of each vector of the elements from `first` to `n`, which is at least a vector's
+/// elements: the last one overlaps the one before where they are not a multiple.
 ///
 /// An iterator, not a function that takes a closure: closures are not compiled for the instruction
 /// set of the kernel that they stand in.
 #[inline(always)]
-pub(crate) fn offsets<V: Vector>(n: usize) -> Offsets<V> {
+pub(crate) fn offsets<V: Vector>(first: usize, n: usize) -> Offsets<V> {
     Offsets {
-        next: 0,
+        next: first,
         n,
         vector: PhantomData,
     }

@@ -118,6 +118,8 @@ impl Vector for F32 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self::select(self.gt(other), self, other) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self::select(other.gt(self), self, other) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(vrndmq_f32(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(vrndpq_f32(self.0)) } }
     #[inline(always)] unsafe fn gt(self, other: Self) -> uint32x4_t { unsafe { vcgtq_f32(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> uint32x4_t { unsafe { vceqq_f32(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> uint32x4_t { unsafe { vmvnq_u32(vceqq_f32(self.0, self.0)) } }
@@ -169,6 +171,8 @@ impl Vector for F64 {
     }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { unsafe { Self::select(self.gt(other), self, other) } }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { unsafe { Self::select(other.gt(self), self, other) } }
+    #[inline(always)] unsafe fn floor(self) -> Self { unsafe { Self(vrndmq_f64(self.0)) } }
+    #[inline(always)] unsafe fn ceil(self) -> Self { unsafe { Self(vrndpq_f64(self.0)) } }
     #[inline(always)] unsafe fn gt(self, other: Self) -> uint64x2_t { unsafe { vcgtq_f64(self.0, other.0) } }
     #[inline(always)] unsafe fn eq(self, other: Self) -> uint64x2_t { unsafe { vceqq_f64(self.0, other.0) } }
     #[inline(always)] unsafe fn is_nan(self) -> uint64x2_t { unsafe { veorq_u64(vceqq_f64(self.0, self.0), vdupq_n_u64(u64::MAX)) } }

@@ -17,11 +17,11 @@ impl Arch for Portable {
     type F64 = Array<f64>;
 }
 
-/// 8 lanes.
+/// 4 lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Array<T>([T; LANES]);
 
-const LANES: usize = 8;
+const LANES: usize = 4;
 
 #[inline(always)]
 fn each<T: Copy, U: Copy>(a: [T; LANES], f: impl Fn(T) -> U) -> [U; LANES] {
@@ -55,6 +55,7 @@ impl<C: Compute> Vector for Array<C> {
     type Mask = [bool; LANES];
     type Words = Array<u32>;
     const LANES: usize = LANES;
+    const IN_BLOCKS: bool = false;
 
     #[inline(always)] unsafe fn splat(x: C) -> Self { Self([x; LANES]) }
     // SAFETY, of every block below: the caller of each function promises good pointers.
@@ -91,6 +92,8 @@ impl<C: Compute> Vector for Array<C> {
     #[inline(always)] unsafe fn mul_add(self, factor: Self, summand: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], summand.0[i])))
     }
+    // Where there is no instruction for it, `mul_add` is a function.
+    #[inline(always)] unsafe fn poison(self, sum: Self) -> Self { Self(both(self.0, sum.0, |x, sum| x * C::default() + sum)) }
     #[inline(always)] unsafe fn max(self, other: Self) -> Self { Self(both(self.0, other.0, |a, b| if a > b { a } else { b })) }
     #[inline(always)] unsafe fn min(self, other: Self) -> Self { Self(both(self.0, other.0, |a, b| if a < b { a } else { b })) }
     #[inline(always)] unsafe fn gt(self, other: Self) -> [bool; LANES] { both(self.0, other.0, |a, b| a > b) }
