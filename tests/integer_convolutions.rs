@@ -4,8 +4,8 @@ use candle_core::{Device, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
 use chopi::Chopi;
 use chopi::candle::{IntConv, conv1d_params, conv2d_params};
-use chopi::matmul::Activations;
 use chopi::matmul::conv::{Conv, ConvParams};
+use chopi::matmul::{Activations, Error};
 use ndarray::{Array4, ArrayD, Axis};
 use proptest::prelude::*;
 
@@ -101,7 +101,7 @@ impl Case {
                 let quantizer = self.input_quantizer(&self.x.clone().into_dyn());
                 Activations::Static(quantizer.params().unwrap().clone())
             }
-            false => Activations::default(),
+            false => Activations::Dynamic(Chopi::builder()),
         }
     }
 
@@ -224,4 +224,20 @@ fn a_convolution_along_one_axis_is_that_along_two_of_which_one_has_length_one() 
     assert_eq!(one.dims(), [2, 6, 4]);
     let two: Vec<f32> = two.forward(&x).unwrap().into_iter().collect();
     assert_eq!(one.flatten_all().unwrap().to_vec1::<f32>().unwrap(), two);
+}
+
+#[test]
+fn parameters_along_another_axis_are_refused() {
+    let weights = Array4::from_shape_fn((2, 2, 1, 1), |(i, j, ..)| (3 * i + j) as f32 - 1.0);
+    for (axis, fits) in [(0, true), (-4, true), (1, false), (-3, false)] {
+        let builder = Chopi::builder().symmetric(true).per_channel(axis);
+        let mut quantizer = builder.build().unwrap();
+        let codes = quantizer.quantize(&weights).unwrap();
+        let (params, activations) = (quantizer.params().unwrap(), Activations::default());
+        let layer = Conv::new(&codes, params, ConvParams::new(2), activations);
+        match fits {
+            true => assert!(layer.is_ok()),
+            false => assert!(matches!(layer, Err(Error::Weights { .. }))),
+        }
+    }
 }

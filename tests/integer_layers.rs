@@ -1,9 +1,10 @@
 //! Integer layers give the same bits on ndarray, candle and libtorch, and those of their definition.
 
 use candle_core::Tensor;
-use chopi::matmul::{Activations, Error, Linear};
-use chopi::{Chopi, Granularity, QParams};
-use ndarray::{Array2, Array3, ArrayD, ShapeBuilder};
+use chopi::matmul::{Activations, Embedding, Error, IntegerLinear, Linear};
+use chopi::ndarray::IntArray;
+use chopi::{Chopi, Convention, FloatType, Granularity, QParams};
+use ndarray::{Array2, Array3, ArrayD, Ix2, ShapeBuilder};
 use proptest::prelude::*;
 
 /// Weights [outputs, inputs], inputs [batch, rows, inputs], and how both are quantized.
@@ -62,8 +63,10 @@ impl Case {
     }
 
     fn activations(&self) -> Activations {
-        if !self.is_static {
-            return Activations::default();
+        match (self.is_static, self.symmetric_weights) {
+            (false, true) => return Activations::default(),
+            (false, false) => return Activations::Dynamic(Chopi::builder()),
+            (true, _) => {}
         }
         let mut quantizer = Chopi::builder()
             .num_bits(8)
@@ -141,7 +144,7 @@ fn only(params: &QParams) -> (f64, i64) {
     (params.scale()[0], params.zero_point()[0])
 }
 
-fn codes(codes: &chopi::ndarray::IntArray<f32, ndarray::Ix2>) -> Vec<i64> {
+fn codes(codes: &IntArray<f32, Ix2>) -> Vec<i64> {
     let codes = codes.to_i64();
     codes.iter().copied().collect()
 }
@@ -323,4 +326,97 @@ fn what_does_not_fit_is_refused() {
         error.to_string(),
         "the activations have 3 scales, expected one for the whole tensor"
     );
+}
+
+#[test]
+fn parameters_along_another_axis_are_refused() {
+    let weights = Array2::from_shape_fn((2, 2), |(i, j)| [[1.0_f32, 100.0], [2.0, -50.0]][i][j]);
+    let layers = |axis| {
+        let builder = Chopi::builder().symmetric(true).per_channel(axis);
+        let mut quantizer = builder.build().unwrap();
+        let codes = quantizer.quantize(&weights).unwrap();
+        let params = quantizer.params().unwrap();
+        let linear = Linear::new(&codes, params, Activations::default());
+        let integer = IntegerLinear::new(&codes, params, None, &input(0), 1.0);
+        (linear, integer, Embedding::new(&codes, params))
+    };
+    for axis in [0, -2] {
+        let (linear, integer, embedding) = layers(axis);
+        assert!(linear.is_ok() && integer.is_ok() && embedding.is_ok());
+    }
+    for axis in [1, -1] {
+        let (linear, integer, embedding) = layers(axis);
+        let error = linear.unwrap_err().to_string();
+        let expected = format!(
+            "weights of shape [2, 2] with parameters of shape [2], per_channel(axis {axis}), expected \
+             [outputs, inputs] with one for all, one for each output, or one for each group of inputs"
+        );
+        assert_eq!(error, expected);
+        assert!(matches!(integer, Err(Error::Weights { .. })));
+        assert!(matches!(embedding, Err(Error::Weights { .. })));
+    }
+}
+
+/// Parameters of 8 bits, per tensor, that come from elsewhere.
+fn input(zero_point: i64) -> QParams {
+    let scheme = Chopi::builder().scheme().unwrap();
+    let (convention, float) = (Convention::CHOPI, FloatType::F32);
+    QParams::new(
+        scheme,
+        convention,
+        float,
+        vec![1],
+        vec![0.5],
+        vec![zero_point],
+    )
+    .unwrap()
+}
+
+#[test]
+fn zero_points_beyond_32_bits_are_refused() {
+    let mut quantizer = Chopi::builder().symmetric(true).build().unwrap();
+    let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
+    let params = quantizer.params().unwrap();
+    let wide = input(1 << 32);
+    let refused = "have a zero point of 4294967296, expected one that 32 bits hold";
+    let activations = Activations::Static(wide.clone());
+    let error = Linear::new(&codes, params, activations).unwrap_err();
+    assert_eq!(error.to_string(), format!("the activations {refused}"));
+    let error = IntegerLinear::new(&codes, params, None, &wide, 1.0).unwrap_err();
+    assert_eq!(error.to_string(), format!("the input {refused}"));
+    let weights = IntArray::<f32, Ix2>::from(Array2::<u8>::ones((3, 4)));
+    let error = Linear::new(&weights, &wide, Activations::default()).unwrap_err();
+    assert_eq!(error.to_string(), format!("the weights {refused}"));
+}
+
+#[test]
+fn scales_of_the_output_are_positive_numbers() {
+    let mut quantizer = Chopi::builder().symmetric(true).build().unwrap();
+    let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
+    let params = quantizer.params().unwrap();
+    for scale in [0.0, -1.0, f64::INFINITY, f64::NAN] {
+        let layer = IntegerLinear::new(&codes, params, None, &input(0), scale);
+        assert!(matches!(layer, Err(Error::OutputScale { .. })), "{scale}");
+    }
+}
+
+#[test]
+fn by_default_no_row_overflows() {
+    let weights = Array2::from_shape_fn((2, 1536), |(i, j)| ((i + j * 37) % 201) as f32 - 100.0);
+    let mut quantizer = Chopi::builder()
+        .symmetric(true)
+        .per_channel(0)
+        .build()
+        .unwrap();
+    let codes = quantizer.quantize(&weights).unwrap();
+    let layer = |activations| Linear::new(&codes, quantizer.params().unwrap(), activations);
+    // Far from zero for its range.
+    let x = Array2::from_shape_fn((1, 1536), |(_, j)| 300.0 + (j % 7) as f32 / 100.0);
+    let y = layer(Activations::default()).unwrap().forward(&x).unwrap();
+    let error = (&y - &x.dot(&weights.t())).mapv(f32::abs);
+    // Each of 1536 products is off by half a step of either operand at most.
+    let most = 1536.0 * (100.0 * 300.06 / 255.0 / 2.0 + 300.06 * 100.0 / 127.0 / 2.0);
+    assert!(error.iter().all(|&error| error < most), "{error}");
+    let tight = layer(Activations::Dynamic(Chopi::builder())).unwrap();
+    assert!(matches!(tight.forward(&x), Err(Error::Overflow { .. })));
 }

@@ -196,7 +196,7 @@ fn what_does_not_fit_is_refused() {
     ));
     assert!(matches!(
         new(None, &input, 0.0),
-        Err(Error::Multiplier { .. })
+        Err(Error::OutputScale { .. })
     ));
     let layer = new(None, &input, 1.0).unwrap();
     assert_eq!((layer.inputs(), layer.outputs()), (2, 2));

@@ -4,7 +4,7 @@ use chopi_core::{Backend, IntTensor, QParams};
 
 use crate::codes::Codes;
 use crate::error::{Error, Result};
-use crate::linear::{Bytes, check_params, narrow, to_f32};
+use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
 
 /// A table of 8-bit codes whose rows are looked up: an embedding in a quarter of the memory.
 ///
@@ -24,16 +24,16 @@ impl Embedding {
     /// of axis 0.
     ///
     /// # Errors
-    /// [`Error::Weights`] for another shape or granularity; [`Error::Range`] and
-    /// [`Error::RealZeroPoints`] for a table that is not of 8 bits.
+    /// [`Error::Weights`] for another shape or granularity; [`Error::Range`],
+    /// [`Error::RealZeroPoints`] and [`Error::ZeroPoint`] for a table that is not of 8 bits.
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(table: &Q, params: &QParams) -> Result<Self> {
         check_params("the table", params.bounds(), Some(params))?;
         let embedding = table.with_host(|codes| {
-            let (rows, columns) = match (codes.layout.shape(), params.shape()) {
-                (&[rows, columns], &[groups]) if groups == 1 || groups == rows => (rows, columns),
-                (shape, params) => {
-                    let (shape, params) = (shape.to_vec(), params.to_vec());
-                    return Err(Error::Weights { shape, params }.into());
+            let (rows, columns) = match *codes.layout.shape() {
+                [rows, columns] if is_per_output(params, &[rows, columns]) => (rows, columns),
+                _ => {
+                    let expected = "[rows, columns] with one for all, or one for each row";
+                    return Err(Error::weights(&codes, params, expected).into());
                 }
             };
             Ok(Self {

@@ -1,6 +1,6 @@
 //! What can be wrong with what a product is given.
 
-use chopi_core::IntType;
+use chopi_core::{Granularity, HostInts, IntType, QParams};
 
 /// The result of every fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -60,6 +60,15 @@ pub enum Error {
         what: &'static str,
     },
 
+    /// A zero point that products in 32 bits do not take.
+    #[error("{what} have a zero point of {zero_point}, expected one that 32 bits hold")]
+    ZeroPoint {
+        /// What is quantized.
+        what: &'static str,
+        /// The zero point.
+        zero_point: i64,
+    },
+
     /// A row that a table does not have.
     #[error("row {row} of a table of {rows} rows")]
     Row {
@@ -83,16 +92,20 @@ pub enum Error {
         groups: usize,
     },
 
-    /// Weights that are not those of a linear layer.
+    /// Weights that are not those of the layer.
     #[error(
-        "weights of shape {shape:?} with parameters of shape {params:?}, expected [outputs, inputs] \
-         with one for all, one for each output, or one for each group of inputs"
+        "weights of shape {shape:?} with parameters of shape {params:?}, {granularity}, expected \
+         {expected}"
     )]
     Weights {
         /// The shape of the weights.
         shape: Vec<usize>,
         /// The shape of their parameters.
         params: Vec<usize>,
+        /// The granularity of their parameters.
+        granularity: Granularity,
+        /// What the layer takes.
+        expected: &'static str,
     },
 
     /// An input that a layer does not take.
@@ -115,7 +128,8 @@ pub enum Error {
 
     /// A product whose sums could leave the range of `i32`.
     #[error(
-        "a sum of {depth} products can reach {bound}, which 32 bits do not hold; split the depth"
+        "a sum of {depth} products can reach {bound}, which 32 bits do not hold; split the depth, or \
+         let the ranges include zero where zero points are far from the codes"
     )]
     Overflow {
         /// The depth of the matrices.
@@ -129,6 +143,13 @@ pub enum Error {
     Multiplier {
         /// The multiplier.
         multiplier: f64,
+    },
+
+    /// A scale of the output that is no scale.
+    #[error("the scale of the output is {scale}, expected a positive finite number")]
+    OutputScale {
+        /// The scale.
+        scale: f64,
     },
 
     /// An exponent that a fixed-point multiplier does not have.
@@ -302,6 +323,16 @@ impl From<Error> for chopi_core::Error {
 }
 
 impl Error {
+    /// [`Error::Weights`] of these weights.
+    pub(crate) fn weights(codes: &HostInts<'_>, params: &QParams, expected: &'static str) -> Self {
+        Self::Weights {
+            shape: codes.layout.shape().to_vec(),
+            params: params.shape().to_vec(),
+            granularity: params.scheme().granularity,
+            expected,
+        }
+    }
+
     pub(crate) fn check_length(what: &'static str, len: usize, expected: usize) -> Result<()> {
         if len == expected {
             Ok(())

@@ -47,11 +47,11 @@ impl IntegerLinear {
     /// `output_scale`.
     ///
     /// # Errors
-    /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Range`] and
-    /// [`Error::RealZeroPoints`] for weights or an input that are not of 8 bits;
+    /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Range`],
+    /// [`Error::RealZeroPoints`] and [`Error::ZeroPoint`] for weights or an input that are not of 8 bits;
     /// [`Error::StaticActivations`] for an input with several scales; [`Error::Length`] for a bias of
-    /// another length; [`Error::BiasCode`] for one that `i32` does not hold; [`Error::Multiplier`] for
-    /// an output scale that is no number.
+    /// another length; [`Error::BiasCode`] for one that `i32` does not hold; [`Error::OutputScale`], and
+    /// [`Error::Multiplier`] where the quotient of the scales is infinite.
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(
         weights: &Q,
         params: &QParams,
@@ -59,6 +59,10 @@ impl IntegerLinear {
         input: &QParams,
         output_scale: f64,
     ) -> Result<Self> {
+        if !(output_scale > 0.0 && output_scale.is_finite()) {
+            let scale = output_scale;
+            return Err(Error::OutputScale { scale });
+        }
         check_params("the input", input.bounds(), Some(input))?;
         let (&[input_scale], &[input_zero]) = (input.scale(), input.zero_point()) else {
             return Err(Error::StaticActivations {

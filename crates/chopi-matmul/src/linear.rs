@@ -20,15 +20,19 @@ use crate::packed::{Order, PackedMatrix};
 pub enum Activations {
     /// Each row, or in a convolution each image, by its own range, found when it comes. The
     /// granularity of the builder is not used.
+    ///
+    /// Where the range does not include zero and is narrow for its distance from zero, zero points
+    /// are large, and sums may not fit into 32 bits: then the product is an [`Error::Overflow`].
     Dynamic(Builder),
     /// All by parameters that were calibrated before, per tensor.
     Static(QParams),
 }
 
 impl Default for Activations {
-    /// Each row by its own range, to 8 bits, asymmetric.
+    /// Each row by its own range, extended to hold 0, to 8 bits, asymmetric: as ONNX's
+    /// DynamicQuantizeLinear. So zero points are codes, and sums overflow for no data.
     fn default() -> Self {
-        Self::Dynamic(Chopi::builder().num_bits(8).symmetric(false))
+        Self::Dynamic(Chopi::builder().num_bits(8).include_zero())
     }
 }
 
@@ -55,7 +59,7 @@ impl Activations {
     }
 }
 
-/// Whether codes fit into 8 bits and zero points are integers.
+/// Whether codes fit into 8 bits, and zero points are integers of 32 bits.
 pub(crate) fn check_params(
     what: &'static str,
     (qmin, qmax): (i64, i64),
@@ -67,7 +71,24 @@ pub(crate) fn check_params(
     if params.is_some_and(|params| params.real_zero_point().is_some()) {
         return Err(Error::RealZeroPoints { what });
     }
-    Ok(())
+    let zero_points = params.map_or(&[][..], QParams::zero_point);
+    match zero_points.iter().find(|&&z| i32::try_from(z).is_err()) {
+        Some(&zero_point) => Err(Error::ZeroPoint { what, zero_point }),
+        None => Ok(()),
+    }
+}
+
+/// Whether there is one scale for all of a tensor of this shape, or one for each index of its first
+/// axis.
+pub(crate) fn is_per_output(params: &QParams, shape: &[usize]) -> bool {
+    match (params.shape(), params.scheme().granularity) {
+        (&[1], _) => true,
+        (&[channels], Granularity::PerChannel { axis }) => {
+            let first = axis == 0 || axis == -(shape.len() as isize);
+            first && shape.first() == Some(&channels)
+        }
+        _ => false,
+    }
 }
 
 /// A linear layer whose product is one of integers, on tensors of any framework.
@@ -113,8 +134,9 @@ impl Linear {
     /// tensor, per channel of axis 0, or in groups along axis 1.
     ///
     /// # Errors
-    /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Range`] and
-    /// [`Error::RealZeroPoints`] for weights or activations that are not of 8 bits;
+    /// [`Error::Weights`] for weights of another shape or granularity; [`Error::Group`] for several
+    /// groups of a size that is no multiple of 8; [`Error::Range`], [`Error::RealZeroPoints`] and
+    /// [`Error::ZeroPoint`] for weights or activations that are not of 8 bits;
     /// [`Error::StaticActivations`]; an invalid scheme of the activations.
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(
         weights: &Q,
@@ -226,15 +248,15 @@ impl Linear {
 }
 
 /// Packs codes of shape \[outputs, inputs\].
-fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<Weights> {
+fn pack(host: &HostInts<'_>, params: &QParams) -> Result<Weights> {
     let bounds = params.bounds();
     check_params("the weights", bounds, Some(params))?;
-    let shape = codes.layout.shape();
+    let shape = host.layout.shape();
     let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
     let scales = to_f32(params.scale());
-    let codes = narrow(codes, bounds)?;
+    let codes = narrow(host, bounds)?;
     match (shape, params.shape(), params.scheme().granularity) {
-        (&[outputs, inputs], &[groups], _) if groups == 1 || groups == outputs => {
+        (&[outputs, inputs], _, _) if is_per_output(params, shape) => {
             let (codes, order) = (codes.codes(), Order::ColumnMajor);
             let packed = PackedMatrix::new(codes, inputs, outputs, order, &zero_points)?;
             Ok(Weights::PerOutput(packed, scales))
@@ -247,12 +269,13 @@ fn pack(codes: &HostInts<'_>, params: &QParams) -> Result<Weights> {
             let packed = GroupedMatrix::new(codes, bounds, shape, size, &scales, &zero_points)?;
             Ok(Weights::PerGroup(packed))
         }
-        _ => {
-            let (shape, params) = (shape.to_vec(), params.shape().to_vec());
-            Err(Error::Weights { shape, params })
-        }
+        _ => Err(Error::weights(host, params, EXPECTED)),
     }
 }
+
+/// What linear layers take.
+const EXPECTED: &str = "[outputs, inputs] with one for all, one for each output, or one for each \
+                        group of inputs";
 
 /// Packs codes of shape \[outputs, inputs\] with one scale or one for each output, and gives the
 /// scales.
@@ -262,10 +285,10 @@ pub(crate) fn pack_per_output(
 ) -> Result<(PackedMatrix, Vec<f64>)> {
     match pack(codes, params)? {
         Weights::PerOutput(packed, _) => Ok((packed, params.scale().to_vec())),
-        Weights::PerGroup(_) => Err(Error::Weights {
-            shape: codes.layout.shape().to_vec(),
-            params: params.shape().to_vec(),
-        }),
+        Weights::PerGroup(_) => {
+            let expected = "[outputs, inputs] with one for all, or one for each output";
+            Err(Error::weights(codes, params, expected))
+        }
     }
 }
 

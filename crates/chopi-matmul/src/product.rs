@@ -452,7 +452,8 @@ mod tests {
         let error = product(65_794).unwrap_err().to_string();
         assert_eq!(
             error,
-            "a sum of 65794 products can reach 2147516160, which 32 bits do not hold; split the depth"
+            "a sum of 65794 products can reach 2147516160, which 32 bits do not hold; split the depth, \
+             or let the ranges include zero where zero points are far from the codes"
         );
     }
 

@@ -7,7 +7,7 @@ use chopi_core::{
 
 use super::{ConvInput, ConvParams, PackedConv};
 use crate::error::{Error, Result};
-use crate::linear::{Activations, check_params, narrow, to_f32};
+use crate::linear::{Activations, check_params, is_per_output, narrow, to_f32};
 use crate::requantize::PerColumn;
 
 /// A convolution whose product is one of integers, on tensors of any framework.
@@ -34,9 +34,9 @@ impl Conv {
     ///
     /// # Errors
     /// [`Error::Weights`] for weights of another granularity, [`Error::Convolution`] where the groups do
-    /// not divide the output channels; [`Error::Range`] and [`Error::RealZeroPoints`] for weights or
-    /// activations that are not of 8 bits; [`Error::StaticActivations`]; an invalid scheme of the
-    /// activations.
+    /// not divide the output channels; [`Error::Range`], [`Error::RealZeroPoints`] and
+    /// [`Error::ZeroPoint`] for weights or activations that are not of 8 bits;
+    /// [`Error::StaticActivations`]; an invalid scheme of the activations.
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(
         weights: &Q,
         params: &QParams,
@@ -47,12 +47,9 @@ impl Conv {
         let pack = |codes: HostInts<'_>| {
             check_params("the weights", params.bounds(), Some(params))?;
             let shape = codes.layout.shape();
-            let channels = shape.first().copied().unwrap_or(0);
-            if !matches!(*params.shape(), [groups] if groups == 1 || groups == channels) {
-                return Err(Error::Weights {
-                    shape: shape.to_vec(),
-                    params: params.shape().to_vec(),
-                });
+            if !is_per_output(params, shape) {
+                let expected = "one for all, or one for each output channel";
+                return Err(Error::weights(&codes, params, expected));
             }
             let bytes = narrow(&codes, params.bounds())?;
             let zeros: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
