@@ -201,6 +201,57 @@ fn a_checkpoint_of_another_network_is_refused() {
 }
 
 #[test]
+fn learned_scales_start_where_they_are_calibrated() {
+    let layer = candle_nn::Linear::new(ramp(&[3, 8], DType::F32), None);
+    let mut calibrated = weights(4);
+    calibrated.calibrate(layer.weight()).unwrap();
+    let weights = FakeQuantizer::new(calibrated.clone()).learning(Learning::lsq());
+    let mut activations = Chopi::new(8).unwrap();
+    activations.calibrate(&ramp(&[4, 8], DType::F32)).unwrap();
+    let input = FakeQuantizer::new(activations.clone()).learning(Learning::lsq_plus());
+    let config = QatConfig::new().weights(weights).activations(input);
+    let make = |variables: &VarMap| {
+        let vb = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
+        let (layer, quantizers) = (layer.clone(), Quantizers::new());
+        QuantizedLinear::from_layer(layer, &config, vb.pp("fc"), &quantizers).unwrap()
+    };
+    let variables = VarMap::new();
+    let quantized = make(&variables);
+    let (weights, input) = (
+        quantized.weights().unwrap(),
+        quantized.activations().unwrap(),
+    );
+    assert_eq!(read(weights.scale().unwrap()), calibrated.scale().unwrap());
+    assert_eq!(read(input.scale().unwrap()), activations.scale().unwrap());
+    let zero_point = activations.zero_point().unwrap()[0] as f64;
+    assert_eq!(read(input.zero_point().unwrap()), [zero_point]);
+    let x = ramp(&[5, 8], DType::F32);
+    let expected = (activations.fake_quantize(&x).unwrap())
+        .matmul(
+            &calibrated
+                .fake_quantize(layer.weight())
+                .unwrap()
+                .t()
+                .unwrap(),
+        )
+        .unwrap();
+    for train in [false, true] {
+        assert_eq!(
+            read(&quantized.forward_t(&x, train).unwrap()),
+            read(&expected)
+        );
+    }
+    // What was loaded before is kept.
+    let scale = Var::from_tensor(weights.scale().unwrap()).unwrap();
+    scale.set(&(scale.as_tensor() * 2.0).unwrap()).unwrap();
+    let again = make(&variables);
+    assert_eq!(
+        read(again.weights().unwrap().scale().unwrap()),
+        read(&scale)
+    );
+}
+
+#[test]
 fn integers_are_what_is_evaluated() {
     for learned in [false, true] {
         let mut network = Network::new(learned);

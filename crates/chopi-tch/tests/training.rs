@@ -288,6 +288,32 @@ fn a_checkpoint_of_another_network_is_refused() {
 }
 
 #[test]
+fn learned_scales_start_where_they_are_calibrated() {
+    let (weight, x) = (ramp(&[3, 8], Kind::Float), ramp(&[4, 8], Kind::Float));
+    let mut calibrated = weights(4);
+    calibrated.calibrate(&weight).unwrap();
+    let mut activations = Chopi::new(8).unwrap();
+    activations.calibrate(&x).unwrap();
+    let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
+    let path = variables.root();
+    let layer = |chopi: &Chopi, learning, name| {
+        let quantizer = FakeQuantizer::new(chopi.clone()).learning(learning);
+        let (path, shape) = (&path / name, [3, 8]);
+        IntQuantizedLayer::for_shape(quantizer, &shape, &path, &quantizers).unwrap()
+    };
+    let weights = layer(&calibrated, Learning::lsq(), "weight_quantizer");
+    let input = layer(&activations, Learning::lsq_plus(), "activation_quantizer");
+    assert_eq!(read(weights.scale().unwrap()), calibrated.scale().unwrap());
+    assert_eq!(read(input.scale().unwrap()), activations.scale().unwrap());
+    let zero_point = activations.zero_point().unwrap()[0] as f64;
+    assert_eq!(read(input.zero_point().unwrap()), [zero_point]);
+    let expected: Tensor = calibrated.fake_quantize(&weight).unwrap();
+    for train in [false, true] {
+        assert_eq!(read(&weights.forward_t(&weight, train)), read(&expected));
+    }
+}
+
+#[test]
 fn integers_are_what_is_evaluated() {
     for learned in [false, true] {
         let mut network = Network::new(learned);

@@ -11,7 +11,8 @@ use super::{chopi, fake_quantize, fake_quantize_learned};
 ///
 /// In training it observes them and passes gradients by the straight-through estimator; in
 /// evaluation its parameters stay as they are. Learned scales and zero points are variables of the
-/// network, `scale` and `zero_point` in the place of the layer, that its optimizer sees.
+/// network, `scale` and `zero_point` in the place of the layer, that its optimizer sees. They start
+/// where the fake-quantizer is calibrated already, or on the first batch that is quantized.
 #[derive(Clone, Debug)]
 pub struct IntQuantizedLayer {
     quantizer: SharedQuantizer,
@@ -64,13 +65,19 @@ impl IntQuantizedLayer {
                 let variable = |name, value| {
                     vb.get_with_hints_dtype(shape.as_slice(), name, Init::Const(value), dtype)
                 };
+                // Variables that were loaded before stay as they are.
+                let loaded = vb.contains_tensor("scale");
                 let asymmetric = quantizer.scheme().symmetry == Symmetry::Asymmetric;
                 let zero_point = match learning.zero_point && asymmetric {
                     true => Some(variable("zero_point", 0.0)?),
                     false => None,
                 };
                 let scale = variable("scale", 1.0)?;
-                Some(Learned { scale, zero_point })
+                let learned = Learned { scale, zero_point };
+                if let (false, Some(params)) = (loaded, quantizer.params()) {
+                    learned.start(params)?;
+                }
+                Some(learned)
             }
         };
         let quantizer = quantizers.insert(vb.prefix(), quantizer).map_err(chopi)?;

@@ -72,7 +72,8 @@ pub struct Learning {
     pub factor: GradientFactor,
 }
 
-/// Where a learned scale starts, on the first batch that is quantized.
+/// Where a learned scale starts, on the first batch that is quantized, unless the fake-quantizer is
+/// calibrated before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

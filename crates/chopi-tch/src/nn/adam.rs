@@ -29,7 +29,9 @@ pub struct AdamConfig {
     /// The learning rate lr.
     pub learning_rate: f64,
     /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
-    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
+    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller. It is the
+    /// rate of all variables of a place whose name ends in `quantizer`: those of layers do, and an
+    /// `IntQuantizedLayer` of your own should.
     pub quantizer_learning_rate: f64,
     /// The decay β₁ of the mean of gradients.
     pub beta1: f64,

@@ -14,7 +14,8 @@ use crate::tensor::float_type;
 ///
 /// In training it observes them and passes gradients by the straight-through estimator; in
 /// evaluation its parameters stay as they are. Learned scales and zero points are variables of the
-/// network, `scale` and `zero_point` in the place of the layer, that its optimizer sees.
+/// network, `scale` and `zero_point` in the place of the layer, that its optimizer sees. They start
+/// where the fake-quantizer is calibrated already, or on the first batch that is quantized.
 #[derive(Debug)]
 pub struct IntQuantizedLayer {
     quantizer: SharedQuantizer,
@@ -66,7 +67,11 @@ impl IntQuantizedLayer {
                     false => None,
                 };
                 let scale = variable("scale", 1.0)?;
-                Some(Learned { scale, zero_point })
+                let learned = Learned { scale, zero_point };
+                if let Some(params) = quantizer.params() {
+                    learned.start(params)?;
+                }
+                Some(learned)
             }
         };
         let name = path.components().collect::<Vec<_>>().join(".");
