@@ -225,6 +225,10 @@ fn learned_numbers_are_floored_rounded_and_clamped_as_their_convention_says() {
         let error = learned(scale, 0.0, Convention::CHOPI).unwrap_err();
         assert!(matches!(error, Error::Scale { .. }), "{error}");
     }
+    for convention in [Convention::CHOPI, Convention::TORCH_FAKE] {
+        let error = learned(0.5, f64::NAN, convention).unwrap_err();
+        assert!(matches!(error, Error::ZeroPoint { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -75,7 +75,8 @@ impl LearnedParams {
     /// The parameters for data of type `float`; `shape` as for [`QParams::new`].
     ///
     /// # Errors
-    /// Those of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite.
+    /// Those of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite,
+    /// [`Error::ZeroPoint`] for a zero point that is NaN.
     pub fn new(
         scheme: &Scheme,
         convention: &Convention,
@@ -84,6 +85,14 @@ impl LearnedParams {
         (scale, zero_point): (&[f64], &[f64]),
         factor: GradientFactor,
     ) -> Result<Self> {
+        // An integer would be made of it.
+        if let Some(group) = zero_point.iter().position(|z| z.is_nan()) {
+            return Err(Error::ZeroPoint {
+                group,
+                zero_point: f64::NAN,
+                expected: "a number".to_owned(),
+            });
+        }
         let floor = float.compute().min_positive();
         // In this order NaN stays NaN, which is refused.
         let scale: Vec<f64> = scale
