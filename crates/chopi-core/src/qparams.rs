@@ -180,9 +180,12 @@ impl QParams {
     /// The parameters, if they can be used.
     fn checked(mut self) -> Result<Self> {
         self.convention.check_scheme(&self.scheme)?;
-        let groups = self.shape.iter().product::<usize>();
+        let groups = self
+            .shape
+            .iter()
+            .try_fold(1, |n: usize, &len| n.checked_mul(len));
         let zero_points: Vec<f64> = self.zero_points().collect();
-        if self.scale.len() != groups || zero_points.len() != groups {
+        if [self.scale.len(), zero_points.len()].map(Some) != [groups; 2] {
             return Err(Error::ParamsCount {
                 scales: self.scale.len(),
                 zero_points: zero_points.len(),

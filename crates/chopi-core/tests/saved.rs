@@ -2,7 +2,7 @@
 
 #![cfg(feature = "serde")]
 
-use chopi_core::{Chopi, Convention, FloatType, QParams, Rounding, Scheme};
+use chopi_core::{Chopi, Convention, FloatType, Histogram, QParams, Rounding, Scheme};
 
 fn params() -> QParams {
     let scheme = Chopi::builder()
@@ -71,6 +71,13 @@ fn every_convention_is_saved_by_its_name() {
 }
 
 #[test]
+fn an_empty_histogram_comes_back() {
+    let json = serde_json::to_string(&Histogram::new()).unwrap();
+    let back = serde_json::from_str::<Histogram>(&json).unwrap();
+    assert_eq!(back, Histogram::new());
+}
+
+#[test]
 fn schemes_come_back() {
     let rounding = Rounding::Stochastic { seed: u64::MAX };
     let builder = Chopi::builder().per_group(32, 1).rounding(rounding);
@@ -99,6 +106,11 @@ fn parameters_that_make_no_sense_are_refused() {
             "zero point of group 1",
         ),
         ("shape", serde_json::json!([4]), "parameters of shape [4]"),
+        (
+            "shape",
+            serde_json::json!([1_u64 << 40, 1_u64 << 40]),
+            "parameters of shape",
+        ),
     ] {
         let mut json = json.clone();
         json[field] = value;

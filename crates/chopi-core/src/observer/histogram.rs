@@ -60,6 +60,15 @@ struct Saved {
 #[cfg(feature = "serde")]
 impl From<Histogram> for Saved {
     fn from(histogram: Histogram) -> Self {
+        if histogram.is_empty() {
+            // Its infinities are no numbers of JSON.
+            return Self {
+                exponent: 0,
+                min: 0.0,
+                max: 0.0,
+                counts: Vec::new(),
+            };
+        }
         Self {
             exponent: histogram.exponent,
             min: histogram.min,
