@@ -201,6 +201,24 @@ fn a_checkpoint_of_another_network_is_refused() {
 }
 
 #[test]
+fn a_checkpoint_that_lacks_something_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut network = Network::new(true);
+    network.train(0..5);
+    save_checkpoint(&path, &network.variables, &network.quantizers, None).unwrap();
+    let mut other = Network::new(true);
+    other.train(0..2);
+    let before = (other.state(), other.quantizers.states());
+    let adam = Some(&mut other.adam);
+    let error = load_checkpoint(&path, &mut other.variables, &other.quantizers, adam);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("chopi.adam.step"), "{error}");
+    assert_eq!((other.state(), other.quantizers.states()), before);
+    assert_eq!(other.adam.steps(), 2);
+}
+
+#[test]
 fn learned_scales_start_where_they_are_calibrated() {
     let layer = candle_nn::Linear::new(ramp(&[3, 8], DType::F32), None);
     let mut calibrated = weights(4);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use candle_nn::VarMap;
-use chopi_core::training::{CHECKPOINT_MEAN, CHECKPOINT_SQUARE};
 
 /// Adam (Kingma and Ba 2015), whose state goes into a
 /// [checkpoint](super::save_checkpoint): [`candle_nn::AdamW`] does not give its moments away, so a
@@ -147,17 +146,11 @@ impl Adam {
             .map(|(name, slot)| (name.as_str(), &slot.mean, &slot.square))
     }
 
-    /// Goes on from saved moments, which `moment(kind, name, like)` gives.
-    pub(super) fn restore(
-        &mut self,
-        step: u32,
-        mut moment: impl FnMut(&str, &str, &Tensor) -> Result<Tensor>,
-    ) -> Result<()> {
-        for (name, slot) in &mut self.slots {
-            slot.mean = moment(CHECKPOINT_MEAN, name, &slot.mean)?;
-            slot.square = moment(CHECKPOINT_SQUARE, name, &slot.square)?;
+    /// Goes on from saved moments, in the order of [`moments`](Self::moments).
+    pub(super) fn restore(&mut self, step: u32, moments: Vec<(Tensor, Tensor)>) {
+        for (slot, (mean, square)) in self.slots.values_mut().zip(moments) {
+            (slot.mean, slot.square) = (mean, square);
         }
         self.step = step;
-        Ok(())
     }
 }

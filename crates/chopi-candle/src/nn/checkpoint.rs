@@ -46,7 +46,7 @@ pub fn save_checkpoint(
 ///
 /// # Errors
 /// A file that cannot be read, or that has no such variable, fake-quantizer or moment, or one of
-/// another shape.
+/// another shape or dtype; then nothing is changed.
 pub fn load_checkpoint(
     path: impl AsRef<Path>,
     variables: &mut VarMap,
@@ -64,25 +64,45 @@ pub fn load_checkpoint(
         })
     };
     let states = serde_json::from_str(entry(QUANTIZERS)?).map_err(Error::wrap)?;
+    // SAFETY: as everywhere that a file is mapped, nobody may change it meanwhile.
+    let file = unsafe { MmapedSafetensors::new(path)? };
+    let saved = |name: &str, like: &Tensor| {
+        let saved = file.load(name, like.device())?;
+        match saved.shape() == like.shape() && saved.dtype() == like.dtype() {
+            true => Ok(saved),
+            false => candle_core::bail!(
+                "{name} is {:?} {:?}, expected {:?} {:?}",
+                saved.dtype(),
+                saved.shape(),
+                like.dtype(),
+                like.shape()
+            ),
+        }
+    };
+    // All of it is there before anything changes.
+    let variables = variables.data().lock();
+    let variables = variables.unwrap_or_else(PoisonError::into_inner);
+    let values = variables
+        .iter()
+        .map(|(name, variable)| Ok((variable, saved(name, variable)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let moments = match &optimizer {
+        None => None,
+        Some(optimizer) => {
+            let step = entry(STEP)?.parse().map_err(Error::wrap)?;
+            let moments = optimizer.moments().map(|(name, mean, square)| {
+                let mean = saved(&format!("{MEAN}{name}"), mean)?;
+                Ok((mean, saved(&format!("{SQUARE}{name}"), square)?))
+            });
+            Some((step, moments.collect::<Result<Vec<_>>>()?))
+        }
+    };
     quantizers.set_states(states).map_err(chopi)?;
-    variables.load(path)?;
-    if let Some(optimizer) = optimizer {
-        let step = entry(STEP)?.parse().map_err(Error::wrap)?;
-        // SAFETY: as everywhere that a file is mapped, nobody may change it meanwhile.
-        let file = unsafe { MmapedSafetensors::new(path)? };
-        optimizer.restore(step, |kind, name, like| {
-            let moment: Tensor = file.load(&format!("{kind}{name}"), like.device())?;
-            match moment.shape() == like.shape() && moment.dtype() == like.dtype() {
-                true => Ok(moment),
-                false => candle_core::bail!(
-                    "{kind}{name} is {:?} {:?}, expected {:?} {:?}",
-                    moment.dtype(),
-                    moment.shape(),
-                    like.dtype(),
-                    like.shape()
-                ),
-            }
-        })?;
+    for (variable, value) in values {
+        variable.set(&value)?;
+    }
+    if let (Some(optimizer), Some((step, moments))) = (optimizer, moments) {
+        optimizer.restore(step, moments);
     }
     Ok(())
 }
