@@ -40,7 +40,7 @@ impl Training {
         Ok(Self {
             name,
             layers: (0..WIDTHS.len() - 1).map(layer).collect::<Result<_>>()?,
-            adam: Adam::new(&variables, AdamConfig::default())?,
+            adam: Adam::new(&variables, &quantizers, AdamConfig::default())?,
             times: Vec::new(),
         })
     }

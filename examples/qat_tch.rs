@@ -67,7 +67,7 @@ impl Network {
     /// Trains, from a checkpoint on if there is one.
     fn train(&mut self, name: &str, data: &(Digits, Digits), args: &Args) -> Result<()> {
         let (training, test) = data;
-        let mut adam = Adam::new(&self.variables, AdamConfig::default())?;
+        let mut adam = Adam::new(&self.variables, &self.quantizers, AdamConfig::default())?;
         let batches = training.labels.len().div_ceil(digits::BATCH) as u32;
         let checkpoint = args.checkpoint.as_ref().filter(|_| name == "qat");
         if let Some(path) = checkpoint.filter(|path| path.exists()) {

@@ -137,7 +137,7 @@ impl Network {
         weight.set(&ramp(&[4, 10], DType::F32)).unwrap();
         let bias = Var::from_tensor(layer.layer().bias().unwrap()).unwrap();
         bias.set(&ramp(&[4], DType::F32)).unwrap();
-        let adam = Adam::new(&variables, AdamConfig::default()).unwrap();
+        let adam = Adam::new(&variables, &quantizers, AdamConfig::default()).unwrap();
         Self {
             layer,
             variables,

@@ -210,7 +210,7 @@ impl Network {
         let layer = QuantizedLinear::new(10, 4, &config(learned), &path, &quantizers).unwrap();
         set(layer.layer().weight(), &ramp(&[4, 10], Kind::Float));
         set(layer.layer().bias().unwrap(), &ramp(&[4], Kind::Float));
-        let adam = Adam::new(&variables, AdamConfig::default()).unwrap();
+        let adam = Adam::new(&variables, &quantizers, AdamConfig::default()).unwrap();
         Self {
             layer,
             variables,
@@ -280,11 +280,32 @@ fn a_checkpoint_of_another_network_is_refused() {
         error.unwrap_err()
     };
     let text = |error: chopi_core::Error| format!("{error} {error:?}");
-    let error = text(refused(&Quantizers::new(), None));
+    let error = text(refused(&Quantizers::new(), Some(&network.adam)));
     assert!(error.contains("fc.activation_quantizer"), "{error}");
     // Without the moments of an optimizer.
     let error = text(refused(&network.quantizers, None));
     assert!(error.contains("chopi.adam.step"), "{error}");
+}
+
+#[test]
+fn a_checkpoint_that_lacks_something_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let mut network = Network::new(true);
+    network.train(0..5);
+    save_checkpoint(&path, &network.variables, &network.quantizers, None).unwrap();
+    let mut other = Network::new(true);
+    other.train(0..2);
+    let before = (other.state(), other.quantizers.states());
+    let adam = Some(&mut other.adam);
+    let error = load_checkpoint(&path, &mut other.variables, &other.quantizers, adam);
+    let error = error.unwrap_err();
+    assert!(
+        format!("{error:?}").contains("chopi.adam.step"),
+        "{error:?}"
+    );
+    assert_eq!((other.state(), other.quantizers.states()), before);
+    assert_eq!(other.adam.steps(), 2);
 }
 
 #[test]

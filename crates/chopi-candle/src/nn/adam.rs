@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use candle_nn::VarMap;
+use chopi_core::training::Quantizers;
 
 /// Adam (Kingma and Ba 2015), whose state goes into a
 /// [checkpoint](super::save_checkpoint): [`candle_nn::AdamW`] does not give its moments away, so a
@@ -26,9 +27,7 @@ pub struct AdamConfig {
     /// The learning rate lr.
     pub learning_rate: f64,
     /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
-    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller. It is the
-    /// rate of all variables of a place whose name ends in `quantizer`: those of layers do, and an
-    /// `IntQuantizedLayer` of your own should.
+    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
     pub quantizer_learning_rate: f64,
     /// The decay β₁ of the mean of gradients.
     pub beta1: f64,
@@ -43,7 +42,8 @@ struct Slot {
     variable: Var,
     mean: Tensor,
     square: Tensor,
-    is_quantizer: bool,
+    /// Whether it is a learned scale or zero point.
+    is_learned_parameter: bool,
 }
 
 /// Learning rates 10⁻³ and 10⁻⁴, β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
@@ -60,11 +60,12 @@ impl Default for AdamConfig {
 }
 
 impl Adam {
-    /// An optimizer of all float variables that there are now.
+    /// An optimizer of all float variables that there are now, some of them learned by
+    /// `quantizers`.
     ///
     /// # Errors
     /// What candle says.
-    pub fn new(variables: &VarMap, config: AdamConfig) -> Result<Self> {
+    pub fn new(variables: &VarMap, quantizers: &Quantizers, config: AdamConfig) -> Result<Self> {
         let variables = variables
             .data()
             .lock()
@@ -75,10 +76,7 @@ impl Adam {
                 variable: variable.clone(),
                 mean: variable.as_tensor().zeros_like()?,
                 square: variable.as_tensor().zeros_like()?,
-                is_quantizer: name
-                    .rsplit('.')
-                    .nth(1)
-                    .is_some_and(|layer| layer.ends_with("quantizer")),
+                is_learned_parameter: quantizers.learns(name),
             };
             slots.insert(name.clone(), slot);
         }
@@ -110,7 +108,7 @@ impl Adam {
             let Some(g) = gradients.get(&slot.variable) else {
                 continue;
             };
-            let rate = match slot.is_quantizer {
+            let rate = match slot.is_learned_parameter {
                 true => self.config.quantizer_learning_rate,
                 false => self.config.learning_rate,
             };

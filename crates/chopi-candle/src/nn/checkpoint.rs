@@ -8,14 +8,14 @@ use candle_core::{Error, Result, Tensor, safetensors::MmapedSafetensors};
 use candle_nn::VarMap;
 use chopi_core::training::{
     CHECKPOINT_MEAN as MEAN, CHECKPOINT_QUANTIZERS as QUANTIZERS, CHECKPOINT_SQUARE as SQUARE,
-    CHECKPOINT_STEPS as STEP, Quantizers,
+    CHECKPOINT_STEPS as STEP, Quantizers, write_checkpoint,
 };
 
 use super::{Adam, chopi};
 
 /// Saves a network in training to one safetensors file: its variables, learned scales among them, by
 /// their names; the states of its fake-quantizers, in the file's metadata; and the moments of the
-/// optimizer.
+/// optimizer. An earlier file of this name is replaced once the new one is whole.
 ///
 /// # Errors
 /// What cannot be written.
@@ -39,7 +39,9 @@ pub fn save_checkpoint(
             tensors.insert(format!("{SQUARE}{name}"), square.clone());
         }
     }
-    safetensors::serialize_to_file(&tensors, Some(metadata), path.as_ref()).map_err(Error::wrap)
+    write_checkpoint(path.as_ref(), |path| {
+        safetensors::serialize_to_file(&tensors, Some(metadata), path).map_err(Error::wrap)
+    })
 }
 
 /// Brings a network, made like the one that was saved, and its optimizer into the saved state.

@@ -15,7 +15,7 @@
 //! let (variables, quantizers) = (VarMap::new(), Quantizers::new());
 //! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
 //! let layer = QuantizedLinear::new(8, 2, &config, vb.pp("fc"), &quantizers)?;
-//! let mut adam = Adam::new(&variables, AdamConfig::default())?;
+//! let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default())?;
 //!
 //! let x = Tensor::randn(0_f32, 1.0, (16, 8), &Device::Cpu)?;
 //! for _ in 0..10 {

@@ -142,6 +142,18 @@ impl<C: Compute> Lanes<C> {
     pub fn new(params: &QParams, tiles: &Tiles, float: FloatType) -> Self {
         let Steps { reciprocal, .. } = Steps::new(params, float);
         let repeat = tiles.repeat();
+        if let (&[scale], Some(zero), 1) = (params.scale(), params.zero_points().next(), repeat) {
+            // The most frequent case, and most of a small tensor's time.
+            let one = |value| PerGroup::from_buf([C::from_f64(value)]);
+            return Self {
+                scale: one(scale),
+                inverse: match reciprocal {
+                    false => PerGroup::new(),
+                    true => one(inverse(params, float, scale)),
+                },
+                zero: one(zero),
+            };
+        }
         let scale = tiles.to_memory_order(params.scale());
         let zero: SmallVec<[f64; 1]> = params.zero_points().collect();
         let zero = tiles.to_memory_order(&zero);

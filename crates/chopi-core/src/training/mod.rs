@@ -14,7 +14,9 @@ mod learned;
 mod quantizers;
 mod straight_through;
 
-pub use checkpoint::{CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS};
+pub use checkpoint::{
+    CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS, write_checkpoint,
+};
 pub use config::QatConfig;
 pub use fake_quantizer::{FakeQuantizer, Learning, Phase, RangeObserver, Start};
 pub use initial::{least_squares, mean_magnitude};

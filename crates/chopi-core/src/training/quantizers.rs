@@ -59,6 +59,13 @@ impl Quantizers {
         self.lock().get(name).cloned()
     }
 
+    /// Whether the variable of this name is the learned scale or zero point of one of them: `scale`
+    /// or `zero_point` in its place.
+    pub fn learns(&self, variable: &str) -> bool {
+        let (place, variable) = variable.rsplit_once('.').unwrap_or(("", variable));
+        matches!(variable, "scale" | "zero_point") && self.lock().contains_key(place)
+    }
+
     /// The names, sorted.
     pub fn names(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
@@ -116,6 +123,31 @@ impl Quantizers {
                 *quantizer.lock() = state;
             }
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Chopi;
+
+    #[test]
+    fn learned_parameters_are_known_by_the_place_of_their_quantizer() -> Result<()> {
+        let quantizers = Quantizers::new();
+        for place in ["fc.act", ""] {
+            quantizers.insert(place.to_owned(), FakeQuantizer::new(Chopi::new(8)?))?;
+        }
+        let learned = ["fc.act.scale", "fc.act.zero_point", "scale"];
+        assert!(learned.iter().all(|name| quantizers.learns(name)));
+        let others = [
+            "fc.act.weight",
+            "fc.scale",
+            "act.scale",
+            "weight",
+            "norm.scale",
+        ];
+        assert!(!others.iter().any(|name| quantizers.learns(name)));
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chopi_core::Result;
-use chopi_core::training::{CHECKPOINT_MEAN, CHECKPOINT_SQUARE};
+use chopi_core::training::Quantizers;
 use tch::nn::VarStore;
 use tch::{TchError, Tensor};
 
@@ -29,9 +29,7 @@ pub struct AdamConfig {
     /// The learning rate lr.
     pub learning_rate: f64,
     /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
-    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller. It is the
-    /// rate of all variables of a place whose name ends in `quantizer`: those of layers do, and an
-    /// `IntQuantizedLayer` of your own should.
+    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
     pub quantizer_learning_rate: f64,
     /// The decay β₁ of the mean of gradients.
     pub beta1: f64,
@@ -46,7 +44,8 @@ struct Slot {
     variable: Tensor,
     mean: Tensor,
     square: Tensor,
-    is_quantizer: bool,
+    /// Whether it is a learned scale or zero point.
+    is_learned_parameter: bool,
 }
 
 /// Learning rates 10⁻³ and 10⁻⁴, β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
@@ -63,11 +62,12 @@ impl Default for AdamConfig {
 }
 
 impl Adam {
-    /// An optimizer of all trainable variables that there are now.
+    /// An optimizer of all trainable variables that there are now, some of them learned by
+    /// `quantizers`.
     ///
     /// # Errors
     /// What libtorch says.
-    pub fn new(variables: &VarStore, config: AdamConfig) -> Result<Self> {
+    pub fn new(variables: &VarStore, quantizers: &Quantizers, config: AdamConfig) -> Result<Self> {
         let mut slots = BTreeMap::new();
         for (name, variable) in variables.variables() {
             if !variable.requires_grad() {
@@ -77,10 +77,7 @@ impl Adam {
             let slot = Slot {
                 mean: zeros()?,
                 square: zeros()?,
-                is_quantizer: name
-                    .rsplit('.')
-                    .nth(1)
-                    .is_some_and(|layer| layer.ends_with("quantizer")),
+                is_learned_parameter: quantizers.learns(&name),
                 variable,
             };
             slots.insert(name, slot);
@@ -143,18 +140,12 @@ impl Adam {
             .map(|(name, slot)| (name.as_str(), &slot.mean, &slot.square))
     }
 
-    /// Goes on from saved moments, which `moment(kind, name, into)` puts where they belong.
-    pub(super) fn restore(
-        &mut self,
-        step: u32,
-        mut moment: impl FnMut(&str, &str, &mut Tensor) -> Result<()>,
-    ) -> Result<()> {
-        for (name, slot) in &mut self.slots {
-            moment(CHECKPOINT_MEAN, name, &mut slot.mean)?;
-            moment(CHECKPOINT_SQUARE, name, &mut slot.square)?;
+    /// Goes on from saved moments, in the order of [`moments`](Self::moments).
+    pub(super) fn restore(&mut self, step: u32, moments: Vec<(Tensor, Tensor)>) {
+        for (slot, (mean, square)) in self.slots.values_mut().zip(moments) {
+            (slot.mean, slot.square) = (mean, square);
         }
         self.step = step;
-        Ok(())
     }
 }
 
@@ -166,7 +157,7 @@ impl Slot {
         }
         let AdamConfig { beta1, beta2, .. } = *config;
         let correction = |beta: f64| 1.0 / (1.0 - beta.powf(step.into()));
-        let rate = match self.is_quantizer {
+        let rate = match self.is_learned_parameter {
             true => config.quantizer_learning_rate,
             false => config.learning_rate,
         };

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::path::Path;
 
 use chopi_core::training::{
     CHECKPOINT_MEAN as MEAN, CHECKPOINT_QUANTIZERS as QUANTIZERS, CHECKPOINT_SQUARE as SQUARE,
-    CHECKPOINT_STEPS as STEP, Quantizers,
+    CHECKPOINT_STEPS as STEP, Quantizers, write_checkpoint,
 };
 use chopi_core::{Backend, Error, Result};
 use safetensors::{Dtype, SafeTensors, View};
@@ -19,7 +20,7 @@ use crate::{LibTorch, framework};
 
 /// Saves a network in training to one safetensors file: its variables, learned scales among them, by
 /// their names; the states of its fake-quantizers, in the file's metadata; and the moments of the
-/// optimizer.
+/// optimizer. An earlier file of this name is replaced once the new one is whole.
 ///
 /// # Errors
 /// What cannot be written.
@@ -42,14 +43,17 @@ pub fn save_checkpoint(
             tensors.insert(format!("{SQUARE}{name}"), Saved::new(square)?);
         }
     }
-    safetensors::serialize_to_file(tensors, Some(metadata), path.as_ref()).map_err(other)
+    write_checkpoint(path.as_ref(), |path| {
+        safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(io::Error::other)
+    })
+    .map_err(other)
 }
 
 /// Brings a network, made like the one that was saved, and its optimizer into the saved state.
 ///
 /// # Errors
 /// A file that cannot be read, or that has no such variable, fake-quantizer or moment, or one of
-/// another shape.
+/// another shape or kind; then nothing is changed.
 pub fn load_checkpoint(
     path: impl AsRef<Path>,
     variables: &mut VarStore,
@@ -67,37 +71,49 @@ pub fn load_checkpoint(
     };
     let states = serde_json::from_str(entry(QUANTIZERS)?).map_err(other)?;
     let tensors = SafeTensors::deserialize(&data).map_err(other)?;
+    let saved = |name: &str, like: &Tensor| saved(&tensors, name, like);
+    // All of it is there before anything changes.
+    let values = variables.variables().into_iter();
+    let values = values
+        .map(|(name, variable)| Ok((saved(&name, &variable)?, variable)))
+        .collect::<Result<Vec<_>>>()?;
+    let moments = match &optimizer {
+        None => None,
+        Some(optimizer) => {
+            let step = entry(STEP)?.parse().map_err(other)?;
+            let moments = optimizer.moments().map(|(name, mean, square)| {
+                let mean = saved(&format!("{MEAN}{name}"), mean)?;
+                Ok((mean, saved(&format!("{SQUARE}{name}"), square)?))
+            });
+            Some((step, moments.collect::<Result<Vec<_>>>()?))
+        }
+    };
     quantizers.set_states(states)?;
-    for (name, mut variable) in variables.variables() {
-        restore(&tensors, &name, &mut variable)?;
+    for (value, mut variable) in values {
+        tch::no_grad(|| variable.f_copy_(&value)).map_err(framework)?;
     }
-    if let Some(optimizer) = optimizer {
-        let step = entry(STEP)?.parse().map_err(other)?;
-        optimizer.restore(step, |kind, name, moment| {
-            restore(&tensors, &format!("{kind}{name}"), moment)
-        })?;
+    if let (Some(optimizer), Some((step, moments))) = (optimizer, moments) {
+        optimizer.restore(step, moments);
     }
     Ok(())
 }
 
-/// Copies the saved tensor of this name into one of the same shape and kind.
-fn restore(tensors: &SafeTensors<'_>, name: &str, into: &mut Tensor) -> Result<()> {
+/// The saved tensor of this name, which must be of the shape and kind of `like`, on its device.
+fn saved(tensors: &SafeTensors<'_>, name: &str, like: &Tensor) -> Result<Tensor> {
     let saved = tensors.tensor(name).map_err(other)?;
-    let kind = into.f_kind().map_err(framework)?;
-    if saved.shape() != shape(into) || saved.dtype() != dtype(kind)? {
+    let kind = like.f_kind().map_err(framework)?;
+    if saved.shape() != shape(like) || saved.dtype() != dtype(kind)? {
         return Err(message(format!(
             "{name} is {:?} {:?}, expected {:?} {:?}",
             saved.dtype(),
             saved.shape(),
             kind,
-            into.size()
+            like.size()
         )));
     }
-    let mut copy = || {
-        let value = Tensor::f_from_data_size(saved.data(), &lengths(saved.shape()), kind)?;
-        tch::no_grad(|| into.f_copy_(&value))
-    };
-    copy().map_err(framework)
+    Tensor::f_from_data_size(saved.data(), &lengths(saved.shape()), kind)
+        .and_then(|value| value.f_to_device(like.device()))
+        .map_err(framework)
 }
 
 /// A tensor's bytes.

@@ -14,7 +14,7 @@
 //!
 //! let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
 //! let layer = QuantizedLinear::new(8, 2, &config, &(variables.root() / "fc"), &quantizers)?;
-//! let mut adam = Adam::new(&variables, AdamConfig::default())?;
+//! let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default())?;
 //!
 //! let x = Tensor::randn([16, 8], (Kind::Float, Device::Cpu));
 //! for _ in 0..10 {
