@@ -66,6 +66,12 @@ const SCHEMES: [(&str, &str, Option<f64>); 9] = [
     ("w4-tensor", "--bits 4", None),
     ("w5-group-asymmetric", "--bits 5 --group-size 32", None),
 ];
+/// The one whose tensors have bits of their own: those that `chopi sensitivity` proposes, under a budget
+/// of about the size of `w4-group`.
+const MIXED: &str = "mixed-group";
+const MIXED_OPTIONS: &str = "--symmetric --group-size 128";
+const MIXED_BUDGET: [&str; 4] = ["--bits", "2,3,4,5,6,8", "--budget", "59%"];
+const MIXED_COSINE: f64 = 0.94;
 /// The one that must be better than that without `-mse`.
 const MSE: &str = "w4-group-mse";
 
@@ -75,6 +81,8 @@ struct Found {
     tensors: u64,
     values: u64,
     differing: u64,
+    /// How many weights have so many bits.
+    bits: BTreeMap<u32, u64>,
     notes: Vec<String>,
     cosine: Option<f64>,
     least_cosine: Option<f64>,
@@ -93,11 +101,15 @@ pub fn run(args: &Args) -> Result<()> {
     if args.calibrations {
         return calibrations(&program);
     }
-    let found = export(&program, SCHEMES.map(|(name, options, _)| (name, options)))?;
+    let mixed = (MIXED, MIXED_OPTIONS, Some(MIXED_COSINE));
+    let schemes: Vec<_> = SCHEMES.into_iter().chain([mixed]).collect();
+    let options = schemes.iter().map(|(name, options, _)| (*name, *options));
+    let found = export(&program, options)?;
 
     let header = [
         "scheme",
         "weights",
+        "bits",
         "values",
         "≠",
         "mean cosine",
@@ -106,13 +118,19 @@ pub fn run(args: &Args) -> Result<()> {
     let mut table = table(&header, 1);
     let mut failures = Vec::new();
     let shown = |cosine: Option<f64>| cosine.map_or_else(String::new, |c| format!("{c:.4}"));
-    for (name, _, least) in SCHEMES {
+    for (name, _, least) in schemes {
         let Some(found) = found.get(name) else {
             bail!("the script says nothing of {name}");
         };
         table.add_row([
             name.to_owned(),
             count(found.tensors),
+            found
+                .bits
+                .keys()
+                .map(u32::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
             count(found.values),
             count(found.differing),
             shown(found.cosine),
@@ -143,13 +161,22 @@ fn export<S: AsRef<str>>(
     schemes: impl IntoIterator<Item = (S, S)>,
 ) -> Result<BTreeMap<String, Found>> {
     let (workspace, model) = (Workspace::load()?, model::folder()?);
-    let folder = tempfile::tempdir()?;
+    let (folder, plans) = (tempfile::tempdir()?, tempfile::tempdir()?);
     for (name, options) in schemes {
+        let (name, options) = (name.as_ref(), options.as_ref().split(' '));
         let mut command = Command::new(program);
         command.arg("quantize").arg(&model).arg("-o");
-        command.arg(folder.path().join(name.as_ref()));
+        command.arg(folder.path().join(name));
         command.args(["--format", "compressed-tensors", "--quiet"]);
-        process::output(command.args(options.as_ref().split(' ')))?;
+        if name == MIXED {
+            let plan = plans.path().join("plan.json");
+            let mut propose = Command::new(program);
+            propose.arg("sensitivity").arg(&model).arg("-o").arg(&plan);
+            propose.args(MIXED_BUDGET).arg("--quiet");
+            process::output(propose.args(options.clone()))?;
+            command.arg("--bits-from").arg(plan);
+        }
+        process::output(command.args(options))?;
     }
     let mut script = libraries::python()?.command();
     script.arg(workspace.python("check_export.py"));

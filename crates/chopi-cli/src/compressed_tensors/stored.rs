@@ -8,6 +8,7 @@ use safetensors::Dtype;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::WEIGHT;
 use super::weight::params_shape;
 use crate::archive::{Archive, Tensor};
 use crate::element::{FloatElement, elements, with_float};
@@ -15,9 +16,12 @@ use crate::error::{Error, Fault, Result};
 use crate::format::float_type;
 use crate::model::json_object;
 
-/// How all weights of a folder are quantized.
+/// How the weights of a folder are quantized, by the targets of the groups: the names of modules, or
+/// [`LINEAR`] for the others.
 #[derive(Clone, Debug)]
-pub struct CompressedScheme(Scheme);
+pub struct CompressedSchemes(BTreeMap<String, Scheme>);
+
+const LINEAR: &str = "Linear";
 
 /// The tensors of a quantized weight, found to be of the dtypes and shapes that the scheme asks for.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ struct Quantization {
 
 #[derive(Deserialize)]
 struct Group {
+    #[serde(default)]
+    targets: Vec<String>,
     weights: Weights,
 }
 
@@ -57,21 +63,26 @@ struct Weights {
     group_size: Option<usize>,
 }
 
-impl CompressedScheme {
-    /// The scheme in a `config.json`, if it has one.
+impl CompressedSchemes {
+    /// The schemes in a `config.json`, if it has any.
     ///
     /// # Errors
-    /// What is not one that [`quantize`](super::quantize) writes.
+    /// What is not as [`quantize`](super::quantize) writes it.
     pub fn of(config: &Path) -> Result<Option<Self>> {
         let mut json = json_object(config)?;
         let Some(quantization) = json.remove("quantization_config") else {
             return Ok(None);
         };
-        let scheme = Self::parse(quantization).map_err(|reason| Error::QuantizationConfig {
+        let schemes = Self::parse(quantization).map_err(|reason| Error::QuantizationConfig {
             path: config.to_owned(),
             reason,
         })?;
-        Ok(Some(scheme))
+        Ok(Some(schemes))
+    }
+
+    /// The scheme of a module's weight, if a group is for it.
+    fn of_module(&self, module: &str) -> Option<&Scheme> {
+        self.0.get(module).or_else(|| self.0.get(LINEAR))
     }
 
     fn parse(json: Value) -> std::result::Result<Self, String> {
@@ -84,11 +95,41 @@ impl CompressedScheme {
                 "\"quant_method\" is {quant_method:?}, expected \"compressed-tensors\""
             ));
         }
-        let groups = config_groups.len();
-        let mut groups_of_one = config_groups.into_values();
-        let (Some(Group { weights }), None) = (groups_of_one.next(), groups_of_one.next()) else {
-            return Err(format!("{groups} groups in \"config_groups\", expected 1"));
-        };
+        // A group alone is for all weights, however it names them.
+        if config_groups.len() == 1 {
+            let schemes = config_groups.into_values();
+            let schemes = schemes.map(|group| Ok((LINEAR.to_owned(), group.weights.scheme()?)));
+            return schemes
+                .collect::<std::result::Result<_, String>>()
+                .map(Self);
+        }
+        if config_groups.is_empty() {
+            return Err("no group in \"config_groups\", expected at least one".to_owned());
+        }
+        let mut schemes = BTreeMap::new();
+        for (name, Group { targets, weights }) in config_groups {
+            let scheme = weights.scheme().map_err(|e| format!("{name}: {e}"))?;
+            for target in targets {
+                if target.starts_with("re:") {
+                    return Err(format!(
+                        "{name}: the target {target:?}, expected the name of a module or {LINEAR:?}"
+                    ));
+                }
+                if schemes.contains_key(&target) {
+                    return Err(format!(
+                        "{name}: another group has the target {target:?} too"
+                    ));
+                }
+                schemes.insert(target, scheme.clone());
+            }
+        }
+        Ok(Self(schemes))
+    }
+}
+
+impl Weights {
+    fn scheme(self) -> std::result::Result<Scheme, String> {
+        let weights = self;
         if weights.r#type != "int" || !(2..=8).contains(&weights.num_bits) {
             return Err(format!(
                 "weights of {} bits of type {:?}, expected 2 to 8 bits of \"int\"",
@@ -110,11 +151,10 @@ impl CompressedScheme {
                 ));
             }
         };
-        builder.scheme().map(Self).map_err(|e| e.to_string())
+        builder.scheme().map_err(|e| e.to_string())
     }
 }
 
-const WEIGHT: &str = ".weight";
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
 
@@ -126,15 +166,23 @@ impl<'a> CompressedWeight<'a> {
     pub fn of(
         codes: &'a Tensor<'a>,
         archive: &'a Archive<'a>,
-        scheme: &'a CompressedScheme,
+        schemes: &'a CompressedSchemes,
     ) -> Result<Option<Self>> {
         let name = codes.name.strip_suffix(PACKED).unwrap_or(&codes.name);
         let packed = name != codes.name;
         let has_scale = archive.tensors.contains_key(&format!("{name}{SCALE}"));
-        if !name.ends_with(WEIGHT) || !has_scale || !packed && codes.dtype != Dtype::I8 {
+        let Some(module) = name.strip_suffix(WEIGHT) else {
+            return Ok(None);
+        };
+        if !has_scale || !packed && codes.dtype != Dtype::I8 {
             return Ok(None);
         }
-        let found = Self::find(name, codes, archive, &scheme.0);
+        let found = match schemes.of_module(module) {
+            Some(scheme) => Self::find(name, codes, archive, scheme),
+            None => Err(Fault::NoGroup {
+                module: module.to_owned(),
+            }),
+        };
         found.map(Some).map_err(|fault| archive.fault(name, fault))
     }
 
@@ -347,9 +395,10 @@ mod tests {
                 "config_groups": {"group_0": {"weights": weights}},
             });
             change(&mut config);
-            CompressedScheme::parse(config)
+            CompressedSchemes::parse(config)
         };
-        assert_eq!(config(&|_| ()).unwrap().0.bits, 4);
+        let one = config(&|_| ()).unwrap();
+        assert_eq!(one.of_module("any").unwrap().bits, 4);
         let refused = |change: &dyn Fn(&mut Value)| config(change).unwrap_err();
         let weights = |c: &mut Value, key: &str, value: Value| {
             c["config_groups"]["group_0"]["weights"][key] = value;
@@ -359,10 +408,23 @@ mod tests {
         assert!(refused(&|c| weights(c, "num_bits", 16.into())).contains("16 bits"));
         assert!(refused(&|c| weights(c, "strategy", "block".into())).contains("block"));
         assert!(refused(&|c| weights(c, "group_size", Value::Null)).contains("group_size"));
-        let two = |c: &mut Value| {
-            let group = c["config_groups"]["group_0"].clone();
+        assert!(refused(&|c| c["config_groups"] = serde_json::json!({})).contains("no group"));
+        let two = |c: &mut Value, targets: [&[&str]; 2]| {
+            let mut group = c["config_groups"]["group_0"].clone();
+            c["config_groups"]["group_0"]["targets"] = targets[0].into();
+            group["targets"] = targets[1].into();
+            group["weights"]["num_bits"] = 8.into();
             c["config_groups"]["group_1"] = group;
         };
-        assert!(refused(&two).contains("2 groups"));
+        let both = config(&|c| two(c, [&["Linear"], &["a", "b"]])).unwrap();
+        let bits = |module| both.of_module(module).map(|scheme| scheme.bits);
+        assert_eq!(
+            (bits("a"), bits("b"), bits("c")),
+            (Some(8), Some(8), Some(4))
+        );
+        let named = config(&|c| two(c, [&["c"], &["a", "b"]])).unwrap();
+        assert!(named.of_module("d").is_none());
+        assert!(refused(&|c| two(c, [&["a"], &["b", "a"]])).contains("has the target \"a\" too"));
+        assert!(refused(&|c| two(c, [&["a"], &["re:.*b"]])).contains("the target \"re:.*b\""));
     }
 }
