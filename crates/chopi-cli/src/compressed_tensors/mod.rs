@@ -14,10 +14,12 @@
 
 mod config;
 mod folder;
+mod schemes;
 mod stored;
 mod weight;
 
-pub use stored::{CompressedSchemes, CompressedWeight};
+pub use schemes::CompressedSchemes;
+pub use stored::CompressedWeight;
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -183,6 +183,12 @@ fn each_number_of_bits_is_a_group_of_its_modules() {
     assert!(report.output().unwrap().status.success());
     let page = fs::read_to_string(page).unwrap();
     assert!(page.contains("3 bits symmetric") && page.contains("8 bits symmetric"));
+    let config = folder.path("out").join("config.json");
+    let renamed = fs::read_to_string(&config).unwrap();
+    fs::write(&config, renamed.replace("\"b\"", "\"z\"")).unwrap();
+    let error = failure(report.arg("--force").output().unwrap(), 1);
+    let said = "tensor \"b.weight\": no group of \"config_groups\" is for its module \"b\"";
+    assert!(error.contains(said), "{error}");
 
     // Two groups of one format are not mixed; nor is a head ignored that is quantized.
     let packed = quantization(json!({"a.weight": 4, "b.weight": 3}));
