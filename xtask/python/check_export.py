@@ -3,7 +3,7 @@
 Input: the float model's folder and a folder of quantized models. Output: a JSON object with, for
 each of them, how many tensors and values were compared, how many values differ from what
 compressed-tensors makes of the same scheme (only where the observer is min/max: the ranges of others
-are chopi's own), and the cosine of the sentence embeddings to those of the float model where
+are chopi's own), how many weights have how many bits, and the cosine of the sentence embeddings to those of the float model where
 transformers can load the scheme.
 """
 
@@ -19,7 +19,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 from compressed_tensors.compressors import BaseCompressor
-from compressed_tensors.quantization import QuantizationScheme
+from compressed_tensors.compressors.format import infer_model_format
+from compressed_tensors.quantization import QuantizationConfig
 from compressed_tensors.quantization.utils import calculate_qparams
 from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer
@@ -44,9 +45,14 @@ SENTENCES = [
 ]
 
 
-def embeddings(folder, tokenizer):
+def load(folder):
+    """The model, and the tensors that transformers did not find in the folder or had no place for."""
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    return model.eval(), set(info["missing_keys"]) | set(info["unexpected_keys"])
+
+
+def embeddings(model, tokenizer):
     """The mean of the last hidden states of each sentence's tokens."""
-    model = AutoModel.from_pretrained(folder).eval()
     batch = tokenizer(SENTENCES, padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
         states = model(**batch).last_hidden_state
@@ -57,10 +63,21 @@ def embeddings(folder, tokenizer):
 def loads(folder):
     """Whether transformers 5.23 can load the scheme at all: it expects zero points that are not
     packed, where compressed-tensors packs them."""
-    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
-    weights = quantization["config_groups"]["group_0"]["weights"]
-    packed = quantization["format"] == "pack-quantized" and weights["strategy"] != "tensor"
-    return weights["symmetric"] or not packed
+    schemes = quantization(folder).config_groups.values()
+    packed = (s.format == "pack-quantized" and s.weights.strategy != "tensor" for s in schemes)
+    symmetric = (s.weights.symmetric for s in schemes)
+    return all(s or not p for s, p in zip(symmetric, packed))
+
+
+def quantization(folder):
+    config = json.loads((folder / "config.json").read_text())
+    return QuantizationConfig.model_validate(config["quantization_config"])
+
+
+def schemes_by_target(folder):
+    """The scheme of each target: a module by its name, or all linear layers that none is for."""
+    schemes = quantization(folder).config_groups.values()
+    return {target: scheme for scheme in schemes for target in scheme.targets}
 
 
 def tensors(folder):
@@ -99,12 +116,10 @@ def differing(a, b):
 
 
 def compare(float_tensors, folder):
-    quantization = json.loads((folder / "config.json").read_text())["quantization_config"]
-    group = quantization["config_groups"]["group_0"]
-    scheme = QuantizationScheme.model_validate(group)
-    exact = scheme.weights.observer == "minmax"
+    schemes = schemes_by_target(folder)
+    ignored = set(quantization(folder).ignore)
     actual = tensors(folder)
-    result = dict(tensors=0, values=0, differing=0, notes=[])
+    result = dict(tensors=0, values=0, differing=0, bits={}, notes=[])
 
     def check(name, left, right):
         count = differing(left, right)
@@ -125,10 +140,15 @@ def compare(float_tensors, folder):
             seen.add(name)
             check(name, tensor, actual[name])
             continue
+        if module in ignored:
+            result["notes"].append(f"{module}: quantized and ignored")
+        scheme = schemes.get(module) or schemes["Linear"]
+        bits = scheme.weights.num_bits
+        result["bits"][bits] = result["bits"].get(bits, 0) + 1
         result["tensors"] += 1
         ours = {part: actual[key] for key, part in parts.items() if part.startswith("weight")}
         seen.update(f"{module}.{part}" for part in ours)
-        if not exact:
+        if scheme.weights.observer != "minmax":
             continue
         theirs = expected(tensor, scheme, ours)
         if set(ours) != set(theirs):
@@ -147,14 +167,21 @@ def main():
     parser.add_argument("quantized", type=Path)
     a = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(a.model)
-    reference = embeddings(a.model, tokenizer)
+    model, _ = load(a.model)
+    reference = embeddings(model, tokenizer)
     float_tensors = tensors(a.model)
     results = {}
     for folder in sorted(a.quantized.iterdir()):
         result = compare(float_tensors, folder)
         if loads(folder):
+            model, unmatched = load(folder)
+            if unmatched:
+                result["notes"].append(f"transformers has no match for {sorted(unmatched)}")
+            said, inferred = quantization(folder).format, infer_model_format(model).value
+            if said != inferred:
+                result["notes"].append(f"the format is {said}, to compressed-tensors {inferred}")
             cosine = torch.nn.functional.cosine_similarity(
-                embeddings(folder, tokenizer), reference, dim=-1
+                embeddings(model, tokenizer), reference, dim=-1
             )
             result |= dict(cosine=float(cosine.mean()), least_cosine=float(cosine.min()))
         results[folder.name] = result

@@ -2,19 +2,20 @@
 
 mod scheme;
 mod sensitivity;
+mod settings;
 
 pub use sensitivity::SensitivityArgs;
+pub use settings::{Parameters, Settings};
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use chopi::{Calibration, CodeRange, Convention, FloatType, QParams, Scheme};
+use chopi::CodeRange;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::framework::FrameworkName;
 use crate::output::Target;
-use crate::selection::{Ranks, Selection};
 use scheme::{SCHEME, SchemeArgs, TensorArgs, parse_range};
 
 /// Quantize, dequantize, inspect, compare and report on safetensors model files.
@@ -78,6 +79,13 @@ pub struct QuantizeArgs {
           value_parser = clap::value_parser!(u32).range(2..=32), help_heading = SCHEME)]
     pub bits: u32,
 
+    /// The bits of each tensor, from a file that `sensitivity` wrote or that looks so:
+    /// {"layers.0.weight": 4, "layers.1.weight": 8}. The tensors that it names are quantized, and no
+    /// others.
+    #[arg(long, value_name = "PLAN.json", help_heading = SCHEME,
+          conflicts_with_all = ["bits", "scale", "include", "exclude", "all"])]
+    pub bits_from: Option<PathBuf>,
+
     #[command(flatten)]
     pub scheme: SchemeArgs,
 
@@ -117,7 +125,8 @@ pub enum Format {
     /// One file that `chopi dequantize` reads.
     Chopi,
     /// A folder that Hugging Face transformers opens: as compressed-tensors 0.20 defines it,
-    /// `int-quantized` for 8 bits and `pack-quantized` for fewer.
+    /// `int-quantized` for 8 bits and `pack-quantized` for fewer, `mixed-precision` where a plan has
+    /// both.
     CompressedTensors,
 }
 
@@ -130,6 +139,10 @@ Examples:
   A model's folder for transformers, 4 bits in groups of 128:
     chopi quantize MODEL -o MODEL-w4 --format compressed-tensors --bits 4 --symmetric \
         --group-size 128 --calibration mse
+  The same with more bits for the tensors that need them:
+    chopi sensitivity MODEL --symmetric --group-size 128 --calibration mse --budget 20% -o plan.json
+    chopi quantize MODEL -o MODEL-mixed --format compressed-tensors --bits-from plan.json \
+        --symmetric --group-size 128 --calibration mse
   The numbers of pychop:
     chopi quantize model.safetensors -o q.safetensors --convention pychop
   Parameters from elsewhere, the report for a script:
@@ -289,104 +302,7 @@ impl FileArgs {
     }
 }
 
-/// What `quantize` is to do, checked as far as that is possible without a tensor.
-#[derive(Debug)]
-pub struct Settings {
-    pub scheme: Scheme,
-    pub convention: Convention,
-    pub parameters: Parameters,
-    pub selection: Selection,
-}
-
-/// Where scales and zero points come from.
-#[derive(Clone, Copy, Debug)]
-pub enum Parameters {
-    /// From each tensor.
-    Calibrated(Calibration),
-    /// From the command line.
-    Given { scale: f64, zero_point: i64 },
-}
-
-impl QuantizeArgs {
-    /// # Errors
-    /// A usage error, where options do not go together.
-    pub fn settings(&self) -> Result<Settings, clap::Error> {
-        let (convention, ranks) = match self.format {
-            Format::Chopi if self.tensors.all => (self.scheme.convention, Ranks::All),
-            Format::Chopi => (self.scheme.convention, Ranks::TwoOrMore),
-            Format::CompressedTensors => (self.compressed_tensors()?, Ranks::Linear),
-        };
-        let builder = self.scheme.builder(convention).num_bits(self.bits);
-        let scheme = builder.range(self.range.unwrap_or_default()).scheme();
-        let scheme = scheme.map_err(wrong)?;
-        let parameters = match (self.scale, self.zero_point) {
-            (None, _) => Parameters::Calibrated(self.scheme.calibration),
-            (Some(_), None) if !self.scheme.symmetric => {
-                return Err(wrong(
-                    "--scale needs --zero-point, unless the scheme is --symmetric",
-                ));
-            }
-            (Some(scale), zero_point) => {
-                let zero_point = zero_point.unwrap_or(0);
-                QParams::new(
-                    scheme.clone(),
-                    convention,
-                    FloatType::F64,
-                    vec![1],
-                    vec![scale],
-                    vec![zero_point],
-                )
-                .map_err(wrong)?;
-                Parameters::Given { scale, zero_point }
-            }
-        };
-        Ok(Settings {
-            scheme,
-            convention,
-            parameters,
-            selection: self.tensors.selection(ranks).map_err(wrong)?,
-        })
-    }
-}
-
-impl QuantizeArgs {
-    /// The convention of the format compressed-tensors.
-    ///
-    /// # Errors
-    /// A usage error for what the format does not have.
-    fn compressed_tensors(&self) -> Result<Convention, clap::Error> {
-        let given = self.scheme.convention.name;
-        let convention = Convention::COMPRESSED_TENSORS;
-        if ![Convention::CHOPI.name, convention.name].contains(&given) {
-            return Err(wrong(format!(
-                "--format compressed-tensors has a convention of its own, not {given}"
-            )));
-        }
-        if self.scale.is_some() || self.tensors.all || self.range.is_some() {
-            return Err(wrong(
-                "--format compressed-tensors goes without --scale, --all and --range",
-            ));
-        }
-        if ![None, Some(0)].contains(&self.scheme.per_channel) {
-            return Err(wrong(
-                "--format compressed-tensors has channels along axis 0 only",
-            ));
-        }
-        if ![None, Some(-1), Some(1)].contains(&self.scheme.axis) {
-            return Err(wrong(
-                "--format compressed-tensors has groups along the last axis only",
-            ));
-        }
-        Ok(convention)
-    }
-}
-
-/// The error of `chopi quantize` for options that clap cannot check by itself.
-fn wrong(message: impl ToString) -> clap::Error {
-    usage("quantize", message)
-}
-
-/// The same of any command.
+/// The error of a command for options that clap cannot check by itself.
 fn usage(name: &str, message: impl ToString) -> clap::Error {
     let mut command = Cli::command();
     command.build();

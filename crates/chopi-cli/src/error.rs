@@ -54,6 +54,9 @@ pub enum Error {
     #[error("{path}: bad \"quantization_config\": {reason}")]
     QuantizationConfig { path: PathBuf, reason: String },
 
+    #[error("{path}: bad plan of bits: {reason}")]
+    Plan { path: PathBuf, reason: String },
+
     #[error("{path}: bad JSON: {reason}")]
     Json { path: PathBuf, reason: String },
 
@@ -132,6 +135,9 @@ pub enum Fault {
         expected: String,
         path: PathBuf,
     },
+
+    #[error("no group of \"config_groups\" is for its module {module:?}")]
+    NoGroup { module: String },
 
     #[error("has shape {shape:?}, expected a matrix")]
     NoMatrix { shape: Vec<usize> },

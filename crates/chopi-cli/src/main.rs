@@ -6,6 +6,7 @@
 
 mod archive;
 mod args;
+mod choice;
 mod chunks;
 mod compare;
 mod compressed_tensors;
@@ -20,6 +21,7 @@ mod interrupt;
 mod model;
 mod output;
 mod page;
+mod plan;
 mod print;
 mod quantize;
 mod report;
@@ -46,9 +48,10 @@ fn run(command: Command) -> error::Result<ExitCode> {
     match command {
         Command::Quantize(args) => {
             let settings = args.settings().unwrap_or_else(|usage| usage.exit());
+            let choice = args.choice(settings)?;
             match args.format {
-                Format::Chopi => quantize::run(&args, &settings)?,
-                Format::CompressedTensors => compressed_tensors::quantize(&args, &settings)?,
+                Format::Chopi => quantize::run(&args, &choice)?,
+                Format::CompressedTensors => compressed_tensors::quantize(&args, &choice)?,
             }
         }
         Command::Dequantize(args) => dequantize::run(&args)?,

@@ -23,6 +23,8 @@ pub enum Ranks {
     All,
     /// Weights of linear layers, by their shape and name.
     Linear,
+    /// Matrices that are the weight of a layer of any kind.
+    Matrices,
 }
 
 impl Selection {
@@ -52,8 +54,8 @@ impl Selection {
         let enough_axes = match self.ranks {
             Ranks::All => true,
             Ranks::TwoOrMore => tensor.shape.len() >= 2,
-            Ranks::Linear if self.is_explicit() => is_matrix_weight(&tensor.name, &tensor.shape),
-            Ranks::Linear => is_linear_weight(&tensor.name, &tensor.shape),
+            Ranks::Linear if !self.is_explicit() => is_linear_weight(&tensor.name, &tensor.shape),
+            Ranks::Linear | Ranks::Matrices => is_matrix_weight(&tensor.name, &tensor.shape),
         };
         let included = self
             .include
@@ -62,6 +64,15 @@ impl Selection {
         let excluded = self.exclude.is_match(&tensor.name);
         let wanted = enough_axes && included && !excluded && !tensor.data.is_empty();
         float_type(tensor.dtype).filter(|_| wanted)
+    }
+
+    /// What a tensor must be to be taken, if its name is not excluded.
+    pub fn expected(&self) -> &'static str {
+        match self.ranks {
+            Ranks::All => "a float tensor with elements",
+            Ranks::TwoOrMore => "a float tensor of two or more dimensions with elements",
+            Ranks::Linear | Ranks::Matrices => "a float matrix with elements, named *.weight",
+        }
     }
 
     /// Whether the command line names tensors to take.

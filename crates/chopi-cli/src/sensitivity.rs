@@ -14,6 +14,8 @@ use crate::error::{Error, Fault, Result};
 use crate::format::KEY;
 use crate::framework::Framework;
 use crate::model::Model;
+use crate::output::Target;
+use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
 use crate::report::{grouped, table};
 use crate::selection::Selection;
@@ -26,6 +28,10 @@ pub fn run(
     (builder, bits, selection): (Builder, Vec<u32>, Selection),
 ) -> Result<()> {
     let model = Model::open(&args.model)?;
+    let target = match &args.output {
+        Some(output) => Some(Target::new(output, &model.paths(), args.force)?),
+        None => None,
+    };
     let files = model.map()?;
     let archives = files.iter().map(|file| file.parse());
     let archives = archives.collect::<Result<Vec<Archive<'_>>>>()?;
@@ -77,6 +83,9 @@ pub fn run(
             })?,
         ),
     };
+    if let (Some(target), Some(proposed)) = (target, &proposed) {
+        Plan::write(&proposed.bits, target)?;
+    }
     let report = Report::new(&measured, &tasks, bytes, proposed);
     match (args.print.quiet, args.print.json) {
         (true, _) => Ok(()),

@@ -15,8 +15,10 @@ use crate::selection::{Ranks, Selection};
 /// Quantizes each tensor to each number of bits and prints the signal-to-quantization-noise ratio in
 /// dB, the most sensitive tensor first. With --budget it proposes bits for each tensor: greedily, at
 /// each step the one that does the least damage for each byte that it saves, the damage being the share
-/// of noise in the tensor, 10^(-SQNR/10). Sizes are those of codes packed without gaps, with their
-/// scales and zero points.
+/// of noise in the tensor, 10^(-SQNR/10). Sizes are those of codes packed without gaps, as `quantize
+/// --format compressed-tensors` writes them, with their scales and zero points. With -o it writes the
+/// proposal to a file that `quantize --bits-from` takes: a JSON object from names to bits, without the
+/// tensors that are to stay in float.
 ///
 /// Takes the weights of linear layers, as `quantize --format compressed-tensors` does; --include names
 /// others, --all takes every float tensor.
@@ -24,7 +26,7 @@ use crate::selection::{Ranks, Selection};
 #[command(after_help = "\
 Examples:
   chopi sensitivity model.safetensors --bits 3,4,8 --symmetric --group-size 128
-  chopi sensitivity MODEL --symmetric --per-channel 0 --calibration mse --budget 20%")]
+  chopi sensitivity MODEL --symmetric --per-channel 0 --calibration mse --budget 20% -o plan.json")]
 pub struct SensitivityArgs {
     /// The float model: a safetensors file, or a folder with one or with shards and their index.
     #[arg(value_name = "MODEL")]
@@ -44,6 +46,15 @@ pub struct SensitivityArgs {
     /// The bytes that all tensors of the model may take together, or P% of those that they take now.
     #[arg(long, value_name = "BYTES|P%")]
     pub budget: Option<Budget>,
+
+    /// Where to write the proposal, for `quantize --bits-from`. It appears, whole, only when all has gone
+    /// well.
+    #[arg(short, long, value_name = "PLAN.json", requires = "budget")]
+    pub output: Option<PathBuf>,
+
+    /// Replace the output if it exists.
+    #[arg(long, requires = "output")]
+    pub force: bool,
 
     #[command(flatten)]
     pub print: PrintArgs,

@@ -8,14 +8,18 @@
 //! | scales | `NAME.weight_scale` [1], [out, 1] or [out, groups], of the weight's dtype | likewise |
 //! | zero points, asymmetric | `NAME.weight_zero_point` I8, like the scales | I32 [⌈out·bits/32⌉, 1 or groups], packed along the first axis; per tensor I8 [1] |
 //!
-//! `quantization_config` in `config.json` says how.
+//! `quantization_config` in `config.json` says how, in groups of modules that are quantized alike: one for
+//! all linear layers, or where a plan has the bits one for each number of bits, with the names of its
+//! modules. Groups of both formats make the model's `mixed-precision`.
 
 mod config;
 mod folder;
+mod schemes;
 mod stored;
 mod weight;
 
-pub use stored::{CompressedScheme, CompressedWeight};
+pub use schemes::CompressedSchemes;
+pub use stored::CompressedWeight;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -24,8 +28,9 @@ use chopi::model::is_matrix_weight;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 
-use crate::archive::{Archive, Mapped};
-use crate::args::{QuantizeArgs, Settings};
+use crate::archive::{Archive, Mapped, Tensor};
+use crate::args::QuantizeArgs;
+use crate::choice::Choice;
 use crate::error::{Error, Result};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
@@ -37,53 +42,62 @@ use crate::workers;
 use folder::OutputFolder;
 use weight::{Shared, Task};
 
+/// The end of the name of a weight, after that of its module.
+const WEIGHT: &str = ".weight";
+
 /// Quantizes a model's folder, or a file, into a folder.
 ///
 /// # Errors
 /// What is wrong with the input or the output.
-pub fn quantize(args: &QuantizeArgs, settings: &Settings) -> Result<()> {
+pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
     let model = Model::open(&args.files.input)?;
     let folder = OutputFolder::create(&args.files)?;
+    check(&model, choice)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
     let mut rows = Vec::new();
-    let mut ignored = Vec::new();
+    let mut modules = BTreeMap::new();
     let mut index = Index::default();
     for shard in &model.shards {
         let mapped = Mapped::open(&model.folder.join(shard))?;
         let archive = mapped.parse()?;
-        ignored.extend(modules_left(&archive, settings));
+        modules.extend(modules_of(&archive, choice));
         let written = with_framework!(args.work.backend, K => {
-            write_shard::<K>(&archive, args, settings, &folder, shard, &progress)?
+            write_shard::<K>(&archive, args, choice, &folder, shard, &progress)?
         });
         index.add(shard, &written.names, written.bytes);
         rows.extend(written.rows);
     }
     progress.finish_and_clear();
-    if settings.selection.is_explicit() && !rows.iter().any(QuantizeRow::is_quantized) {
+    if choice.is_explicit() && !rows.iter().any(QuantizeRow::is_quantized) {
         return Err(Error::NothingIncluded { path: model.input });
     }
     model.copy_others(folder.path())?;
     if let Some(name) = &model.index {
         folder.write_json(name, &index.json())?;
     }
-    ignored.sort();
-    folder.write_json(
-        "config.json",
-        &config::config(model.config()?, settings, ignored),
-    )?;
+    let config = config::config(model.config()?, choice, &modules);
+    folder.write_json("config.json", &config)?;
     folder.persist()?;
     Report::new(rows, start).print(&args.print)
 }
 
-/// The modules of an archive that might be linear layers and are not quantized.
-fn modules_left(archive: &Archive<'_>, settings: &Settings) -> Vec<String> {
-    let left = archive.tensors.values().filter(|tensor| {
-        is_matrix_weight(&tensor.name, &tensor.shape)
-            && settings.selection.float_type_of(tensor).is_none()
-    });
-    let module = |name: &str| name.strip_suffix(".weight").map(str::to_owned);
-    left.filter_map(|tensor| module(&tensor.name)).collect()
+/// Checks all shards for what a plan names, before the first is written.
+fn check(model: &Model, choice: &Choice) -> Result<()> {
+    let files = model.map()?;
+    let archives = files.iter().map(Mapped::parse);
+    choice.check(&model.input, &archives.collect::<Result<Vec<_>>>()?)
+}
+
+/// The modules of an archive that might be linear layers, and whether they are quantized.
+fn modules_of(archive: &Archive<'_>, choice: &Choice) -> BTreeMap<String, bool> {
+    let matrices = archive.tensors.values();
+    let matrices = matrices.filter(|tensor| is_matrix_weight(&tensor.name, &tensor.shape));
+    let module = |tensor: &Tensor<'_>| {
+        let module = tensor.name.strip_suffix(WEIGHT)?;
+        Some((module.to_owned(), choice.of(tensor).is_some()))
+    };
+    matrices.filter_map(module).collect()
 }
 
 /// What a shard's file holds.
@@ -96,7 +110,7 @@ struct Written {
 fn write_shard<K: Framework>(
     archive: &Archive<'_>,
     args: &QuantizeArgs,
-    settings: &Settings,
+    choice: &Choice,
     folder: &OutputFolder,
     shard: &str,
     progress: &ProgressBar,
@@ -114,9 +128,9 @@ fn write_shard<K: Framework>(
     let mut header = Header::new(metadata);
     let mut tasks = Vec::with_capacity(archive.tensors.len());
     for tensor in archive.tensors.values() {
-        tasks.push(match settings.selection.float_type_of(tensor) {
+        tasks.push(match choice.of(tensor) {
             None => Task::copy(tensor, &mut header),
-            Some(float) => Task::quantize(archive, tensor, float, settings, &mut header)
+            Some(how) => Task::quantize(archive, tensor, how, &mut header)
                 .map_err(|fault| archive.fault(&tensor.name, fault))?,
         });
     }
@@ -124,7 +138,6 @@ fn write_shard<K: Framework>(
     let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
         task.run::<K>(Shared {
             archive,
-            settings,
             output: &output,
             progress,
         })

@@ -1,23 +1,15 @@
 //! Weights as they are read from such a folder.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use chopi::{Chopi, Convention, FloatType, Packing, QParams, Scheme, Symmetry};
+use chopi::{Convention, FloatType, Packing, QParams, Scheme, Symmetry};
 use safetensors::Dtype;
-use serde::Deserialize;
-use serde_json::Value;
 
+use super::WEIGHT;
+use super::schemes::CompressedSchemes;
 use super::weight::params_shape;
 use crate::archive::{Archive, Tensor};
 use crate::element::{FloatElement, elements, with_float};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Fault, Result};
 use crate::format::float_type;
-use crate::model::json_object;
-
-/// How all weights of a folder are quantized.
-#[derive(Clone, Debug)]
-pub struct CompressedScheme(Scheme);
 
 /// The tensors of a quantized weight, found to be of the dtypes and shapes that the scheme asks for.
 #[derive(Debug)]
@@ -36,85 +28,6 @@ pub struct CompressedWeight<'a> {
     zero_point: Option<&'a Tensor<'a>>,
 }
 
-/// What stands in `config.json`.
-#[derive(Deserialize)]
-struct Quantization {
-    quant_method: String,
-    config_groups: BTreeMap<String, Group>,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    weights: Weights,
-}
-
-#[derive(Deserialize)]
-struct Weights {
-    num_bits: u32,
-    r#type: String,
-    symmetric: bool,
-    strategy: String,
-    group_size: Option<usize>,
-}
-
-impl CompressedScheme {
-    /// The scheme in a `config.json`, if it has one.
-    ///
-    /// # Errors
-    /// What is not one that [`quantize`](super::quantize) writes.
-    pub fn of(config: &Path) -> Result<Option<Self>> {
-        let mut json = json_object(config)?;
-        let Some(quantization) = json.remove("quantization_config") else {
-            return Ok(None);
-        };
-        let scheme = Self::parse(quantization).map_err(|reason| Error::QuantizationConfig {
-            path: config.to_owned(),
-            reason,
-        })?;
-        Ok(Some(scheme))
-    }
-
-    fn parse(json: Value) -> std::result::Result<Self, String> {
-        let Quantization {
-            quant_method,
-            config_groups,
-        } = serde_json::from_value(json).map_err(|e| e.to_string())?;
-        if quant_method != "compressed-tensors" {
-            return Err(format!(
-                "\"quant_method\" is {quant_method:?}, expected \"compressed-tensors\""
-            ));
-        }
-        let groups = config_groups.len();
-        let mut groups_of_one = config_groups.into_values();
-        let (Some(Group { weights }), None) = (groups_of_one.next(), groups_of_one.next()) else {
-            return Err(format!("{groups} groups in \"config_groups\", expected 1"));
-        };
-        if weights.r#type != "int" || !(2..=8).contains(&weights.num_bits) {
-            return Err(format!(
-                "weights of {} bits of type {:?}, expected 2 to 8 bits of \"int\"",
-                weights.num_bits, weights.r#type
-            ));
-        }
-        let builder = Chopi::builder()
-            .num_bits(weights.num_bits)
-            .symmetric(weights.symmetric)
-            .convention(Convention::COMPRESSED_TENSORS);
-        let builder = match (&*weights.strategy, weights.group_size) {
-            ("tensor", _) => builder,
-            ("channel", _) => builder.per_channel(0),
-            ("group", Some(size)) => builder.per_group(size, -1),
-            (strategy, _) => {
-                return Err(format!(
-                    "the strategy {strategy:?}, expected \"tensor\", \"channel\" or \"group\" with \
-                     a \"group_size\""
-                ));
-            }
-        };
-        builder.scheme().map(Self).map_err(|e| e.to_string())
-    }
-}
-
-const WEIGHT: &str = ".weight";
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
 
@@ -126,15 +39,23 @@ impl<'a> CompressedWeight<'a> {
     pub fn of(
         codes: &'a Tensor<'a>,
         archive: &'a Archive<'a>,
-        scheme: &'a CompressedScheme,
+        schemes: &'a CompressedSchemes,
     ) -> Result<Option<Self>> {
         let name = codes.name.strip_suffix(PACKED).unwrap_or(&codes.name);
         let packed = name != codes.name;
         let has_scale = archive.tensors.contains_key(&format!("{name}{SCALE}"));
-        if !name.ends_with(WEIGHT) || !has_scale || !packed && codes.dtype != Dtype::I8 {
+        let Some(module) = name.strip_suffix(WEIGHT) else {
+            return Ok(None);
+        };
+        if !has_scale || !packed && codes.dtype != Dtype::I8 {
             return Ok(None);
         }
-        let found = Self::find(name, codes, archive, &scheme.0);
+        let found = match schemes.of_module(module) {
+            Some(scheme) => Self::find(name, codes, archive, scheme),
+            None => Err(Fault::NoGroup {
+                module: module.to_owned(),
+            }),
+        };
         found.map(Some).map_err(|fault| archive.fault(name, fault))
     }
 
@@ -334,35 +255,5 @@ mod tests {
             let packed = pack_columns(packing, &codes, rows).unwrap();
             prop_assert_eq!(unpack_columns(packing, &packed, rows).unwrap(), codes);
         }
-    }
-
-    #[test]
-    fn a_configuration_that_is_not_understood_is_refused() {
-        let weights = serde_json::json!({
-            "num_bits": 4, "type": "int", "symmetric": true, "strategy": "group", "group_size": 32,
-        });
-        let config = |change: &dyn Fn(&mut Value)| {
-            let mut config = serde_json::json!({
-                "quant_method": "compressed-tensors",
-                "config_groups": {"group_0": {"weights": weights}},
-            });
-            change(&mut config);
-            CompressedScheme::parse(config)
-        };
-        assert_eq!(config(&|_| ()).unwrap().0.bits, 4);
-        let refused = |change: &dyn Fn(&mut Value)| config(change).unwrap_err();
-        let weights = |c: &mut Value, key: &str, value: Value| {
-            c["config_groups"]["group_0"]["weights"][key] = value;
-        };
-        assert!(refused(&|c| c["quant_method"] = "gptq".into()).contains("gptq"));
-        assert!(refused(&|c| weights(c, "type", "float".into())).contains("float"));
-        assert!(refused(&|c| weights(c, "num_bits", 16.into())).contains("16 bits"));
-        assert!(refused(&|c| weights(c, "strategy", "block".into())).contains("block"));
-        assert!(refused(&|c| weights(c, "group_size", Value::Null)).contains("group_size"));
-        let two = |c: &mut Value| {
-            let group = c["config_groups"]["group_0"].clone();
-            c["config_groups"]["group_1"] = group;
-        };
-        assert!(refused(&two).contains("2 groups"));
     }
 }

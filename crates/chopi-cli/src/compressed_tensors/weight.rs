@@ -23,27 +23,27 @@ use crate::quantize::row::{Kept, QuantizeRow};
 #[derive(Debug)]
 pub struct Task<'a> {
     tensor: &'a Tensor<'a>,
-    work: Work,
+    work: Work<'a>,
 }
 
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
     pub archive: &'a Archive<'a>,
-    pub settings: &'a Settings,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
 
 #[derive(Debug)]
-enum Work {
+enum Work<'a> {
     Copy(Slot),
-    Quantize(Quantize),
+    Quantize(Quantize<'a>),
 }
 
 #[derive(Debug)]
-struct Quantize {
+struct Quantize<'a> {
     float: FloatType,
+    settings: &'a Settings,
     granularity: Granularity,
     codes: Slot,
     /// How codes of fewer than 8 bits are packed.
@@ -69,8 +69,7 @@ impl<'a> Task<'a> {
     pub fn quantize(
         archive: &Archive<'_>,
         tensor: &'a Tensor<'a>,
-        float: FloatType,
-        settings: &Settings,
+        (float, settings): (FloatType, &'a Settings),
         header: &mut Header,
     ) -> std::result::Result<Self, Fault> {
         let scheme = &settings.scheme;
@@ -121,6 +120,7 @@ impl<'a> Task<'a> {
             tensor,
             work: Work::Quantize(Quantize {
                 float,
+                settings,
                 granularity,
                 codes,
                 packing,
@@ -148,7 +148,7 @@ impl<'a> Task<'a> {
             }
             Work::Quantize(quantize) => quantize,
         };
-        let settings = shared.settings;
+        let settings = quantize.settings;
         let metrics = with_float!(quantize.float, F => {
             let data = elements::<F>(self.tensor.data);
             let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
@@ -172,7 +172,7 @@ impl<'a> Task<'a> {
     fn write_codes<K: Framework, F: FloatElement>(
         &self,
         data: &[F],
-        quantize: &Quantize,
+        quantize: &Quantize<'_>,
         params: &QParams,
         metrics: &mut Metrics,
         shared: Shared<'_>,
@@ -210,7 +210,7 @@ fn pack(packing: Packing, codes: IntSlice<'_>, row: usize) -> chopi::Result<Vec<
     chopi::match_int!(IntSlice, codes, codes => packing.pack(codes, row))
 }
 
-impl Quantize {
+impl Quantize<'_> {
     fn write_params<F: FloatElement>(
         &self,
         params: &QParams,

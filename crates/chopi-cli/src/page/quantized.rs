@@ -8,7 +8,7 @@ use chopi::{Chopi, FloatTensor, FloatType, Int, QParams, Scheme};
 use safetensors::Dtype;
 
 use crate::archive::{Archive, Tensor};
-use crate::compressed_tensors::{CompressedScheme, CompressedWeight};
+use crate::compressed_tensors::{CompressedSchemes, CompressedWeight};
 use crate::element::{FloatElement, elements, with_int};
 use crate::error::{Error, Fault, Result};
 use crate::format::{Record, Stored, float_dtype};
@@ -19,7 +19,7 @@ use crate::model::Model;
 #[derive(Debug)]
 pub struct QuantizedModel<'a> {
     files: Vec<(&'a Archive<'a>, Option<Record>)>,
-    compressed: Option<CompressedScheme>,
+    compressed: Option<CompressedSchemes>,
 }
 
 /// How a tensor is kept.
@@ -49,7 +49,7 @@ impl<'a> QuantizedModel<'a> {
             .map(|archive| Ok((archive, Record::of(archive)?)))
             .collect::<Result<Vec<_>>>()?;
         let compressed = match model.config_path() {
-            Some(config) => CompressedScheme::of(&config)?,
+            Some(config) => CompressedSchemes::of(&config)?,
             None => None,
         };
         if compressed.is_none() && files.iter().all(|(_, record)| record.is_none()) {
@@ -75,9 +75,9 @@ impl<'a> QuantizedModel<'a> {
                 parts.extend(stored.companions().map(|part| &*part.name));
                 forms.push((&**name, Form::Chopi(stored)));
             }
-            if let (None, Some(scheme)) = (record, &self.compressed) {
+            if let (None, Some(schemes)) = (record, &self.compressed) {
                 for codes in archive.tensors.values() {
-                    if let Some(weight) = CompressedWeight::of(codes, archive, scheme)? {
+                    if let Some(weight) = CompressedWeight::of(codes, archive, schemes)? {
                         parts.extend(weight.parts().map(|part| &*part.name));
                         forms.push((weight.name, Form::Compressed(weight)));
                     }

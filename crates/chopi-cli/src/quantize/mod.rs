@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::archive::{Archive, Mapped};
-use crate::args::{QuantizeArgs, Settings};
+use crate::args::QuantizeArgs;
+use crate::choice::Choice;
 use crate::error::{Error, Result};
 use crate::format::{KEY, Quantized, Record};
 use crate::framework::{Framework, with_framework};
@@ -22,13 +23,13 @@ use task::{Shared, Task};
 
 /// # Errors
 /// What is wrong with the input or the output.
-pub fn run(args: &QuantizeArgs, settings: &Settings) -> Result<()> {
+pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
     let mapped = Mapped::open(&args.files.input)?;
     let archive = mapped.parse()?;
     let target = args.files.target()?;
     let rows = with_framework!(args.work.backend, K => {
-        write::<K>(&archive, args, settings, target)?
+        write::<K>(&archive, args, choice, target)?
     });
     Report::new(rows, start).print(&args.print)
 }
@@ -37,7 +38,7 @@ pub fn run(args: &QuantizeArgs, settings: &Settings) -> Result<()> {
 fn write<K: Framework>(
     archive: &Archive<'_>,
     args: &QuantizeArgs,
-    settings: &Settings,
+    choice: &Choice,
     target: Target,
 ) -> Result<Vec<QuantizeRow>> {
     let mut metadata = archive.metadata.clone();
@@ -46,19 +47,18 @@ fn write<K: Framework>(
             path: archive.path.to_owned(),
         });
     }
-    let record = record(archive, settings)?;
+    choice.check(archive.path, std::slice::from_ref(archive))?;
+    let record = record(archive, choice)?;
     let json = serde_json::to_string(&record).map_err(|e| archive.bad_metadata(e))?;
     metadata.insert(KEY.to_owned(), json);
 
     let mut header = Header::new(metadata);
     let mut tasks = Vec::with_capacity(archive.tensors.len());
     for tensor in archive.tensors.values() {
-        tasks.push(match record.tensors.get(&tensor.name) {
+        tasks.push(match choice.of(tensor) {
             None => Task::copy(tensor, &mut header),
-            Some(Quantized { dtype, .. }) => {
-                Task::quantize::<K>(archive, tensor, *dtype, settings, &mut header)
-                    .map_err(|fault| archive.fault(&tensor.name, fault))?
-            }
+            Some(how) => Task::quantize::<K>(archive, tensor, how, &mut header)
+                .map_err(|fault| archive.fault(&tensor.name, fault))?,
         });
     }
     let output = target.create(&header)?;
@@ -67,7 +67,6 @@ fn write<K: Framework>(
     let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
         task.run::<K>(Shared {
             archive,
-            settings,
             output: &output,
             progress: &progress,
         })
@@ -78,11 +77,11 @@ fn write<K: Framework>(
     Ok(rows)
 }
 
-/// What the file will say about the tensors that the command line selects.
-fn record(archive: &Archive<'_>, settings: &Settings) -> Result<Record> {
+/// What the file will say about the tensors that are chosen.
+fn record(archive: &Archive<'_>, choice: &Choice) -> Result<Record> {
     let mut tensors = BTreeMap::new();
     for tensor in archive.tensors.values() {
-        if let Some(dtype) = settings.selection.float_type_of(tensor) {
+        if let Some((dtype, settings)) = choice.of(tensor) {
             let quantized = Quantized {
                 scheme: settings.scheme.clone(),
                 convention: settings.convention.name.to_string(),
@@ -91,7 +90,7 @@ fn record(archive: &Archive<'_>, settings: &Settings) -> Result<Record> {
             tensors.insert(tensor.name.clone(), quantized);
         }
     }
-    if tensors.is_empty() && settings.selection.is_explicit() {
+    if tensors.is_empty() && choice.is_explicit() {
         return Err(Error::NothingIncluded {
             path: archive.path.to_owned(),
         });

@@ -22,22 +22,22 @@ use crate::output::Output;
 pub struct Task<'a> {
     tensor: &'a Tensor<'a>,
     slot: Slot,
-    quantize: Option<Quantize>,
+    quantize: Option<Quantize<'a>>,
 }
 
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
     pub archive: &'a Archive<'a>,
-    pub settings: &'a Settings,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
 
 /// How a tensor is quantized that is not just copied.
 #[derive(Debug)]
-pub struct Quantize {
+pub struct Quantize<'a> {
     float: FloatType,
+    settings: &'a Settings,
     /// The type of the codes.
     pub int: IntType,
     /// The granularity on this tensor.
@@ -64,8 +64,7 @@ impl<'a> Task<'a> {
     pub fn quantize<K: Framework>(
         archive: &Archive<'_>,
         tensor: &'a Tensor<'a>,
-        float: FloatType,
-        settings: &Settings,
+        (float, settings): (FloatType, &'a Settings),
         header: &mut Header,
     ) -> std::result::Result<Self, Fault> {
         let scheme = &settings.scheme;
@@ -106,6 +105,7 @@ impl<'a> Task<'a> {
             slot,
             quantize: Some(Quantize {
                 float,
+                settings,
                 int,
                 granularity,
                 scale,
@@ -128,7 +128,7 @@ impl<'a> Task<'a> {
             shared.progress.inc(self.size() as u64);
             return Ok(QuantizeRow::copied(self.tensor));
         };
-        let settings = shared.settings;
+        let settings = quantize.settings;
         let metrics = with_float!(quantize.float, F => {
             let data = elements::<F>(self.tensor.data);
             let (params, abs_max) =
@@ -155,7 +155,7 @@ impl<'a> Task<'a> {
     fn write_codes<K: Framework, F: FloatElement>(
         &self,
         data: &[F],
-        quantize: &Quantize,
+        quantize: &Quantize<'_>,
         params: &QParams,
         metrics: &mut Metrics,
         shared: Shared<'_>,
@@ -181,7 +181,7 @@ impl<'a> Task<'a> {
     }
 }
 
-impl Quantize {
+impl Quantize<'_> {
     fn write_params(&self, params: &QParams, output: &Output) -> Result<()> {
         let floats = |slot, numbers: &[f64]| {
             if self.float.compute() == FloatType::F64 {

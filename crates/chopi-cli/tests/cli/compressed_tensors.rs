@@ -249,7 +249,7 @@ fn include_and_exclude_choose_other_weights() {
     let config = read_json(&out.join("config.json"));
     assert_eq!(
         config["quantization_config"]["ignore"],
-        json!(["model.embed_tokens", "model.layers.1.q_proj", "lm_head"])
+        json!(["model.embed_tokens", "model.layers.1.q_proj"])
     );
     let index = read_json(&out.join("model.safetensors.index.json"));
     assert!(index["weight_map"].get("lm_head.weight_scale").is_some());
@@ -258,6 +258,43 @@ fn include_and_exclude_choose_other_weights() {
             .get("model.layers.1.q_proj.weight_scale")
             .is_none()
     );
+}
+
+#[test]
+fn a_plan_names_weights_of_all_shards() {
+    let folder = Folder::new();
+    sharded(&folder);
+    let (model, out) = (folder.path("model"), folder.path("out"));
+    let (first, second) = ("model.layers.0.q_proj", "model.layers.1.q_proj");
+    let bits = json!({format!("{first}.weight"): 4, format!("{second}.weight"): 8});
+    let plan = folder.file("plan.json", bits.to_string().as_bytes());
+    let args = ["--symmetric", "--bits-from", plan.to_str().unwrap()];
+    quantize_well(&model, &out, &args);
+    let quantization = &read_json(&out.join("config.json"))["quantization_config"];
+    assert_eq!(quantization["format"], "mixed-precision");
+    let groups = &quantization["config_groups"];
+    assert_eq!(groups["group_0"]["targets"], json!([first]));
+    assert_eq!(groups["group_1"]["targets"], json!([second]));
+    let index = read_json(&out.join("model.safetensors.index.json"));
+    assert!(
+        index["weight_map"]
+            .get(format!("{first}.weight_packed"))
+            .is_some()
+    );
+    assert!(
+        index["weight_map"]
+            .get(format!("{second}.weight_scale"))
+            .is_some()
+    );
+
+    folder.file("plan.json", br#"{"model.layers.2.q_proj.weight": 4}"#);
+    let args = [&FORMAT[..], &args].concat();
+    let error = failure(convert("quantize", &model, &folder.path("x"), &args), 1);
+    assert!(
+        error.contains("layers.2.q_proj.weight\": there is no such tensor in"),
+        "{error}"
+    );
+    assert_eq!(folder.names(), ["model", "out", "plan.json"]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bad_usage;
+mod bits_from;
 mod compare;
 mod compressed_tensors;
 mod fuzz;
