@@ -2,6 +2,7 @@
 
 use chopi_core::IntSlice;
 
+use crate::broadcast;
 use crate::error::{Error, Result};
 
 /// 8-bit codes, unsigned or signed.
@@ -143,10 +144,7 @@ impl<'a> Matrix<'a> {
 
     /// The zero point of a row.
     pub(crate) fn zero_point(&self, row: usize) -> i32 {
-        match self.zero_points {
-            [all] => *all,
-            each => each[row],
-        }
+        broadcast::of(self.zero_points, row)
     }
 
     /// The largest |code − zero point| that there can be.

@@ -2,6 +2,7 @@
 
 use chopi_core::{Backend, IntTensor, QParams};
 
+use crate::broadcast;
 use crate::codes::Codes;
 use crate::error::{Error, Result};
 use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
@@ -75,8 +76,8 @@ impl Embedding {
         }
         for (&row, out) in indices.iter().zip(out.chunks_exact_mut(self.columns)) {
             let row = row as usize;
-            let group = if self.scales.len() == 1 { 0 } else { row };
-            let (scale, zero) = (self.scales[group], self.zero_points[group]);
+            let scale = broadcast::of(&self.scales, row);
+            let zero = broadcast::of(&self.zero_points, row);
             let codes = row * self.columns..(row + 1) * self.columns;
             let value = |code: i64| (code - zero) as f32 * scale;
             match self.table.codes() {

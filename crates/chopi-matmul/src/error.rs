@@ -25,7 +25,7 @@ pub enum Error {
     },
 
     /// Values that are neither one for all nor one for each.
-    #[error("{what}: there are {len}, expected 1 or {expected}")]
+    #[error("{what}: there are {len}, expected {}", one_or(*expected))]
     Each {
         /// What they are.
         what: &'static str,
@@ -355,5 +355,13 @@ impl Error {
                 expected,
             })
         }
+    }
+}
+
+/// How many values may be given for so many rows or columns.
+fn one_or(lines: usize) -> String {
+    match lines {
+        1 => "1".to_owned(),
+        _ => format!("1 or {lines}"),
     }
 }

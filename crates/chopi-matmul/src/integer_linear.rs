@@ -2,14 +2,13 @@
 
 use chopi_core::{Backend, HostInts, IntTensor, QParams};
 
+use crate::broadcast;
 use crate::codes::Matrix;
 use crate::error::{Error, Result};
 use crate::linear::{check_params, narrow, pack_per_output, row_shape};
 use crate::output::Requantize;
 use crate::packed::PackedMatrix;
-use crate::requantize::{
-    Code, DoubleRounded, FixedMultiplier, OutputCodes, PerColumn, SingleRounded,
-};
+use crate::requantize::{Code, DoubleRounded, FixedMultiplier, OutputCodes, SingleRounded};
 
 /// How often the product with a fixed-point multiplier is rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,10 +73,7 @@ impl IntegerLinear {
         if let Some(bias) = bias {
             Error::check_length("the bias", bias.len(), outputs)?;
         }
-        let unit = |output: usize| match scales.as_slice() {
-            [all] => input_scale * all,
-            each => input_scale * each[output],
-        };
+        let unit = |output: usize| input_scale * broadcast::of(&scales, output);
         let bias_code = |output: usize| {
             let bias = bias.map_or(0.0, |bias| f64::from(bias[output]));
             let code = (bias / unit(output)).round_ties_even();
@@ -180,7 +176,7 @@ impl IntegerLinear {
         let multipliers: Vec<M> = self.multipliers.iter().map(|&m| rounded(m)).collect();
         let how = Requantize {
             bias: Some(&self.bias),
-            multipliers: PerColumn::Each(&multipliers),
+            multipliers: &multipliers,
             codes,
         };
         self.weights.multiply_requantized(left, &how, out)

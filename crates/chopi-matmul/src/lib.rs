@@ -34,6 +34,7 @@
 //!
 //! Everything but the layers works on slices of host memory.
 
+mod broadcast;
 mod codes;
 pub mod conv;
 mod embedding;

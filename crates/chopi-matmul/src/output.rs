@@ -3,10 +3,10 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
+use crate::broadcast;
 use crate::error::{Error, Result};
 use crate::kernel::{PANEL, Sums};
-use crate::packed::each;
-use crate::requantize::{Code, Multiplier, OutputCodes, PerColumn};
+use crate::requantize::{Code, Multiplier, OutputCodes};
 
 /// Takes the sums of a product, panel by panel.
 pub(crate) trait Output: Sync {
@@ -132,9 +132,9 @@ impl<'a> Floats<'a> {
         Ok(Self {
             out: Shared::new(rows, columns, out)?,
             left_scales,
-            right_scales: each(right_scales, columns, 0.0).collect(),
+            right_scales: broadcast::panels(right_scales, columns, 0.0).collect(),
             // x + (−0) is x, whatever x is.
-            bias: each(bias.unwrap_or(&[-0.0]), columns, 0.0).collect(),
+            bias: broadcast::panels(bias.unwrap_or(&[-0.0]), columns, 0.0).collect(),
             clamp: clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
         })
     }
@@ -161,10 +161,7 @@ impl Floats<'_> {
         valid: usize,
         sums: &[f32; PANEL],
     ) {
-        let left = match self.left_scales {
-            [all] => *all,
-            each => each[row],
-        };
+        let left = broadcast::of(self.left_scales, row);
         let right = &self.right_scales[column..column + PANEL];
         let bias = &self.bias[column..column + PANEL];
         let mut values = [0.0; PANEL];
@@ -185,7 +182,7 @@ pub struct Requantize<'a, M, Q> {
     /// What is added to the sums of each column, if anything, saturating.
     pub bias: Option<&'a [i32]>,
     /// The multiplier, or one for each column.
-    pub multipliers: PerColumn<'a, M>,
+    pub multipliers: &'a [M],
     /// The codes that there are.
     pub codes: OutputCodes<Q>,
 }
@@ -214,19 +211,15 @@ impl<'a, M: Multiplier, Q: Code> Requantized<'a, M, Q> {
         if let Some(bias) = bias {
             Error::check_length("the bias", bias.len(), columns)?;
         }
-        let multipliers = match multipliers {
-            PerColumn::One(multiplier) => vec![multiplier; columns.next_multiple_of(PANEL)],
-            PerColumn::Each(multipliers) => {
-                Error::check_length("the slice of multipliers", multipliers.len(), columns)?;
-                let fill = multipliers.first().into_iter();
-                fill.flat_map(|&fill| each(multipliers, columns, fill))
-                    .collect()
-            }
-        };
+        Error::check_each("the multipliers", multipliers.len(), columns)?;
+        // Any multiplier fills up the last panel; without columns there is no panel, nor need there be
+        // a multiplier.
+        let fill = multipliers.first().into_iter();
+        let multipliers = fill.flat_map(|&fill| broadcast::panels(multipliers, columns, fill));
         Ok(Self {
             out: Shared::new(rows, columns, out)?,
-            bias: each(bias.unwrap_or(&[0]), columns, 0).collect(),
-            multipliers,
+            bias: broadcast::panels(bias.unwrap_or(&[0]), columns, 0).collect(),
+            multipliers: multipliers.collect(),
             codes,
         })
     }

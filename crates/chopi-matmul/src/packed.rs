@@ -1,5 +1,6 @@
 //! The right matrix of a product, laid out once for the kernels.
 
+use crate::broadcast;
 use crate::codes::Codes;
 use crate::error::{Error, Result};
 use crate::kernel::{PAIR, PANEL, QUAD, QUAD_BYTES, Sums};
@@ -64,7 +65,7 @@ impl PackedMatrix {
             Codes::U8(_) => (128, 128),
             Codes::I8(_) => (0, 0),
         };
-        let zero_points: Vec<i32> = each(zero_points, columns, offset).collect();
+        let zero_points: Vec<i32> = broadcast::panels(zero_points, columns, offset).collect();
         let quads = depth.next_multiple_of(PAIR) / QUAD;
         let mut packed = Self {
             depth,
@@ -133,16 +134,4 @@ impl PackedMatrix {
     pub(crate) fn magnitude(&self) -> u64 {
         self.magnitude
     }
-}
-
-/// A value for each column, from one for all or one for each, filled up to whole panels.
-pub(crate) fn each<T: Copy>(values: &[T], columns: usize, fill: T) -> impl Iterator<Item = T> {
-    let value = move |column| match values {
-        [all] => *all,
-        each => each.get(column).copied().unwrap_or(fill),
-    };
-    let padding = columns.next_multiple_of(PANEL) - columns;
-    (0..columns)
-        .map(value)
-        .chain(std::iter::repeat_n(fill, padding))
 }

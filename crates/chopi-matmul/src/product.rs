@@ -181,9 +181,7 @@ mod tests {
     use super::*;
     use crate::codes::Codes;
     use crate::packed::Order;
-    use crate::requantize::{
-        DoubleRounded, FixedMultiplier, OutputCodes, PerColumn, requantize_row,
-    };
+    use crate::requantize::{DoubleRounded, FixedMultiplier, OutputCodes, requantize_row};
 
     /// Every engine of this CPU.
     fn engines() -> Vec<Engine> {
@@ -367,7 +365,7 @@ mod tests {
             .collect();
         let bias: Vec<i32> = (0..41).map(|j| j * 1000 - 20_000).collect();
         let codes = OutputCodes::new(-5_i8).clamped(-100, 90).unwrap();
-        for multipliers in [PerColumn::One(each[0]), PerColumn::Each(&each)] {
+        for multipliers in [&each[..1], &each] {
             for bias in [None, Some(&bias[..])] {
                 let how = Requantize {
                     bias,
@@ -380,7 +378,6 @@ mod tests {
                     case.packed().run(engine, &case.matrix(), &output).unwrap();
                     for (row, sums) in out.chunks(41).zip(sums.chunks(41)) {
                         let mut expected = [0; 41];
-                        let bias = bias.map(PerColumn::Each);
                         requantize_row(sums, bias, multipliers, codes, &mut expected).unwrap();
                         assert_eq!(row, expected, "{engine:?}");
                     }

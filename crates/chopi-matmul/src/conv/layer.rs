@@ -6,9 +6,9 @@ use chopi_core::{
 };
 
 use super::{ConvInput, ConvParams, PackedConv};
+use crate::broadcast;
 use crate::error::{Error, Result};
 use crate::linear::{Activations, check_params, is_per_output, narrow, to_f32};
-use crate::requantize::PerColumn;
 
 /// A convolution whose product is one of integers, on tensors of any framework.
 ///
@@ -139,24 +139,16 @@ impl Conv {
         let (from, to) = (geometry.input_len(), geometry.output_len());
         let mut y = vec![0.0; images * to];
         for image in 0..images {
-            let group = if scales.len() == 1 { 0 } else { image };
+            let scale = broadcast::of(&scales, image);
             let input = ConvInput {
                 codes: all.part(image * from..(image + 1) * from),
                 shape: &one,
-                zero_point: params.zero_point()[group] as i32,
+                zero_point: broadcast::of(params.zero_point(), image) as i32,
             };
-            let products: Vec<f32> = self
-                .scales
-                .iter()
-                .map(|scale| scales[group] * scale)
-                .collect();
-            let products = match *products {
-                [all] => PerColumn::One(all),
-                ref each => PerColumn::Each(each),
-            };
+            let products: Vec<f32> = self.scales.iter().map(|of_w| scale * of_w).collect();
             let (bias, y) = (self.bias.as_deref(), &mut y[image * to..(image + 1) * to]);
             self.packed
-                .convolve_dequantized(&input, products, bias, self.clamp, y)?;
+                .convolve_dequantized(&input, &products, bias, self.clamp, y)?;
         }
         Ok(y)
     }

@@ -1,7 +1,8 @@
 //! Convolutions with packed weights.
 
 use super::{ConvGeometry, ConvParams};
-use crate::requantize::{Code, Multiplier, OutputCodes, PerColumn, requantize_row};
+use crate::broadcast;
+use crate::requantize::{Code, Multiplier, OutputCodes, requantize_row};
 use crate::{Codes, Error, Matrix, Order, PackedMatrix, Result};
 
 /// The weights of a convolution, packed once, and what it does with them.
@@ -134,16 +135,19 @@ impl PackedConv {
     pub fn convolve_dequantized(
         &self,
         input: &ConvInput<'_>,
-        scales: PerColumn<'_, f32>,
+        scales: &[f32],
         bias: Option<&[f32]>,
         clamp: Option<(f32, f32)>,
         out: &mut [f32],
     ) -> Result<()> {
-        self.check_channels("the slice of scales", scales.len())?;
-        self.check_channels("the bias", bias.map(<[f32]>::len))?;
+        let channels = self.shape[0];
+        Error::check_each("the scales", scales.len(), channels)?;
+        if let Some(bias) = bias {
+            Error::check_length("the bias", bias.len(), channels)?;
+        }
         let (low, high) = clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         self.channels(input, out, |channel, sums, out| {
-            let scale = scales.of(channel);
+            let scale = broadcast::of(scales, channel);
             // x + (−0) is x, whatever x is.
             let bias = bias.map_or(-0.0, |bias| bias[channel]);
             for (out, &sum) in out.iter_mut().zip(sums) {
@@ -165,23 +169,20 @@ impl PackedConv {
         &self,
         input: &ConvInput<'_>,
         bias: Option<&[i32]>,
-        multipliers: PerColumn<'_, M>,
+        multipliers: &[M],
         codes: OutputCodes<Q>,
         out: &mut [Q],
     ) -> Result<()> {
-        self.check_channels("the slice of multipliers", multipliers.len())?;
-        self.check_channels("the bias", bias.map(<[i32]>::len))?;
+        let channels = self.shape[0];
+        Error::check_each("the multipliers", multipliers.len(), channels)?;
+        if let Some(bias) = bias {
+            Error::check_length("the bias", bias.len(), channels)?;
+        }
         self.channels(input, out, |channel, sums, out| {
-            let bias = bias.map(|bias| PerColumn::One(bias[channel]));
-            let multiplier = PerColumn::One(multipliers.of(channel));
-            requantize_row(sums, bias, multiplier, codes, out)
+            let bias = bias.map(|bias| &bias[channel..=channel]);
+            let multiplier = [broadcast::of(multipliers, channel)];
+            requantize_row(sums, bias, &multiplier, codes, out)
         })
-    }
-
-    /// # Errors
-    /// [`Error::Length`] where there are values for channels, but not so many.
-    fn check_channels(&self, what: &'static str, len: Option<usize>) -> Result<()> {
-        len.map_or(Ok(()), |len| Error::check_length(what, len, self.shape[0]))
     }
 
     /// Calls `write` with parts of the output: a channel, sums of it at consecutive positions, and
@@ -359,7 +360,7 @@ mod tests {
             let biases: Vec<f32> = (0..channels).map(|m| 100.5 - 77.0 * m as f32).collect();
             let mut floats = vec![0.0; expected.len()];
             let clamp = Some((-3000.0, 3000.0));
-            conv.convolve_dequantized(&input, PerColumn::Each(&scales), Some(&biases), clamp, &mut floats)
+            conv.convolve_dequantized(&input, &scales, Some(&biases), clamp, &mut floats)
                 .unwrap();
             for (&got, &(m, sum)) in floats.iter().zip(&expected) {
                 prop_assert_eq!(got, (sum as f32 * scales[m] + biases[m]).clamp(-3000.0, 3000.0));
@@ -369,13 +370,13 @@ mod tests {
             let codes = OutputCodes::new(-5_i8);
             let mut out = vec![0; expected.len()];
             let one = FloatMultiplier::new(0.01).unwrap();
-            conv.convolve_requantized(&input, None, PerColumn::One(one), codes, &mut out).unwrap();
+            conv.convolve_requantized(&input, None, &[one], codes, &mut out).unwrap();
             for (&got, &(_, sum)) in out.iter().zip(&expected) {
                 prop_assert_eq!(got, one.code(sum, codes));
             }
             let each = |m: usize| DoubleRounded(FixedMultiplier::from_real(0.02 / (m + 1) as f64).unwrap());
             let each: Vec<_> = (0..channels).map(each).collect();
-            conv.convolve_requantized(&input, Some(&bias), PerColumn::Each(&each), codes, &mut out).unwrap();
+            conv.convolve_requantized(&input, Some(&bias), &each, codes, &mut out).unwrap();
             for (&got, &(m, sum)) in out.iter().zip(&expected) {
                 prop_assert_eq!(got, each[m].code(sum + bias[m], codes));
             }

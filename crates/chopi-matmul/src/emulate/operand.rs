@@ -67,10 +67,8 @@ impl Codes<'_> {
                 qmax,
             });
         }
-        check_len(operand, codes.len(), len)?;
-        if zero_points.len() != 1 {
-            check_len("the list of zero points", zero_points.len(), channels.count)?;
-        }
+        Error::check_length(operand, codes.len(), len)?;
+        Error::check_each("the zero points", zero_points.len(), channels.count)?;
         const LIMIT: i64 = 1 << 30;
         let refused = |z: &i64| !(-LIMIT..=LIMIT).contains(z);
         if let Some(index) = zero_points.iter().position(refused) {
@@ -99,19 +97,6 @@ impl Codes<'_> {
             }
             Ok(differences)
         })
-    }
-}
-
-/// # Errors
-/// [`Error::Length`] for another length than expected.
-pub(super) fn check_len(what: &'static str, len: usize, expected: usize) -> Result<()> {
-    match len == expected {
-        true => Ok(()),
-        false => Err(Error::Length {
-            what,
-            len,
-            expected,
-        }),
     }
 }
 

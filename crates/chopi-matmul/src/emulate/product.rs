@@ -1,6 +1,6 @@
 //! Emulated products and convolutions.
 
-use super::operand::{Channels, Codes, check_len};
+use super::operand::{Channels, Codes};
 use super::{Accumulator, Matrix, Overflow, Tensor};
 use crate::conv::ConvGeometry;
 use crate::{Error, Result};
@@ -9,7 +9,7 @@ use crate::{Error, Result};
 /// [module](super) defines them.
 ///
 /// # Errors
-/// [`Error::Length`] where a slice does not have the length that the shapes say;
+/// [`Error::Length`] and [`Error::Each`] where a slice does not have the length that the shapes say;
 /// [`Error::OperandRange`], [`Error::OperandCode`] and [`Error::OperandZeroPoint`] for operands that
 /// are not of 2 to 16 bits; [`Error::AccumulatorBias`] for a bias that the accumulator does not hold;
 /// [`Error::AccumulatorOverflow`] for the first element that overflows an accumulator that reports
@@ -21,7 +21,7 @@ pub fn matmul(
     accumulator: Accumulator,
 ) -> Result<Vec<i32>> {
     let ((m, k), (rows, n)) = (a.shape, b.shape);
-    check_len("the number of rows of b", rows, k)?;
+    Error::check_length("the number of rows of b", rows, k)?;
     let per_row = Channels { count: m, inner: k };
     let per_column = Channels { count: n, inner: 1 };
     let a = a.named("a").differences(area(m, k)?, &per_row)?;
@@ -134,7 +134,7 @@ fn initial(bias: Option<&[i32]>, columns: usize, accumulator: Accumulator) -> Re
     let Some(bias) = bias else {
         return Ok(vec![0; columns]);
     };
-    check_len("the bias", bias.len(), columns)?;
+    Error::check_length("the bias", bias.len(), columns)?;
     let held = |(column, &bias): (usize, &i32)| match accumulator.holds(bias.into()) {
         true => Ok(bias.into()),
         false => Err(Error::AccumulatorBias {
@@ -407,7 +407,7 @@ mod tests {
         );
         assert_eq!(
             run(&[0], (0, 3), &[0, 0], None),
-            "the list of zero points has 2 elements, expected 1"
+            "the zero points: there are 2, expected 1"
         );
         assert_eq!(
             run(&[0], (0, 3), &[0], Some(&[])),

@@ -16,8 +16,7 @@
 //!
 //! ```
 //! use chopi_matmul::requantize::{
-//!     DoubleRounded, FixedMultiplier, FloatMultiplier, Multiplier, OutputCodes, PerColumn,
-//!     requantize_row,
+//!     DoubleRounded, FixedMultiplier, FloatMultiplier, Multiplier, OutputCodes, requantize_row,
 //! };
 //!
 //! let codes = OutputCodes::new(3_u8);
@@ -27,7 +26,7 @@
 //! assert_eq!(fixed.code(10, codes), 6); // 2.5 goes to 3
 //!
 //! let mut row = [0_u8; 3];
-//! requantize_row(&[10, -10, 5000], None, PerColumn::One(fixed), codes, &mut row)?;
+//! requantize_row(&[10, -10, 5000], None, &[fixed], codes, &mut row)?;
 //! assert_eq!(row, [6, 0, 255]);
 //! # Ok::<(), chopi_matmul::Error>(())
 //! ```
@@ -40,7 +39,7 @@ mod row;
 pub use codes::{Code, OutputCodes};
 pub use fixed::{DoubleRounded, FixedMultiplier, SingleRounded};
 pub use float::FloatMultiplier;
-pub use row::{PerColumn, requantize_row};
+pub use row::requantize_row;
 
 /// A way to multiply an accumulator with m and to round the product.
 ///

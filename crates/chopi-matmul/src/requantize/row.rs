@@ -5,64 +5,25 @@ use chopi_core::Isa;
 use super::{Code, Multiplier, OutputCodes};
 use crate::{Error, Result};
 
-/// One of something for all columns of a matrix, or one for each.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PerColumn<'a, T> {
-    /// One for all.
-    One(T),
-    /// One for each column.
-    Each(&'a [T]),
-}
-
-impl<T: Copy> PerColumn<'_, T> {
-    /// That of a column.
-    pub(crate) fn of(self, column: usize) -> T {
-        match self {
-            Self::One(value) => value,
-            Self::Each(values) => values[column],
-        }
-    }
-
-    /// For how many columns there are values; None where there is one for all.
-    pub(crate) fn len(self) -> Option<usize> {
-        match self {
-            Self::One(_) => None,
-            Self::Each(values) => Some(values.len()),
-        }
-    }
-}
-
 /// Requantizes accumulators: out\[j\] = [code](Multiplier::code)(acc\[j\] + bias\[j\]), with the
 /// sum saturated to `i32`.
 ///
-/// `acc` and `out`, and the bias and the multipliers where there is one for each, have one length.
-/// They may be a row of the output, with the columns' multipliers, or all of a channel's elements,
-/// with one.
+/// `acc` and `out` have one length. Of biases and of multipliers there are as many, or one for all: they
+/// may be a row of the output, with the columns' multipliers, or all of a channel's elements, with one.
 ///
 /// # Errors
-/// [`Error::Length`] where a length differs.
+/// [`Error::Length`] and [`Error::Each`] where a length differs.
 pub fn requantize_row<M: Multiplier, Q: Code>(
     acc: &[i32],
-    bias: Option<PerColumn<'_, i32>>,
-    multipliers: PerColumn<'_, M>,
+    bias: Option<&[i32]>,
+    multipliers: &[M],
     codes: OutputCodes<Q>,
     out: &mut [Q],
 ) -> Result<()> {
-    let length = |what, len| match len == acc.len() {
-        true => Ok(()),
-        false => Err(Error::Length {
-            what,
-            len,
-            expected: acc.len(),
-        }),
-    };
-    length("the output", out.len())?;
-    if let Some(PerColumn::Each(bias)) = bias {
-        length("the bias", bias.len())?;
-    }
-    if let PerColumn::Each(multipliers) = multipliers {
-        length("the slice of multipliers", multipliers.len())?;
-    }
+    let bias = bias.unwrap_or(&[0]);
+    Error::check_length("the output", out.len(), acc.len())?;
+    Error::check_each("the bias", bias.len(), acc.len())?;
+    Error::check_each("the multipliers", multipliers.len(), acc.len())?;
     let row = Row { acc, codes };
     match Isa::active() {
         #[cfg(target_arch = "x86_64")]
@@ -85,53 +46,28 @@ struct Row<'a, Q> {
 /// The loop, compiled for AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
-fn avx512<M: Multiplier, Q: Code>(
-    row: Row<'_, Q>,
-    bias: Option<PerColumn<'_, i32>>,
-    multipliers: PerColumn<'_, M>,
-    out: &mut [Q],
-) {
+fn avx512<M: Multiplier, Q: Code>(row: Row<'_, Q>, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
     row.write(bias, multipliers, out);
 }
 
 /// The loop, compiled for AVX2.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn avx2<M: Multiplier, Q: Code>(
-    row: Row<'_, Q>,
-    bias: Option<PerColumn<'_, i32>>,
-    multipliers: PerColumn<'_, M>,
-    out: &mut [Q],
-) {
+fn avx2<M: Multiplier, Q: Code>(row: Row<'_, Q>, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
     row.write(bias, multipliers, out);
 }
 
 impl<Q: Code> Row<'_, Q> {
     #[inline(always)]
-    fn write<M: Multiplier>(
-        self,
-        bias: Option<PerColumn<'_, i32>>,
-        multipliers: PerColumn<'_, M>,
-        out: &mut [Q],
-    ) {
+    fn write<M: Multiplier>(self, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
         use std::iter::repeat;
         match (bias, multipliers) {
-            (None | Some(PerColumn::One(0)), PerColumn::One(m)) => {
-                self.each(repeat(0), repeat(m), out);
-            }
-            (None | Some(PerColumn::One(0)), PerColumn::Each(m)) => {
-                self.each(repeat(0), m.iter().copied(), out);
-            }
-            (Some(PerColumn::One(b)), PerColumn::One(m)) => self.each(repeat(b), repeat(m), out),
-            (Some(PerColumn::One(b)), PerColumn::Each(m)) => {
-                self.each(repeat(b), m.iter().copied(), out);
-            }
-            (Some(PerColumn::Each(b)), PerColumn::One(m)) => {
-                self.each(b.iter().copied(), repeat(m), out);
-            }
-            (Some(PerColumn::Each(b)), PerColumn::Each(m)) => {
-                self.each(b.iter().copied(), m.iter().copied(), out);
-            }
+            (&[0], &[m]) => self.each(repeat(0), repeat(m), out),
+            (&[0], m) => self.each(repeat(0), m.iter().copied(), out),
+            (&[b], &[m]) => self.each(repeat(b), repeat(m), out),
+            (&[b], m) => self.each(repeat(b), m.iter().copied(), out),
+            (b, &[m]) => self.each(b.iter().copied(), repeat(m), out),
+            (b, m) => self.each(b.iter().copied(), m.iter().copied(), out),
         }
     }
 
@@ -159,25 +95,15 @@ mod tests {
     fn check<M: Multiplier>(acc: &[i32], bias: &[i32], multipliers: &[M]) {
         let codes = OutputCodes::new(-3_i8);
         let mut out = vec![0; acc.len()];
-        let all = (PerColumn::Each(bias), PerColumn::Each(multipliers));
-        let one = (
-            bias.first()
-                .map_or(PerColumn::Each(bias), |&b| PerColumn::One(b)),
-            multipliers.first().map_or(all.1, |&m| PerColumn::One(m)),
-        );
-        for bias in [None, Some(all.0), Some(one.0)] {
-            for multipliers in [all.1, one.1] {
+        // No columns have nothing for any.
+        let one = acc.len().min(1);
+        let (one_bias, one_multiplier) = (&bias[..one], &multipliers[..one]);
+        for bias in [None, Some(bias), Some(one_bias)] {
+            for multipliers in [multipliers, one_multiplier] {
                 requantize_row(acc, bias, multipliers, codes, &mut out).unwrap();
                 for (j, (&got, &acc)) in out.iter().zip(acc).enumerate() {
-                    let bias = match bias {
-                        None => 0,
-                        Some(PerColumn::One(bias)) => bias,
-                        Some(PerColumn::Each(bias)) => bias[j],
-                    };
-                    let multiplier = match multipliers {
-                        PerColumn::One(m) => m,
-                        PerColumn::Each(m) => m[j],
-                    };
+                    let bias = bias.map_or(0, |bias| bias[j % bias.len()]);
+                    let multiplier = multipliers[j % multipliers.len()];
                     assert_eq!(got, multiplier.code(acc.saturating_add(bias), codes));
                 }
             }
@@ -204,23 +130,23 @@ mod tests {
     fn lengths_that_differ_are_refused() {
         let codes = OutputCodes::new(0_u8);
         let half = FloatMultiplier::new(0.5).unwrap();
-        let run = |bias, multipliers, out: &mut [u8]| {
-            requantize_row(&[1, 2], bias, multipliers, codes, out)
+        let run = |bias: Option<&[i32]>, multipliers: &[FloatMultiplier], out: &mut [u8]| {
+            requantize_row(&[1, 2, 3], bias, multipliers, codes, out)
                 .unwrap_err()
                 .to_string()
         };
-        let one = PerColumn::One(half);
+        let one = [half];
         assert_eq!(
-            run(None, one, &mut [0]),
-            "the output has 1 elements, expected 2"
+            run(None, &one, &mut [0]),
+            "the output has 1 elements, expected 3"
         );
         assert_eq!(
-            run(Some(PerColumn::Each(&[1])), one, &mut [0; 2]),
-            "the bias has 1 elements, expected 2"
+            run(Some(&[1, 2]), &one, &mut [0; 3]),
+            "the bias: there are 2, expected 1 or 3"
         );
         assert_eq!(
-            run(None, PerColumn::Each(&[half; 3]), &mut [0; 2]),
-            "the slice of multipliers has 3 elements, expected 2"
+            run(None, &[half; 2], &mut [0; 3]),
+            "the multipliers: there are 2, expected 1 or 3"
         );
     }
 }

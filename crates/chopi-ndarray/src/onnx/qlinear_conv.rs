@@ -1,7 +1,7 @@
 //! QLinearConv: the convolution of codes, as codes.
 
 use chopi_core::Float;
-use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, PerColumn};
+use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes};
 use ndarray::{Array, ArrayRef, Dimension, Ix1};
 
 use super::convolution::Convolution;
@@ -70,13 +70,9 @@ where
         .iter()
         .map(|&w| FloatMultiplier::from_scales(x_scale, w, y_scale));
     let multipliers: Vec<_> = multipliers.collect::<chopi_matmul::Result<_>>()?;
-    let multipliers = match &*multipliers {
-        &[one] => PerColumn::One(one),
-        each => PerColumn::Each(each),
-    };
     let bias: Option<Vec<i32>> = bias.map(|bias| bias.to_vec());
     let codes = OutputCodes::new(y_zero_point);
     convolution.run(x.codes, x_zero, y_zero_point, |conv, x, y| {
-        conv.convolve_requantized(x, bias.as_deref(), multipliers, codes, y)
+        conv.convolve_requantized(x, bias.as_deref(), &multipliers, codes, y)
     })
 }

@@ -1,7 +1,7 @@
 //! QLinearMatMul: the product of codes, as codes.
 
 use chopi_core::Float;
-use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, PerColumn, requantize_row};
+use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, requantize_row};
 use ndarray::{ArrayD, Dimension};
 
 use super::matmul::{Shapes, Side, per_line};
@@ -77,10 +77,7 @@ where
             });
             let multipliers = multipliers.collect::<chopi_matmul::Result<Vec<_>>>()?;
             for (i, sums) in sums.chunks_exact(shapes.n).enumerate() {
-                let multipliers = match &*multipliers[i % multipliers.len()] {
-                    &[one] => PerColumn::One(one),
-                    each => PerColumn::Each(each),
-                };
+                let multipliers = &multipliers[i % multipliers.len()];
                 requantize_row(sums, None, multipliers, codes, &mut row)?;
                 y.extend_from_slice(&row);
             }
