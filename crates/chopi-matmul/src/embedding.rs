@@ -79,22 +79,17 @@ impl Embedding {
             let scale = broadcast::of(&self.scales, row);
             let zero = broadcast::of(&self.zero_points, row);
             let codes = row * self.columns..(row + 1) * self.columns;
-            let value = |code: i64| (code - zero) as f32 * scale;
             match self.table.codes() {
-                Codes::U8(table) => {
-                    let values = table[codes].iter().map(|&code| value(code.into()));
-                    out.iter_mut()
-                        .zip(values)
-                        .for_each(|(out, value)| *out = value);
-                }
-                Codes::I8(table) => {
-                    let values = table[codes].iter().map(|&code| value(code.into()));
-                    out.iter_mut()
-                        .zip(values)
-                        .for_each(|(out, value)| *out = value);
-                }
+                Codes::U8(table) => dequantize(&table[codes], zero, scale, out),
+                Codes::I8(table) => dequantize(&table[codes], zero, scale, out),
             }
         }
         Ok(())
+    }
+}
+
+fn dequantize<C: Copy + Into<i64>>(codes: &[C], zero: i64, scale: f32, out: &mut [f32]) {
+    for (out, &code) in out.iter_mut().zip(codes) {
+        *out = (code.into() - zero) as f32 * scale;
     }
 }

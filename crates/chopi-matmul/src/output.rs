@@ -97,6 +97,17 @@ pub struct Dequantize<'a> {
     pub clamp: Option<(f32, f32)>,
 }
 
+/// The bounds of what is not clamped.
+pub(crate) const UNBOUNDED: (f32, f32) = (f32::NEG_INFINITY, f32::INFINITY);
+
+/// A number in these bounds; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn clamped(y: f32, (low, high): (f32, f32)) -> f32 {
+    // f32::max would turn NaN into the bound.
+    let y = if y < low { low } else { y };
+    if y > high { high } else { y }
+}
+
 /// The sums as floats.
 #[derive(Debug)]
 pub(crate) struct Floats<'a> {
@@ -135,7 +146,7 @@ impl<'a> Floats<'a> {
             right_scales: broadcast::panels(right_scales, columns, 0.0).collect(),
             // x + (−0) is x, whatever x is.
             bias: broadcast::panels(bias.unwrap_or(&[-0.0]), columns, 0.0).collect(),
-            clamp: clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY)),
+            clamp: clamp.unwrap_or(UNBOUNDED),
         })
     }
 }
@@ -166,10 +177,7 @@ impl Floats<'_> {
         let bias = &self.bias[column..column + PANEL];
         let mut values = [0.0; PANEL];
         for (i, value) in values.iter_mut().enumerate() {
-            let y = sums[i] * (left * right[i]) + bias[i];
-            // f32::max would turn NaN into the bound.
-            let y = if y < self.clamp.0 { self.clamp.0 } else { y };
-            *value = if y > self.clamp.1 { self.clamp.1 } else { y };
+            *value = clamped(sums[i] * (left * right[i]) + bias[i], self.clamp);
         }
         // SAFETY: the caller's.
         unsafe { self.out.write(row, column, valid, values) }

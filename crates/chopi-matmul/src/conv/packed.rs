@@ -2,6 +2,7 @@
 
 use super::{ConvGeometry, ConvParams};
 use crate::broadcast;
+use crate::output::{UNBOUNDED, clamped};
 use crate::requantize::{Code, Multiplier, OutputCodes, requantize_row};
 use crate::{Codes, Error, Matrix, Order, PackedMatrix, Result};
 
@@ -145,16 +146,13 @@ impl PackedConv {
         if let Some(bias) = bias {
             Error::check_length("the bias", bias.len(), channels)?;
         }
-        let (low, high) = clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        let bounds = clamp.unwrap_or(UNBOUNDED);
         self.channels(input, out, |channel, sums, out| {
             let scale = broadcast::of(scales, channel);
             // x + (−0) is x, whatever x is.
             let bias = bias.map_or(-0.0, |bias| bias[channel]);
             for (out, &sum) in out.iter_mut().zip(sums) {
-                let y = sum as f32 * scale + bias;
-                // f32::max would turn NaN into the bound.
-                let y = if y < low { low } else { y };
-                *out = if y > high { high } else { y };
+                *out = clamped(sum as f32 * scale + bias, bounds);
             }
             Ok(())
         })
@@ -196,25 +194,10 @@ impl PackedConv {
         let geometry = self.geometry(input.shape)?;
         Error::check_length("the input", input.codes.len(), geometry.input_len())?;
         Error::check_length("the output", out.len(), geometry.output_len())?;
+        let zero = input.zero_point;
         match input.codes {
-            Codes::U8(codes) => {
-                let padding = self.padding(input.zero_point)?;
-                self.blocks(
-                    &geometry,
-                    (codes, padding, input.zero_point),
-                    out,
-                    &mut write,
-                )
-            }
-            Codes::I8(codes) => {
-                let padding = self.padding(input.zero_point)?;
-                self.blocks(
-                    &geometry,
-                    (codes, padding, input.zero_point),
-                    out,
-                    &mut write,
-                )
-            }
+            Codes::U8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
+            Codes::I8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
         }
     }
 
@@ -230,16 +213,17 @@ impl PackedConv {
     }
 
     /// One group of one image after the other, in blocks of positions.
-    fn blocks<C: Copy + Default, T>(
+    fn blocks<C: Copy + Default + TryFrom<i32>, T>(
         &self,
         geometry: &ConvGeometry,
-        (input, padding, zero_point): (&[C], C, i32),
+        (input, zero_point): (&[C], i32),
         out: &mut [T],
         write: &mut impl FnMut(usize, &[i32], &mut [T]) -> Result<()>,
     ) -> Result<()>
     where
         for<'a> &'a [C]: Into<Codes<'a>>,
     {
+        let padding = self.padding(zero_point)?;
         let (depth, positions) = (geometry.depth(), geometry.positions());
         let channels = geometry.group_channels();
         let block = (BLOCK_LEN / depth.max(channels).max(1)).clamp(1, positions.max(1));
