@@ -7,11 +7,14 @@
 //! ```
 
 mod digits;
+#[path = "digits/fully_connected.rs"]
+mod fully_connected;
 #[path = "digits/candle.rs"]
-mod network;
+mod training;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor};
+use candle_nn::ModuleT;
 use chopi::candle::nn::Converted;
 use chopi::matmul::IntegerLinear;
 use chopi::matmul::requantize::OutputCodes;
@@ -20,8 +23,9 @@ use chopi::training::QatConfig;
 use chopi::{Chopi, QParams};
 use clap::Parser;
 use digits::{Args, Digits};
+use fully_connected::FullyConnected;
 use ndarray::{Array2, Ix2};
-use network::{Network, tensors};
+use training::{Trainee, tensors};
 
 /// Trains a network on real handwritten digits with 8 bits, and runs it in integers.
 #[derive(Debug, Parser)]
@@ -68,7 +72,7 @@ fn layer(
 }
 
 impl IntegerNetwork {
-    fn new(network: &Network) -> Result<Self> {
+    fn new(network: &FullyConnected) -> Result<Self> {
         let (hidden, output) = (network.hidden.convert()?, network.output.convert()?);
         let input = hidden.activations.clone().context("it is quantized")?;
         let between = output.activations.as_ref().and_then(Chopi::params);
@@ -136,19 +140,19 @@ fn main() -> Result<()> {
     let data = digits::load()?;
     let test = &data.1;
 
-    let mut float = Network::new(&QatConfig::new(), seed)?;
+    let mut float = Trainee::<FullyConnected>::new(&QatConfig::new(), seed)?;
     float.train("float", &data, &args)?;
-    let mut quantized = Network::new(&args.config()?, seed)?;
+    let mut quantized = Trainee::<FullyConnected>::new(&args.config()?, seed)?;
     quantized.train("qat", &data, &args)?;
 
-    let integer = IntegerNetwork::new(&quantized)?;
+    let integer = IntegerNetwork::new(&quantized.network)?;
     let scores = integer.on_ndarray(test)?;
     ensure!(
         scores == integer.on_candle(test)?,
         "ndarray and candle do not give the same integers"
     );
     let predicted = classes(&scores);
-    let fake_quantized = quantized.forward(&tensors(test)?.0, false)?;
+    let fake_quantized = quantized.network.forward_t(&tensors(test)?.0, false)?;
     let fake_quantized: Vec<u32> = fake_quantized.argmax(D::Minus1)?.to_vec1()?;
     let fake_quantized: Vec<u8> = fake_quantized
         .into_iter()

@@ -6,45 +6,16 @@
 //! ```
 
 mod digits;
+#[path = "digits/fully_connected.rs"]
+mod fully_connected;
 #[path = "digits/candle.rs"]
-mod network;
+mod training;
 
 use anyhow::Result;
-use chopi::training::QatConfig;
 use clap::Parser;
 use digits::Args;
-use network::{Network, tensors};
-
-/// Gives a network the values of another one's variables.
-fn take_variables(network: &mut Network, other: &Network) -> Result<()> {
-    let data = other.variables.data().lock().expect("nothing panicked");
-    let values = data.iter().map(|(name, var)| (name, var.as_tensor()));
-    Ok(network.variables.set(values)?)
-}
+use fully_connected::FullyConnected;
 
 fn main() -> Result<()> {
-    let args = Args::parse();
-    let data = digits::load()?;
-
-    let mut float = Network::new(&QatConfig::new(), args.seed)?;
-    float.train("float", &data, &args)?;
-
-    // Quantized after training: the fake-quantizers see the training digits once.
-    let mut after = Network::new(&args.observed()?, args.seed)?;
-    take_variables(&mut after, &float)?;
-    after.forward(&tensors(&data.0)?.0, true)?;
-
-    let mut trained = Network::new(&args.config()?, args.seed)?;
-    trained.train("qat", &data, &args)?;
-
-    let test = &data.1;
-    digits::print_results(
-        &args,
-        [
-            float.accuracy(test)?,
-            after.accuracy(test)?,
-            trained.accuracy(test)?,
-        ],
-    );
-    Ok(())
+    training::compare::<FullyConnected>(&Args::parse())
 }

@@ -1,52 +1,51 @@
-//! The fully connected 64–64–10 network on candle.
+//! Training on candle.
 
 use anyhow::Result;
 use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::{ModuleT, VarBuilder, VarMap};
-use chopi::candle::nn::{Adam, AdamConfig, QuantizedLinear, load_checkpoint, save_checkpoint};
+use chopi::candle::nn::{Adam, AdamConfig, load_checkpoint, save_checkpoint};
 use chopi::training::{QatConfig, Quantizers};
 
 use crate::digits::{self, Args, Digits, Initializer};
 
+/// A network of quantized layers, for rows of 64 pixels.
+pub trait Network: ModuleT + Sized {
+    fn new(config: &QatConfig, vb: VarBuilder<'_>, quantizers: &Quantizers) -> Result<Self>;
+
+    /// The weights and the biases, with the number of inputs that each of their sums has.
+    fn weights(&self) -> Vec<(Option<&Tensor>, usize)>;
+}
+
 /// A network, its variables and its fake-quantizers.
-pub struct Network {
-    pub hidden: QuantizedLinear,
-    pub output: QuantizedLinear,
-    pub variables: VarMap,
+pub struct Trainee<N> {
+    pub network: N,
+    variables: VarMap,
     quantizers: Quantizers,
 }
 
-impl Network {
+impl<N: Network> Trainee<N> {
     /// With fresh weights.
     pub fn new(config: &QatConfig, seed: u64) -> Result<Self> {
         let (variables, quantizers) = (VarMap::new(), Quantizers::new());
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let network = Self {
-            hidden: QuantizedLinear::new(64, 64, config, vb.pp("hidden"), &quantizers)?,
-            output: QuantizedLinear::new(64, 10, config, vb.pp("output"), &quantizers)?,
+        let network = N::new(config, vb, &quantizers)?;
+        let mut initializer = Initializer::new(seed);
+        for (tensor, inputs) in network.weights() {
+            let tensor = tensor.expect("made with a bias");
+            let values = initializer.uniform(tensor.elem_count(), inputs);
+            let values = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
+            Var::from_tensor(tensor)?.set(&values)?;
+        }
+        Ok(Self {
+            network,
             variables,
             quantizers,
-        };
-        let mut initializer = Initializer::new(seed);
-        for layer in [&network.hidden, &network.output] {
-            for tensor in [Some(layer.layer().weight()), layer.layer().bias()] {
-                let tensor = tensor.expect("made with a bias");
-                let values = initializer.uniform(tensor.elem_count(), 64);
-                let values = Tensor::from_vec(values, tensor.shape(), &Device::Cpu)?;
-                Var::from_tensor(tensor)?.set(&values)?;
-            }
-        }
-        Ok(network)
-    }
-
-    pub fn forward(&self, x: &Tensor, train: bool) -> candle_core::Result<Tensor> {
-        let hidden = self.hidden.forward_t(x, train)?.relu()?;
-        self.output.forward_t(&hidden, train)
+        })
     }
 
     pub fn accuracy(&self, digits: &Digits) -> Result<f64> {
         let (x, y) = tensors(digits)?;
-        let predicted = self.forward(&x, false)?.argmax(D::Minus1)?;
+        let predicted = self.network.forward_t(&x, false)?.argmax(D::Minus1)?;
         let right = predicted.eq(&y)?.to_dtype(DType::F64)?.mean_all()?;
         Ok(right.to_scalar()?)
     }
@@ -70,7 +69,8 @@ impl Network {
             let mut sum = 0.0;
             for batch in training.batches(args.seed, epoch) {
                 let (x, y) = tensors(&batch)?;
-                let loss = candle_nn::loss::cross_entropy(&self.forward(&x, true)?, &y)?;
+                let logits = self.network.forward_t(&x, true)?;
+                let loss = candle_nn::loss::cross_entropy(&logits, &y)?;
                 adam.backward_step(&loss)?;
                 sum += f64::from(loss.to_scalar::<f32>()?);
             }
@@ -82,6 +82,42 @@ impl Network {
         }
         Ok(())
     }
+
+    /// Takes the values of another network's variables.
+    fn take_variables(&mut self, other: &Self) -> Result<()> {
+        let data = other.variables.data().lock().expect("nothing panicked");
+        let values = data.iter().map(|(name, var)| (name, var.as_tensor()));
+        Ok(self.variables.set(values)?)
+    }
+}
+
+/// Trains a network in float and with quantization, quantizes the first one after its training too, and
+/// prints what the three are worth.
+#[allow(dead_code, reason = "not every example compares these three")]
+pub fn compare<N: Network>(args: &Args) -> Result<()> {
+    let data = digits::load()?;
+
+    let mut float = Trainee::<N>::new(&QatConfig::new(), args.seed)?;
+    float.train("float", &data, args)?;
+
+    // Quantized after training: the fake-quantizers see the training digits once.
+    let mut after = Trainee::<N>::new(&args.observed()?, args.seed)?;
+    after.take_variables(&float)?;
+    after.network.forward_t(&tensors(&data.0)?.0, true)?;
+
+    let mut trained = Trainee::<N>::new(&args.config()?, args.seed)?;
+    trained.train("qat", &data, args)?;
+
+    let test = &data.1;
+    digits::print_results(
+        args,
+        [
+            float.accuracy(test)?,
+            after.accuracy(test)?,
+            trained.accuracy(test)?,
+        ],
+    );
+    Ok(())
 }
 
 /// Images as rows, and labels.
