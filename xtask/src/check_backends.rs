@@ -13,7 +13,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::libtorch::Libtorch;
 use crate::table::table;
-use crate::{model, process};
+use crate::{built, model, process};
 
 const BACKENDS: [&str; 3] = ["ndarray", "candle", "tch"];
 
@@ -22,18 +22,24 @@ pub struct Args {
     /// Bits 2, 3, 4, 8 and 16 in f32, f16 and bf16, not one scheme of each kind
     #[arg(long)]
     full: bool,
+    /// A program that is built already, with every backend
+    #[arg(long, value_name = "CHOPI")]
+    program: Option<PathBuf>,
 }
 
 impl Args {
     /// The form that CI runs.
-    pub fn short() -> Self {
-        Self { full: false }
+    pub fn short(program: PathBuf) -> Self {
+        Self {
+            full: false,
+            program: Some(program),
+        }
     }
 }
 
 /// Quantizes the model in every way with every backend and compares the files.
 pub fn run(args: &Args) -> Result<()> {
-    let program = build()?;
+    let program = Program::find(args.program.as_deref())?;
     let folder = tempfile::tempdir()?;
     let f32_model = model::folder()?.join("model.safetensors");
     let mut models = vec![("f32", f32_model.clone())];
@@ -82,32 +88,25 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Builds the program with every backend and says where it is and what it needs to run.
-fn build() -> Result<Program> {
-    let environment = Libtorch::find()?.environment()?;
-    let mut command = process::cargo([
-        "build",
-        "--package=chopi-cli",
-        "--features=candle,tch",
-        "--message-format=json",
-    ]);
-    command.envs(environment.iter().map(|(name, value)| (name, value)));
-    let messages = process::output(&mut command)?;
-    let path = messages
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter_map(|message| Some(message.get("executable")?.as_str()?.to_owned()))
-        .next_back()
-        .context("cargo did not say where the program is")?;
-    Ok(Program {
-        path: path.into(),
-        environment,
-    })
-}
-
 struct Program {
     path: PathBuf,
     environment: Vec<(String, String)>,
+}
+
+impl Program {
+    /// The program of that path, or one that is built with every backend.
+    fn find(path: Option<&Path>) -> Result<Self> {
+        let environment = Libtorch::find()?.environment()?;
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => {
+                let build = ["build", "--package=chopi-cli", "--features=candle,tch"];
+                let variables = environment.iter().map(|(name, value)| (name, value));
+                built::chopi(process::cargo(build).envs(variables))?
+            }
+        };
+        Ok(Self { path, environment })
+    }
 }
 
 fn quantize(

@@ -11,11 +11,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use crate::check_model::build_program;
 use crate::conformance::libraries;
 use crate::table::{count, table};
 use crate::workspace::Workspace;
-use crate::{large_model, model, process};
+use crate::{built, large_model, model, process};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -122,7 +121,7 @@ struct Found {
 pub fn run(args: &Args) -> Result<()> {
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => build_program()?,
+        None => built::released()?,
     };
     if args.large {
         return large_model::check(&program, args.folder.as_deref());

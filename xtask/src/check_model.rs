@@ -14,7 +14,7 @@ use crate::check_pychop::PEERS;
 use crate::measure::{Measured, measure};
 use crate::table::{count, table};
 use crate::workspace::Workspace;
-use crate::{model, process, python};
+use crate::{built, model, process, python};
 
 /// What every two-dimensional tensor must reach with 8 bits, symmetric, per channel.
 const SQNR_DB: f64 = 29.0;
@@ -28,17 +28,17 @@ pub struct Args {
     /// Every scheme, not the three that differ most
     #[arg(long)]
     full: bool,
-    /// A program that is built already
+    /// A program that is built already; by default one is built, with the release profile
     #[arg(long, value_name = "CHOPI")]
     program: Option<PathBuf>,
 }
 
 impl Args {
     /// The form that CI runs.
-    pub fn short() -> Self {
+    pub fn short(program: PathBuf) -> Self {
         Self {
             full: false,
-            program: None,
+            program: Some(program),
         }
     }
 }
@@ -181,7 +181,7 @@ pub fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::load()?;
     let program = match &args.program {
         Some(program) => program.clone(),
-        None => build_program()?,
+        None => built::released()?,
     };
     let model = model::folder()?.join("model.safetensors");
     let folder = tempfile::tempdir()?;
@@ -251,18 +251,6 @@ pub fn run(args: &Args) -> Result<()> {
         bail!("the real model:\n  {}", failures.join("\n  "));
     }
     Ok(())
-}
-
-/// Builds the program and gives its path.
-pub fn build_program() -> Result<PathBuf> {
-    let build = ["build", "--release", "--package=chopi-cli", "--bin=chopi"];
-    let format = ["--message-format=json-render-diagnostics"];
-    let messages = process::output(&mut process::cargo(build.iter().chain(&format)))?;
-    let executable = messages.lines().rev().find_map(|message| {
-        let message: serde_json::Value = serde_json::from_str(message).ok()?;
-        Some(PathBuf::from(message.get("executable")?.as_str()?))
-    });
-    executable.context("Cargo says of no program that it has built it")
 }
 
 /// The model, and where the program writes.

@@ -3,6 +3,7 @@
 //! Every command that needs something from the network keeps it in a per-user cache folder
 //! ([`cache`]), so that it is fetched once per machine.
 
+mod built;
 mod cache;
 mod check_backends;
 mod check_export;

@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that must hold, cheapest first, stopping at the first failure.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -7,11 +9,11 @@ use anyhow::Result;
 use chopi::Isa;
 
 use crate::libtorch::Libtorch;
-use crate::workspace::{Package, Workspace};
-use crate::{check_backends, check_model, check_pychop, model, process, table};
+use crate::workspace::Workspace;
+use crate::{built, check_backends, check_model, check_pychop, model, process, table};
 
-/// The members that are programs.
-const PROGRAMS: [&str; 2] = ["chopi-cli", "xtask"];
+/// What has tests; the examples have none.
+const TARGETS: [&str; 3] = ["--lib", "--bins", "--tests"];
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -39,7 +41,7 @@ fn fast(sections: &mut Sections) -> Result<()> {
     sections.start("Lints");
     cargo.run(["clippy", "--all-targets", "--", "-Dwarnings"])?;
     sections.start("Tests");
-    cargo.tests(&[])?;
+    cargo.tests(&TARGETS)?;
     sections.start("Documentation tests");
     cargo.run(["test", "--doc"])?;
     sections.start("Documentation");
@@ -48,7 +50,6 @@ fn fast(sections: &mut Sections) -> Result<()> {
 
 fn full(sections: &mut Sections) -> Result<()> {
     let workspace = Workspace::load()?;
-    let facade = workspace.package("chopi")?;
     let mut cargo = Cargo::default();
 
     sections.start("Formatting");
@@ -84,51 +85,71 @@ fn full(sections: &mut Sections) -> Result<()> {
         }
     }
 
+    // From here to the program as it is installed: all members with all features, so that everything is
+    // built once.
     sections.start("Tests");
-    // The programs are tested as they are installed: one that links libtorch takes half a second to
-    // start, and their tests start it some thousand times.
-    let features = workspace.features_but(&PROGRAMS);
-    let [cli, xtask] = PROGRAMS;
-    let libraries = [
-        "--workspace",
-        "--exclude",
-        cli,
-        "--exclude",
-        xtask,
-        &features,
-    ];
-    cargo.tests(&libraries)?;
+    // But not those of the program: they start it some thousand times, and one that links libtorch takes
+    // half a second to start.
+    let but_program = workspace.all_features_but("chopi-cli");
+    let selected = if Cargo::has_nextest() {
+        [
+            "--filterset=not package(chopi-cli)",
+            everything[0],
+            everything[1],
+        ]
+    } else {
+        ["--exclude=chopi-cli", "--workspace", &but_program]
+    };
+    let targets = [&TARGETS[..], &selected].concat();
+    cargo.tests(&targets)?;
     let others = Isa::ALL.into_iter().filter(|&isa| isa != Isa::active());
     for isa in others.filter(|isa| isa.is_available()) {
         println!("--- with the kernels for {isa}");
-        cargo.with("CHOPI_ISA", isa.name()).tests(&libraries)?;
+        let cargo = cargo.with("CHOPI_ISA", isa.name());
+        cargo.tests(&targets)?;
     }
-    cargo.tests(&["--package", cli, "--package", xtask])?;
-    for_each_feature_set(facade, |args| cargo.tests(args))?;
 
     sections.start("Documentation tests");
     cargo.run(["test", "--doc"].iter().chain(&everything))?;
-    for_each_feature_set(facade, |args| {
-        cargo.run(["test", "--doc"].iter().chain(args))
-    })?;
 
     sections.start("Examples");
-    for example in facade.examples() {
-        let run = ["run", "--quiet", "--example", example, &all_features];
-        let folder;
-        let args: &[&str] = match example {
+    let examples = ["build", "--examples"].iter().chain(&everything);
+    for (example, path) in built::programs(&mut cargo.command(examples))? {
+        let mut command = cargo.program(&path);
+        match &*example {
             // Those that train do so briefly.
             name if name.starts_with("qat_") || name == "digits_integer" => {
-                &["--", "--epochs", "2"]
+                command.args(["--epochs", "2"]);
             }
             "minilm_candle" => {
-                folder = model::folder()?.display().to_string();
-                &["--", &folder, "--passes", "1"]
+                command.arg(model::folder()?).args(["--passes", "1"]);
             }
-            _ => &[],
-        };
-        cargo.run(run.iter().chain(args))?;
+            _ => {}
+        }
+        process::run(&mut command)?;
     }
+
+    sections.start("The real model: the same bytes with every backend");
+    // With the tests, which are built already: their dependencies have a say in the features.
+    let build = ["build", "--bin=chopi", "--tests"];
+    let program = built::chopi(&mut cargo.command(build.iter().chain(&everything)))?;
+    check_backends::run(&check_backends::Args::short(program))?;
+
+    sections.start("Tests of the program as it is installed");
+    let alone = ["--package", "chopi-cli"];
+    cargo.tests(&[&["--bins", "--tests"], &alone[..]].concat())?;
+
+    sections.start("The real model: the same numbers as NumPy");
+    let program = built::chopi(&mut cargo.command(build.iter().chain(&alone)))?;
+    check_model::run(&check_model::Args::short(program))?;
+
+    sections.start("Tests with ndarray alone");
+    // Without threads. With the other sets of features the lints have compiled the tests; what they do
+    // there they did above.
+    let features = ["--no-default-features", "--features=ndarray"];
+    let alone = [&["--package", "chopi"], &features[..]].concat();
+    cargo.tests(&[&["--lib", "--tests"], &alone[..]].concat())?;
+    cargo.run(["test", "--doc"].iter().chain(&alone))?;
 
     sections.start("Documentation");
     // As on docs.rs, without libtorch.
@@ -149,23 +170,7 @@ fn full(sections: &mut Sections) -> Result<()> {
     }
 
     sections.start("pychop: the same numbers with its convention");
-    check_pychop::run(&check_pychop::Args::short())?;
-
-    sections.start("The real model: the same bytes with every backend");
-    check_backends::run(&check_backends::Args::short())?;
-
-    sections.start("The real model: the same numbers as NumPy");
-    check_model::run(&check_model::Args::short())
-}
-
-/// Calls `run` with Cargo's arguments for each set of features of a package.
-fn for_each_feature_set(package: &Package, run: impl Fn(&[&str]) -> Result<()>) -> Result<()> {
-    for features in package.feature_sets() {
-        let mut args = vec!["--package", &*package.name];
-        args.extend(features.iter().map(String::as_str));
-        run(&args)?;
-    }
-    Ok(())
+    check_pychop::run(&check_pychop::Args::short())
 }
 
 /// Cargo, with the environment that the workspace needs.
@@ -182,28 +187,34 @@ impl Cargo {
         Self { environment }
     }
 
-    fn command<I: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
-        let mut command = process::cargo(args);
+    fn command<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Command {
+        self.provided(process::cargo(args))
+    }
+
+    /// A program that Cargo has built.
+    fn program(&self, path: &Path) -> Command {
+        self.provided(Command::new(path))
+    }
+
+    fn provided(&self, mut command: Command) -> Command {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
-    fn run<I: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<()> {
+    fn run<I: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = I>) -> Result<()> {
         process::run(&mut self.command(args))
     }
 
-    /// All tests but those in the documentation: by cargo-nextest, which sums them up, if it is
-    /// installed.
+    /// The tests of some targets: by cargo-nextest, which sums them up, if it is installed.
     fn tests(&self, args: &[&str]) -> Result<()> {
-        if process::succeeds(&mut process::cargo(["nextest", "--version"])) {
-            self.run(["nextest", "run", "--no-tests=pass"].iter().chain(args))
-        } else {
-            self.run(
-                ["test", "--lib", "--bins", "--tests", "--examples"]
-                    .iter()
-                    .chain(args),
-            )
+        match Self::has_nextest() {
+            true => self.run(["nextest", "run", "--no-tests=pass"].iter().chain(args)),
+            false => self.run(["test"].iter().chain(args)),
         }
+    }
+
+    fn has_nextest() -> bool {
+        process::succeeds(&mut process::cargo(["nextest", "--version"]))
     }
 
     fn docs(&self, args: &[&str]) -> Result<()> {

@@ -30,13 +30,6 @@ pub struct Package {
     /// Its name.
     pub name: String,
     features: BTreeMap<String, Vec<String>>,
-    targets: Vec<Target>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
 }
 
 impl Workspace {
@@ -57,13 +50,13 @@ impl Workspace {
     /// Every feature of every member, as an argument for Cargo; but not those of devices, nor that
     /// of documentation.
     pub fn all_features(&self) -> String {
-        self.features_but(&[])
+        self.all_features_but("")
     }
 
-    /// The same without the features of some members.
-    pub fn features_but(&self, without: &[&str]) -> String {
+    /// The same without the features of one member.
+    pub fn all_features_but(&self, member: &str) -> String {
         let packages = self.packages.iter();
-        let packages = packages.filter(|package| !without.contains(&&*package.name));
+        let packages = packages.filter(|package| package.name != member);
         let features = packages.flat_map(|package| {
             package
                 .features()
@@ -84,14 +77,6 @@ impl Workspace {
     /// A Python script of the tasks.
     pub fn python(&self, script: &str) -> PathBuf {
         self.workspace_root.join("xtask/python").join(script)
-    }
-
-    /// The member of this name.
-    pub fn package(&self, name: &str) -> Result<&Package> {
-        self.packages
-            .iter()
-            .find(|package| package.name == name)
-            .with_context(|| format!("the workspace has no package {name}"))
     }
 }
 
@@ -121,15 +106,6 @@ impl Package {
             });
         std::iter::once(none()).chain(alone).collect()
     }
-
-    /// The names of its examples.
-    pub fn examples(&self) -> impl Iterator<Item = &str> {
-        let examples = self
-            .targets
-            .iter()
-            .filter(|target| target.kind == ["example"]);
-        examples.map(|target| &*target.name)
-    }
 }
 
 #[cfg(test)]
@@ -139,7 +115,7 @@ mod tests {
     #[test]
     fn feature_sets_are_none_and_each_alone_once() {
         let package: Package = serde_json::from_str(
-            r#"{"name": "p", "targets": [],
+            r#"{"name": "p",
                 "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"],
                              "doc-only": []}}"#,
         )
