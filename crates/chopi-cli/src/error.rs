@@ -103,6 +103,9 @@ pub enum Error {
     #[error("the page cannot be made: {0}")]
     Page(#[from] askama::Error),
 
+    #[error("CHOPI_ISA: {0}")]
+    Isa(#[source] chopi::Error),
+
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }

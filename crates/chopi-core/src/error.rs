@@ -20,6 +20,13 @@ pub enum Error {
         isa: &'static str,
     },
 
+    /// No instruction set has this name.
+    #[error("there is no instruction set {name:?}, expected avx512, avx2, neon or portable")]
+    IsaName {
+        /// What was asked for.
+        name: String,
+    },
+
     /// The number of bits is outside 2..=32.
     #[error("num_bits is {bits}, expected 2..=32")]
     Bits {

@@ -508,3 +508,16 @@ fn codes_outside_of_their_range_are_refused_where_they_are() {
         "{message}"
     );
 }
+
+#[test]
+fn an_instruction_set_that_is_not_there_is_refused() {
+    let message = failure(
+        chopi(["backends"])
+            .env("CHOPI_ISA", "sse9")
+            .output()
+            .unwrap(),
+        1,
+    );
+    assert!(message.contains("CHOPI_ISA"), "{message}");
+    assert!(message.contains("\"sse9\", expected avx512"), "{message}");
+}

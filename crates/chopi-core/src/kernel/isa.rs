@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 ///
 /// The best that the CPU has is chosen once, on first use. All give the same bits, so a choice
 /// matters to tests and benchmarks only: [`force`](Self::force) makes one, as does the environment
-/// variable `CHOPI_ISA` (`avx512`, `avx2`, `neon` or `portable`), where the CPU has it.
+/// variable `CHOPI_ISA` (`avx512`, `avx2`, `neon` or `portable`). What the variable asks for in vain
+/// is passed over, since first use has nobody to tell; [`asked`](Self::asked) tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.
@@ -74,12 +75,25 @@ impl Isa {
         }
     }
 
+    /// What the environment variable `CHOPI_ISA` asks for, if it is set.
+    ///
+    /// # Errors
+    /// [`Error::IsaName`] for another name, [`Error::Isa`] where the CPU does not have it.
+    pub fn asked() -> Result<Option<Self>> {
+        let Some(name) = std::env::var_os("CHOPI_ISA") else {
+            return Ok(None);
+        };
+        let isa: Self = name.to_string_lossy().parse()?;
+        match isa.is_available() {
+            true => Ok(Some(isa)),
+            false => Err(Error::Isa { isa: isa.name() }),
+        }
+    }
+
     #[cold]
     fn choose() -> Self {
-        let asked = std::env::var("CHOPI_ISA").ok();
+        let asked = Self::asked().ok().flatten();
         let isa = asked
-            .and_then(|name| name.parse::<Self>().ok())
-            .filter(|isa| isa.is_available())
             .or_else(|| Self::ALL.into_iter().find(|isa| isa.is_available()))
             .unwrap_or(Self::Portable);
         isa.store();
@@ -114,11 +128,13 @@ impl fmt::Display for Isa {
 }
 
 impl FromStr for Isa {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(name: &str) -> std::result::Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self> {
         let named = Self::ALL.into_iter().find(|isa| isa.name() == name);
-        named.ok_or_else(|| format!("{name} is none of avx512, avx2, neon, portable"))
+        named.ok_or_else(|| Error::IsaName {
+            name: name.to_owned(),
+        })
     }
 }
 
@@ -176,9 +192,10 @@ mod tests {
     #[test]
     fn an_instruction_set_is_found_by_its_name() {
         for isa in Isa::ALL {
-            assert_eq!(isa.to_string().parse(), Ok(isa));
+            assert!(matches!(isa.to_string().parse::<Isa>(), Ok(found) if found == isa));
         }
-        assert!("sse9".parse::<Isa>().is_err());
+        let error = "sse9".parse::<Isa>();
+        assert!(matches!(error, Err(Error::IsaName { name }) if name == "sse9"));
     }
 
     #[test]
