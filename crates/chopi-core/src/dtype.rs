@@ -241,10 +241,11 @@ pub type Block<C> = [MaybeUninit<C>; HALF_BLOCK];
 
 /// A float type that arithmetic is done in: `f32` or `f64`.
 pub trait Compute: Float<Compute = Self> + num_traits::Float {
-    /// 1.5·2^(p−1), p the precision: added to |v| ≤ 2^(p−3), it rounds v to the nearest integer,
+    /// 1.5·2^(p−1), p the precision: added to |v| ≤ 2^(p−2), it rounds v to the nearest integer,
     /// ties to even, and leaves that integer in the low bits of the sum.
     const MAGIC: Self;
-    /// The largest |v| for which that holds with room to spare.
+    /// The largest integer of which the double, and one more, is such a v: codes and zero points up to
+    /// it have differences and neighbours that are.
     const MAGIC_LIMIT: i64;
 
     /// A vector of such numbers.
@@ -349,7 +350,7 @@ impl_compute!(
     F32,
     u32,
     12_582_912.0,
-    1 << 21,
+    (1 << 21) - 1,
     fn exact_product(d: f64, s: f32) -> f32 {
         // Two exact partial products, then their sum rounded to odd, so that the rounding to f32
         // sees on which side of every f32 midpoint the exact product lies.
@@ -371,7 +372,7 @@ impl_compute!(
     F64,
     u64,
     6_755_399_441_055_744.0,
-    1 << 50,
+    (1 << 50) - 1,
     fn exact_product(d: f64, s: f64) -> f64 {
         d * s
     }

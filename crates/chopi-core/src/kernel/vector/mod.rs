@@ -126,8 +126,8 @@ pub trait Vector: Copy {
     unsafe fn max(self, other: Self) -> Self;
     /// The smaller one of two; where `other` is NaN, `other`.
     unsafe fn min(self, other: Self) -> Self;
-    /// The largest integer that is not larger; |`self`| must be at most
-    /// [`MAGIC_LIMIT`](Compute::MAGIC_LIMIT).
+    /// The largest integer that is not larger, of numbers as small as [`MAGIC`](Compute::MAGIC) asks
+    /// for.
     #[inline(always)]
     unsafe fn floor(self) -> Self {
         // SAFETY: the caller's.
@@ -224,7 +224,7 @@ pub(crate) unsafe fn one_if<V: Vector>(mask: V::Mask) -> V {
 
 /// What any vector can do by the functions of [`Vector`].
 pub(crate) trait VectorExt: Vector {
-    /// The nearest integer, half to even, of numbers of at most [`MAGIC_LIMIT`](Compute::MAGIC_LIMIT).
+    /// The nearest integer, half to even, of numbers as small as [`MAGIC`](Compute::MAGIC) asks for.
     #[inline(always)]
     unsafe fn round_even(self) -> Self {
         // SAFETY: the caller's.
