@@ -11,7 +11,7 @@ use crate::kernel::affine::{
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
-use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets};
+use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::tiles::Tiles;
@@ -216,6 +216,7 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
             if const { is_f32::<F>() && V::IN_BLOCKS } {
                 in_blocks = n - n % (BLOCK * V::LANES);
                 for i in (0..in_blocks).step_by(BLOCK * V::LANES) {
+                    prefetch(self.from.wrapping_add(i), BLOCK * V::LANES);
                     let inside = self.values_at::<KIND, UNIFORM, MASK, BLOCK>(i, to.add(i));
                     if MASK {
                         V::store_block_mask(inside, mask.add(i));

@@ -7,7 +7,7 @@ use smallvec::smallvec;
 use crate::dtype::{Compute, Float};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::PerGroup;
-use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
+use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::tiles::Tiles;
 
@@ -128,6 +128,7 @@ where
         let mut chains = [(V::splat(min[0]), V::splat(max[0]), zero); CHAINS];
         let mut i = 0;
         while i + CHAINS * V::LANES <= n {
+            prefetch(from.wrapping_add(i), CHAINS * V::LANES);
             for (chain, state) in chains.iter_mut().enumerate() {
                 let x = V::load_elements(from.add(i + chain * V::LANES));
                 *state = (x.min(state.0), x.max(state.1), x.poison(state.2));

@@ -14,7 +14,7 @@ use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
-use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets};
+use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
 use crate::scheme::NanPolicy;
@@ -221,6 +221,7 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
             if const { Worth::<F, O>::ALL && V::IN_BLOCKS } {
                 in_blocks = n - n % (BLOCK * V::LANES);
                 for i in (0..in_blocks).step_by(BLOCK * V::LANES) {
+                    prefetch(self.from.wrapping_add(i), BLOCK * V::LANES);
                     let codes = self.codes_at::<KIND, UNIFORM, BLOCK>(i, &mut any_nan);
                     V::store_block_codes(codes, to.add(i));
                 }
