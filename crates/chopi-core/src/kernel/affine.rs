@@ -5,7 +5,6 @@ use crate::dtype::{Compute, Float, FloatType};
 use crate::kernel::lanes::{
     LaneBlock, Steps, Sum, is_narrow_product, is_native_difference, is_native_half,
 };
-use crate::kernel::uniform;
 use crate::kernel::vector::{Vector, VectorExt};
 use crate::qparams::QParams;
 use crate::scheme::Rounding;
@@ -71,7 +70,7 @@ impl Plan {
     }
 
     #[inline(always)]
-    fn steps<const KIND: u8>(&self) -> Steps {
+    pub fn steps<const KIND: u8>(&self) -> Steps {
         let (reciprocal, sum) = match KIND {
             DIVIDE_EXACT => (false, Sum::Exact),
             DIVIDE_ROUNDED => (false, Sum::Rounded),
@@ -108,8 +107,8 @@ pub(crate) struct Affine<V> {
 }
 
 impl<V: Vector> Affine<V> {
-    /// The parameters of all elements of a block that has one of each; those of none where it has
-    /// more.
+    /// The parameters of all elements of a block that has one of each; those of its first element where
+    /// it has more.
     ///
     /// # Safety
     /// That of [`Vector`], here and in all that follows.
@@ -123,21 +122,12 @@ impl<V: Vector> Affine<V> {
         }
     }
 
-    /// The parameters of the elements from index `i` of a block: `self`, or those of a block that has
-    /// one for each.
+    /// The parameters of the elements from index `i` of a block that has one each.
     ///
     /// # Safety
     /// There must be as many as lanes from there.
     #[inline(always)]
-    pub unsafe fn at<const KIND: u8, const UNIFORM: bool>(
-        self,
-        p: LaneBlock<'_, V::Scalar>,
-        i: usize,
-        plan: &Plan,
-    ) -> Self {
-        if UNIFORM {
-            return self;
-        }
+    pub unsafe fn load<const KIND: u8>(p: LaneBlock<'_, V::Scalar>, i: usize, plan: &Plan) -> Self {
         let divisor = match plan.steps::<KIND>().reciprocal {
             true => p.inverse,
             false => p.scale,
@@ -209,7 +199,7 @@ impl<V: Vector> Affine<V> {
 
     /// What turns v rounded to an integer into M + code.
     #[inline(always)]
-    unsafe fn magic(&self, sum: Sum) -> V {
+    pub unsafe fn magic(&self, sum: Sum) -> V {
         // SAFETY: the caller's.
         unsafe {
             let magic = V::splat(V::Scalar::MAGIC);
@@ -222,7 +212,7 @@ impl<V: Vector> Affine<V> {
 
     /// The v of which the sum with the zero point is 0; a rounded sum has the sign of the exact one.
     #[inline(always)]
-    unsafe fn origin(&self, sum: Sum) -> V {
+    pub unsafe fn origin(&self, sum: Sum) -> V {
         // SAFETY: the caller's.
         unsafe {
             let none = number::<V>(0.0);
@@ -287,72 +277,8 @@ impl<V: Vector> Affine<V> {
     }
 }
 
-/// Rounds each v of a few vectors to M + its code. Vector `k` has the parameters
-/// `affine.at(p, first + k·LANES)`; `index` is that of the block's first element in the tensor.
-///
-/// # Safety
-/// That of [`Vector`].
 #[inline(always)]
-pub(crate) unsafe fn round<V: Vector, const KIND: u8, const UNIFORM: bool, const N: usize>(
-    block: &mut [V; N],
-    affine: Affine<V>,
-    p: LaneBlock<'_, V::Scalar>,
-    first: usize,
-    index: usize,
-    plan: &Plan,
-) {
-    let Steps { sum, .. } = plan.steps::<KIND>();
-    // One decision for all vectors. A macro, for a closure is not compiled for the instruction set.
-    macro_rules! each {
-        (|$at:ident, $v:ident| $code:expr) => {
-            for (k, $v) in block.iter_mut().enumerate() {
-                let $at = affine.at::<KIND, UNIFORM>(p, first + k * V::LANES, plan);
-                *$v = $code;
-            }
-        };
-    }
-    // SAFETY: the caller's.
-    unsafe {
-        let rounding = match KIND {
-            ANY => plan.rounding,
-            _ => Rounding::NearestEven,
-        };
-        match rounding {
-            Rounding::NearestEven if sum == Sum::After => {
-                let magic = V::splat(V::Scalar::MAGIC);
-                each!(|at, v| v.add(magic).add(at.zero));
-            }
-            Rounding::NearestEven => each!(|at, v| v.add(at.magic(sum))),
-            Rounding::NearestAway => each!(|at, v| {
-                let magic = at.magic(sum);
-                let code = v.add(magic);
-                let left = v.sub(code.sub(magic));
-                // ½ to the side of the sum's sign is a tie that went to the other one.
-                let away = V::select(v.gt(at.origin(sum)), number(1.0), number(-1.0));
-                V::select(left.add(left).eq(away), code.add(away), code)
-            }),
-            Rounding::TowardZero => each!(|at, v| {
-                let negative = at.origin(sum).gt(*v);
-                V::select(negative, v.ceil(), v.floor()).add(at.magic(sum))
-            }),
-            Rounding::Floor => each!(|at, v| v.floor().add(at.magic(sum))),
-            Rounding::Ceiling => each!(|at, v| v.ceil().add(at.magic(sum))),
-            // One more than the floor where the fraction exceeds the random number.
-            Rounding::Stochastic { seed } => {
-                let mut index = index as u64;
-                each!(|at, v| {
-                    let words = uniform::words::<V>(seed, index);
-                    index += V::LANES as u64;
-                    v.ceil_difference(V::from_words(words), number(uniform::UNIT))
-                        .add(at.magic(sum))
-                });
-            }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn number<V: Vector>(n: f64) -> V {
+pub(crate) unsafe fn number<V: Vector>(n: f64) -> V {
     // SAFETY: the caller's.
     unsafe { V::splat(V::Scalar::from_f64(n)) }
 }

@@ -4,10 +4,11 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::dtype::{Compute, Float, HALF_BLOCK, Int};
-use crate::kernel::affine::{ANY, Affine, Plan};
+use crate::kernel::affine::{ANY, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, values_fit};
+use crate::kernel::run::Run;
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
@@ -114,35 +115,33 @@ unsafe fn whole<V, I, F>(
 {
     // SAFETY: the caller's.
     unsafe {
-        match p.zero.len() {
-            1 => values::<V, I, F, true>(codes, p, plan, out),
-            _ => values::<V, I, F, false>(codes, p, plan, out),
+        let run = Run::<V, I>::new::<ANY>(codes, p, 0, plan);
+        match run.is_uniform() {
+            true => run.dequantize::<F, true>(out),
+            false => run.dequantize::<F, false>(out),
         }
     }
 }
 
-/// # Safety
-/// That of [`Vector`].
-#[inline(always)]
-unsafe fn values<V, I, F, const UNIFORM: bool>(
-    codes: &[I],
-    p: LaneBlock<'_, F::Compute>,
-    plan: &Plan,
-    out: &mut [MaybeUninit<F>],
-) where
-    V: Vector<Scalar = F::Compute>,
-    I: Int,
-    F: Float,
-{
-    // SAFETY: the caller's; the offsets are those of whole vectors within the run.
-    unsafe {
-        let uniform = Affine::<V>::splat::<ANY>(p, plan);
-        let (n, from, to) = (codes.len(), codes.as_ptr(), out.as_mut_ptr().cast::<F>());
-        for i in offsets::<V>(0, n) {
-            let affine = uniform.at::<ANY, UNIFORM>(p, i, plan);
-            let difference = V::load_codes(from.add(i)).sub(affine.zero);
-            let value = affine.value::<F, ANY>(difference, plan);
-            value.store_elements(to.add(i));
+impl<V: Vector, I: Int> Run<'_, V, I> {
+    /// Writes the values, as many as `out` takes.
+    ///
+    /// # Safety
+    /// That of [`Vector`].
+    #[inline(always)]
+    unsafe fn dequantize<F, const UNIFORM: bool>(self, out: &mut [MaybeUninit<F>])
+    where
+        F: Float<Compute = V::Scalar>,
+    {
+        // SAFETY: the caller's; the offsets are those of whole vectors within the run.
+        unsafe {
+            let to = out.as_mut_ptr().cast::<F>();
+            for i in offsets::<V>(0, out.len()) {
+                let affine = self.affine::<ANY, UNIFORM>(i);
+                let difference = V::load_codes(self.from.add(i)).sub(affine.zero);
+                let value = affine.value::<F, ANY>(difference, self.plan);
+                value.store_elements(to.add(i));
+            }
         }
     }
 }

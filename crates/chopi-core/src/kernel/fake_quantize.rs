@@ -6,11 +6,12 @@ use std::mem::MaybeUninit;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::kernel::affine::{
     ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
-    MULTIPLY_ROUNDED, Plan, round,
+    MULTIPLY_ROUNDED, Plan,
 };
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
+use crate::kernel::run::Run;
 use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
@@ -173,28 +174,12 @@ unsafe fn whole<V, F, const KIND: u8, const MASK: bool>(
 {
     // SAFETY: the caller's.
     unsafe {
-        let run = Run {
-            from: x.as_ptr(),
-            affine: Affine::<V>::splat::<KIND>(p, plan),
-            p,
-            index,
-            plan,
-        };
-        match p.zero.len() {
-            1 => run.values::<KIND, true, MASK>(out, mask),
-            _ => run.values::<KIND, false, MASK>(out, mask),
+        let run = Run::<V, F>::new::<KIND>(x, p, index, plan);
+        match run.is_uniform() {
+            true => run.fake_quantize::<KIND, true, MASK>(out, mask),
+            false => run.fake_quantize::<KIND, false, MASK>(out, mask),
         }
     }
-}
-
-/// A run of at least a vector, from `from` on.
-#[derive(Clone, Copy)]
-struct Run<'a, V, F: Float> {
-    from: *const F,
-    affine: Affine<V>,
-    p: LaneBlock<'a, F::Compute>,
-    index: usize,
-    plan: &'a Plan,
 }
 
 impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
@@ -203,7 +188,7 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
     /// # Safety
     /// That of [`Vector`]; there must be as much of the mask as of `out`, if there is one.
     #[inline(always)]
-    unsafe fn values<const KIND: u8, const UNIFORM: bool, const MASK: bool>(
+    unsafe fn fake_quantize<const KIND: u8, const UNIFORM: bool, const MASK: bool>(
         self,
         out: &mut [MaybeUninit<F>],
         mask: &mut [MaybeUninit<u8>],
@@ -245,28 +230,24 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
     ) -> [V::Mask; N] {
         // SAFETY: the caller's.
         unsafe {
-            let Self {
-                affine, p, plan, ..
-            } = *self;
+            let plan = self.plan;
             // One step of room on each side tells a code beyond a bound from one at it.
             let room = V::splat(F::Compute::from_i32(MASK.into()));
             let mut block = [room; N];
-            for (k, v) in block.iter_mut().enumerate() {
-                let i = i + k * V::LANES;
-                let mut x = V::load_elements(self.from.add(i));
+            for (k, x) in block.iter_mut().enumerate() {
+                *x = V::load_elements(self.from.add(i + k * V::LANES));
                 if matches!(KIND, MULTIPLY_AFTER | ANY) && plan.nan_is_smallest {
-                    x = V::select(x.is_nan(), V::splat(num_traits::Float::neg_infinity()), x);
+                    let smallest = V::splat(num_traits::Float::neg_infinity());
+                    *x = V::select(x.is_nan(), smallest, *x);
                 }
-                let affine = affine.at::<KIND, UNIFORM>(p, i, plan);
-                *v = affine.scaled::<F, KIND>(x, plan, room);
             }
-            round::<V, KIND, UNIFORM, N>(&mut block, affine, p, i, self.index + i, plan);
             let mut inside = [V::none(); N];
-            for (k, mut code) in block.into_iter().enumerate() {
+            let codes = self.codes::<KIND, UNIFORM, N>(block, i, room);
+            for (k, mut code) in codes.into_iter().enumerate() {
                 if MASK {
                     (inside[k], code) = Affine::inside(code, plan);
                 }
-                let affine = affine.at::<KIND, UNIFORM>(p, i + k * V::LANES, plan);
+                let affine = self.affine::<KIND, UNIFORM>(i + k * V::LANES);
                 let difference = affine.difference::<KIND>(code, plan);
                 let value = affine.value::<F, KIND>(difference, plan);
                 value.store_elements(to.add(k * V::LANES));

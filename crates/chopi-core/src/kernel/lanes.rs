@@ -142,20 +142,8 @@ impl<C: Compute> Lanes<C> {
     pub fn new(params: &QParams, tiles: &Tiles, float: FloatType) -> Self {
         let Steps { reciprocal, .. } = Steps::new(params, float);
         let repeat = tiles.repeat();
-        if let (&[scale], Some(zero), 1) = (params.scale(), params.zero_points().next(), repeat) {
-            // The most frequent case, and most of a small tensor's time.
-            let one = |value| PerGroup::from_buf([C::from_f64(value)]);
-            return Self {
-                scale: one(scale),
-                inverse: match reciprocal {
-                    false => PerGroup::new(),
-                    true => one(inverse(params, float, scale)),
-                },
-                zero: one(zero),
-            };
-        }
         let scale = tiles.to_memory_order(params.scale());
-        let zero: SmallVec<[f64; 1]> = params.zero_points().collect();
+        let zero = per_group(params.scale().len(), params.zero_points());
         let zero = tiles.to_memory_order(&zero);
         let inverse = match reciprocal {
             false => PerGroup::new(),
@@ -169,10 +157,18 @@ impl<C: Compute> Lanes<C> {
     }
 }
 
+/// `count` numbers; one without a loop, which took a good part of a small tensor's time.
+fn per_group<C: Copy>(count: usize, mut values: impl Iterator<Item = C>) -> PerGroup<C> {
+    match (count, values.next()) {
+        (1, Some(value)) => PerGroup::from_buf([value]),
+        (_, first) => first.into_iter().chain(values).collect(),
+    }
+}
+
 /// `f` of each value, each result `repeat` times.
 fn each<C: Copy>(values: &[f64], repeat: usize, f: impl Fn(f64) -> C) -> PerGroup<C> {
     if repeat == 1 {
-        return values.iter().map(|&v| f(v)).collect();
+        return per_group(values.len(), values.iter().map(|&v| f(v)));
     }
     values
         .iter()

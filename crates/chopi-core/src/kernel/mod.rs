@@ -20,6 +20,7 @@ pub(crate) mod lanes;
 pub(crate) mod minmax;
 pub(crate) mod packing;
 pub(crate) mod quantize;
+pub(crate) mod run;
 pub(crate) mod squared_error;
 pub(crate) mod uniform;
 pub mod vector;

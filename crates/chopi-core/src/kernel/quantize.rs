@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::buffer::IntSliceMut;
 use crate::dtype::{Compute, Float, FloatType};
 use crate::kernel::affine::{
-    ANY, Affine, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER,
-    MULTIPLY_ROUNDED, Plan, round,
+    ANY, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Plan,
 };
 use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
 use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
+use crate::kernel::run::Run;
 use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
@@ -177,30 +177,12 @@ where
 {
     // SAFETY: the caller's.
     unsafe {
-        let run = Run {
-            from: x.as_ptr(),
-            affine: Affine::<V>::splat::<KIND>(p, plan),
-            p,
-            index,
-            plan,
-            nan,
-        };
-        match p.zero.len() {
-            1 => run.codes::<O, KIND, true>(out),
-            _ => run.codes::<O, KIND, false>(out),
+        let run = Run::<V, F>::new::<KIND>(x, p, index, plan);
+        match run.is_uniform() {
+            true => run.quantize::<O, KIND, true>(nan, out),
+            false => run.quantize::<O, KIND, false>(nan, out),
         }
     }
-}
-
-/// A run of at least a vector, from `from` on.
-#[derive(Clone, Copy)]
-struct Run<'a, V, F: Float> {
-    from: *const F,
-    affine: Affine<V>,
-    p: LaneBlock<'a, F::Compute>,
-    index: usize,
-    plan: &'a Plan,
-    nan: NanPolicy,
 }
 
 impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
@@ -209,11 +191,13 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
     /// # Safety
     /// That of [`Vector`].
     #[inline(always)]
-    unsafe fn codes<O: Code, const KIND: u8, const UNIFORM: bool>(
+    unsafe fn quantize<O: Code, const KIND: u8, const UNIFORM: bool>(
         self,
+        nan: NanPolicy,
         out: &mut [MaybeUninit<O>],
     ) -> bool {
-        // SAFETY: the caller's; the offsets are those of whole vectors within the run.
+        // SAFETY: the caller's; the offsets are those of whole vectors within the run, and the codes
+        // that are taken by blocks are bytes.
         unsafe {
             let (n, to) = (out.len(), out.as_mut_ptr().cast::<O>());
             let mut any_nan = V::none();
@@ -222,48 +206,45 @@ impl<V: Vector<Scalar = F::Compute>, F: Float> Run<'_, V, F> {
                 in_blocks = n - n % (BLOCK * V::LANES);
                 for i in (0..in_blocks).step_by(BLOCK * V::LANES) {
                     prefetch(self.from.wrapping_add(i), BLOCK * V::LANES);
-                    let codes = self.codes_at::<KIND, UNIFORM, BLOCK>(i, &mut any_nan);
-                    V::store_block_codes(codes, to.add(i));
+                    let x = self.elements::<BLOCK>(i, nan, &mut any_nan);
+                    let codes =
+                        self.codes::<KIND, UNIFORM, BLOCK>(x, i, V::splat(F::Compute::default()));
+                    V::store_block_low_8(codes, to.add(i).cast());
                 }
             }
             for i in offsets::<V>(in_blocks, n) {
-                let [code] = self.codes_at::<KIND, UNIFORM, 1>(i, &mut any_nan);
+                let x = self.elements::<1>(i, nan, &mut any_nan);
+                let [code] = self.codes::<KIND, UNIFORM, 1>(x, i, V::splat(F::Compute::default()));
                 code.store_codes(to.add(i));
             }
             V::any(any_nan)
         }
     }
 
-    /// M + the codes of the vectors from offset `i` on.
+    /// The elements from offset `i` on, NaN as the policy says.
     ///
     /// # Safety
     /// That of [`Vector`].
     #[inline(always)]
-    unsafe fn codes_at<const KIND: u8, const UNIFORM: bool, const N: usize>(
+    unsafe fn elements<const N: usize>(
         &self,
         i: usize,
+        nan: NanPolicy,
         any_nan: &mut V::Mask,
     ) -> [V; N] {
         // SAFETY: the caller's.
         unsafe {
-            let Self {
-                affine, p, plan, ..
-            } = *self;
             let zero = V::splat(F::Compute::default());
             let mut block = [zero; N];
-            for (k, v) in block.iter_mut().enumerate() {
-                let i = i + k * V::LANES;
-                let mut x = V::load_elements(self.from.add(i));
+            for (k, x) in block.iter_mut().enumerate() {
+                *x = V::load_elements(self.from.add(i + k * V::LANES));
                 let is_nan = x.is_nan();
                 *any_nan = V::or(*any_nan, is_nan);
-                if self.nan == NanPolicy::ZeroPoint {
+                if nan == NanPolicy::ZeroPoint {
                     // 0.0 has the zero point's code.
-                    x = V::select(is_nan, zero, x);
+                    *x = V::select(is_nan, zero, *x);
                 }
-                let affine = affine.at::<KIND, UNIFORM>(p, i, plan);
-                *v = affine.scaled::<F, KIND>(x, plan, zero);
             }
-            round::<V, KIND, UNIFORM, N>(&mut block, affine, p, i, self.index + i, plan);
             block
         }
     }

@@ -313,20 +313,6 @@ pub(crate) trait VectorExt: Vector {
             }
         }
     }
-
-    /// Writes the codes of several vectors, one after the other.
-    #[inline(always)]
-    unsafe fn store_block_codes<O: Code>(block: [Self; BLOCK], to: *mut O) {
-        // SAFETY: the caller's; as above.
-        unsafe {
-            if O::WIDTH == Width::W8 {
-                return Self::store_block_low_8(block, to.cast());
-            }
-            for (k, vector) in block.into_iter().enumerate() {
-                vector.store_codes(to.add(k * Self::LANES));
-            }
-        }
-    }
 }
 
 impl<V: Vector> VectorExt for V {}
