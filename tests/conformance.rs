@@ -13,7 +13,7 @@ use ndarray::ArrayD;
 fn cases(convention: &Convention) -> Vec<Case> {
     let folder = std::env::var("CHOPI_VECTORS")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/conformance").to_owned());
-    let bytes = std::fs::read(format!("{folder}/{}.safetensors", convention.name)).unwrap();
+    let bytes = std::fs::read(format!("{folder}/{}.safetensors", convention.name())).unwrap();
     vectors::read(&bytes).unwrap().1
 }
 
@@ -146,10 +146,12 @@ fn check(convention: Convention) {
     }
     println!(
         "{}: {} cases, {} values",
-        convention.name, differences.cases, differences.values
+        convention.name(),
+        differences.cases,
+        differences.values
     );
     assert!(differences.values > 0);
-    assert!(!differences.any(), "{}:\n{differences}", convention.name);
+    assert!(!differences.any(), "{}:\n{differences}", convention.name());
 }
 
 #[test]
@@ -200,6 +202,6 @@ fn aqt_is_its_quantizer_jitted() {
 #[test]
 fn every_convention_but_the_own_has_vectors() {
     for convention in &Convention::ALL[1..] {
-        assert!(!cases(convention).is_empty(), "{}", convention.name);
+        assert!(!cases(convention).is_empty(), "{}", convention.name());
     }
 }

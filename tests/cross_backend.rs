@@ -86,27 +86,29 @@ fn cases() -> impl Strategy<Value = Case> {
         .prop_flat_map(move |(float, layout, scheme, shape, special)| {
             let (bits, symmetric, range, rounding, convention, granularity, size, axis) = scheme;
             // What the convention has of what was drawn.
-            let support = convention.support;
-            let bits = match support.bits {
-                [] => bits,
-                some => some[bits as usize % some.len()],
-            };
-            let full = matches!(range, CodeRange::Signed | CodeRange::Unsigned);
+            let of_convention = convention.bits();
+            let bits = of_convention[bits as usize % of_convention.len()];
             let granularity = match granularity {
                 0 => Granularity::PerTensor,
-                2 if support.groups != Groups::None => Granularity::PerGroup { axis, size },
+                2 if convention.groups() != Groups::None => Granularity::PerGroup { axis, size },
                 _ => Granularity::PerChannel { axis },
             };
             let mut builder = Chopi::builder()
                 .num_bits(bits)
-                .symmetric(symmetric || support.symmetric_only.contains(&bits))
+                .symmetric(symmetric)
                 .convention(convention)
                 .granularity(granularity);
-            if support.any_range || support.any_sign && full {
-                builder = builder.range(range);
+            if builder.scheme().is_err() {
+                builder = builder.symmetric(true);
             }
-            if support.any_rounding {
-                builder = builder.rounding(rounding);
+            for more in [
+                builder.clone().range(range),
+                builder.clone().rounding(rounding),
+                builder.clone().range(range).rounding(rounding),
+            ] {
+                if more.scheme().is_ok() {
+                    builder = more;
+                }
             }
             let count = shape.iter().product::<usize>();
             prop::collection::vec(element.clone(), count).prop_map(move |mut data| {

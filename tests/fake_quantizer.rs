@@ -257,7 +257,7 @@ fn parameters_are_those_of_the_convention() {
     let mut quantizer = FakeQuantizer::new(chopi.build().unwrap()).observer(RangeObserver::Latest);
     let params = step(&mut quantizer, &batch(1.0), Training).unwrap();
     assert_eq!(params, of_range(&batch(1.0), &quantizer));
-    assert_eq!(params.convention().name, "compressed-tensors");
+    assert_eq!(params.convention().name(), "compressed-tensors");
 }
 
 #[cfg(feature = "serde")]

@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
             };
             let values = if args.full { FULL } else { SHORT };
             let result = check(convention, &python, seed, values, &report);
-            result.with_context(|| format!("cannot check {}", convention.name))?;
+            result.with_context(|| format!("cannot check {}", convention.name()))?;
             let report = report.lock().map_err(|_| anyhow!("a thread panicked"))?;
             eprintln!("{}", report.line(convention));
         }
@@ -126,7 +126,7 @@ fn check(
             &seed.to_string(),
             "--live",
             &values.to_string(),
-            convention.name,
+            convention.name(),
         ])
         .stdout(Stdio::piped());
     let mut child = command
@@ -149,7 +149,7 @@ fn check(
             if report.add(convention, &libraries, &case.settings, differences)
                 && std::io::stderr().is_terminal()
             {
-                eprint!("\r{:20}{:3} rows", convention.name, report.rows());
+                eprint!("\r{:20}{:3} rows", convention.name(), report.rows());
             }
         }
     }
@@ -167,6 +167,6 @@ fn compare<F: Float>(case: &Case, convention: Convention) -> Differences {
         },
         floats: |y: &ArrayD<F>| y.iter().map(|y| y.widen().as_f64()).collect(),
     };
-    let at = format!("{} {:?}", convention.name, case.settings);
+    let at = format!("{} {:?}", convention.name(), case.settings);
     case.compare(convention, tensors, &at)
 }

@@ -153,7 +153,7 @@ impl Quantization {
             granularity: stored.granularity.to_string(),
             qmin: scheme.qmin,
             qmax: scheme.qmax,
-            convention: stored.convention.name.to_string(),
+            convention: stored.convention.name().to_string(),
             scale_min: scales.clone().fold(f64::INFINITY, f64::min),
             scale_max: scales.fold(0.0, f64::max),
             scheme: scheme_cell(scheme, stored.granularity),

@@ -14,7 +14,6 @@
 
 pub mod backend;
 mod buffer;
-mod calibrate;
 mod convention;
 pub mod device;
 mod dtype;
@@ -32,6 +31,7 @@ pub mod parallel;
 mod qparams;
 mod quantizer;
 mod ranges;
+mod recipe;
 mod scheme;
 mod slices;
 mod tiles;
@@ -42,11 +42,7 @@ pub use backend::{
     IntTensor, IntTensorMut,
 };
 pub use buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
-pub use convention::{
-    Arithmetic, ConstantGroup, Convention, DefaultRange, FakeQuantizedNan, Groups, LearnedGradient,
-    Parameters, ScaleFloor, Scaling, SpanDivision, Support, SymmetricScale, SymmetricZero,
-    ZeroPointAdd, ZeroPointRule, ZeroPoints,
-};
+pub use convention::{Convention, Groups, ZeroPoints};
 pub use device::{DeviceTensor, HostOnly};
 pub use dtype::{Compute, Float, FloatType, Int, IntType};
 pub use error::{Error, Result};

@@ -1,11 +1,10 @@
 //! The result of calibration.
 
-use crate::calibrate::{scale_and_zero_point, symmetric_zero};
-use crate::convention::{Arithmetic, Convention, Scaling, ZeroPoints};
+use crate::convention::{Convention, ZeroPoints};
 use crate::dtype::{FloatType, IntType};
 use crate::error::{Error, Result};
-use crate::kernel::lanes::inverse;
 use crate::ranges::Ranges;
+use crate::recipe::{Recipe, reciprocal};
 use crate::scheme::{Granularity, Scheme, Symmetry};
 
 /// A scale and a zero point for each group, with the scheme and the convention that they belong to.
@@ -33,7 +32,7 @@ pub struct QParams {
 #[cfg_attr(feature = "serde", serde(untagged))]
 pub(crate) enum Values {
     Integer(Vec<i64>),
-    /// Of conventions with [`ZeroPointRule::Real`].
+    /// In conventions whose zero points are real numbers.
     Real(Vec<f64>),
 }
 
@@ -107,10 +106,11 @@ impl QParams {
         .checked()
     }
 
-    /// The same for a convention whose zero points are real.
+    /// Parameters that come from elsewhere than a calibration, in a convention whose zero points are real
+    /// numbers; the arguments are as for [`new`](Self::new).
     ///
     /// # Errors
-    /// Those of [`new`](Self::new); [`Error::ZeroPoint`] where the convention's are integers.
+    /// The errors of [`new`](Self::new); [`Error::ZeroPoint`] where the convention's are integers.
     pub fn with_real_zero_points(
         scheme: Scheme,
         convention: Convention,
@@ -144,8 +144,8 @@ impl QParams {
         let count = ranges.min().len();
         let (mut scale, mut zero_point) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (group, (&min, &max)) in groups.enumerate() {
-            let params =
-                scale_and_zero_point((min, max), scheme, convention, ranges.float_type(), group)?;
+            let float = ranges.float_type();
+            let params = convention.scale_and_zero_point((min, max), scheme, float, group)?;
             scale.push(params.scale);
             zero_point.push(params.zero_point);
         }
@@ -192,10 +192,8 @@ impl QParams {
                 shape: self.shape,
             });
         }
-        let compute = match self.convention.parameters.scale_type {
-            Arithmetic::F32 => FloatType::F32,
-            _ => self.float.compute(),
-        };
+        let library = self.convention.library();
+        let compute = library.scale_type(self.float);
         for (group, scale) in self.scale.iter_mut().enumerate() {
             let rounded = compute.round(*scale);
             if !(rounded > 0.0 && rounded.is_finite()) {
@@ -207,8 +205,8 @@ impl QParams {
             }
             *scale = rounded;
         }
-        let infinite = |&scale: &f64| inverse(&self, self.float, scale).is_infinite();
-        if self.convention.scaling != Scaling::Divide
+        let infinite = |&scale: &f64| reciprocal(&self, self.float, scale).is_infinite();
+        if Recipe::new(&self, self.float).steps.multiplies()
             && let Some(group) = self.scale.iter().position(infinite)
         {
             return Err(Error::Scale {
@@ -220,10 +218,10 @@ impl QParams {
         let real = self.has_real_zero_points();
         let symmetric = self.scheme.symmetry == Symmetry::Symmetric;
         let (low, high) = if symmetric {
-            let zero = symmetric_zero(self.convention.parameters.symmetric_zero, &self.scheme);
+            let zero = library.symmetric_zero_point(&self.scheme);
             // Libraries that move the zero point to the middle have data for which they do not.
             (zero.min(0) as f64, zero as f64)
-        } else if self.convention.support.zero_point_in_range {
+        } else if library.has_zero_points_in_range() {
             (self.scheme.qmin as f64, self.scheme.qmax as f64)
         } else if real {
             (-compute.max(), compute.max())

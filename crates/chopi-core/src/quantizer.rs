@@ -129,7 +129,7 @@ impl Builder {
             qmin,
             qmax,
             zero: self.zero,
-            rounding: self.rounding.unwrap_or(self.convention.rounding),
+            rounding: (self.rounding).unwrap_or_else(|| self.convention.default_rounding()),
         };
         self.convention.check_scheme(&scheme)?;
         Ok(scheme)

@@ -207,11 +207,11 @@ fn the_first_quantize_gives_what_calibrate_and_quantize_give() {
                         codes,
                         expected,
                         "{:?} {:?}",
-                        convention.name,
+                        convention.name(),
                         at_once.scheme()
                     );
                     if codes.is_ok() {
-                        assert_eq!(at_once, after, "{:?}", convention.name);
+                        assert_eq!(at_once, after, "{:?}", convention.name());
                     }
                 }
             }

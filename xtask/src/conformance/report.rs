@@ -149,7 +149,7 @@ impl Report {
         let (schemes, values) = (self.of(convention).count(), count(sum.values));
         format!(
             "{}: {schemes} schemes, {values} values, {differ}",
-            convention.name
+            convention.name()
         )
     }
 
@@ -178,7 +178,7 @@ impl Report {
             for row in self.of(convention) {
                 let s = &row.scheme;
                 let texts = [
-                    convention.name.to_owned(),
+                    convention.name().to_owned(),
                     s.float.clone(),
                     s.bits.to_string(),
                     format!("{}..={}", s.codes.0, s.codes.1),
@@ -200,7 +200,7 @@ impl Report {
                 rows.iter().for_each(|row| sum.add(row.differences.clone()));
                 let fewest = rows.iter().map(|row| row.differences.values).min();
                 let texts = [
-                    convention.name.to_owned(),
+                    convention.name().to_owned(),
                     s.symmetry.to_owned(),
                     s.granularity.to_owned(),
                     rows.len().to_string(),
@@ -214,7 +214,7 @@ impl Report {
         println!("{schemes}\n\n{sums}\n");
         for &convention in Convention::ALL {
             if let Some(row) = self.of(convention).next() {
-                println!("{}: {}", convention.name, row.libraries);
+                println!("{}: {}", convention.name(), row.libraries);
             }
         }
         println!(

@@ -102,9 +102,9 @@ impl QuantizeArgs {
     /// # Errors
     /// A usage error for what the format does not have.
     fn compressed_tensors(&self) -> Result<Convention, clap::Error> {
-        let given = self.scheme.convention.name;
+        let given = self.scheme.convention.name();
         let convention = Convention::COMPRESSED_TENSORS;
-        if ![Convention::CHOPI.name, convention.name].contains(&given) {
+        if ![Convention::CHOPI.name(), convention.name()].contains(&given) {
             return Err(wrong(format!(
                 "--format compressed-tensors has a convention of its own, not {given}"
             )));

@@ -84,7 +84,7 @@ fn record(archive: &Archive<'_>, choice: &Choice) -> Result<Record> {
         if let Some((dtype, settings)) = choice.of(tensor) {
             let quantized = Quantized {
                 scheme: settings.scheme.clone(),
-                convention: settings.convention.name.to_string(),
+                convention: settings.convention.name().to_string(),
                 dtype,
             };
             tensors.insert(tensor.name.clone(), quantized);

@@ -77,7 +77,7 @@ impl QuantizeRow {
             bits: Some(scheme.bits),
             symmetric: Some(scheme.symmetry == Symmetry::Symmetric),
             granularity: Some(granularity.to_string()),
-            convention: Some(settings.convention.name.to_string()),
+            convention: Some(settings.convention.name().to_string()),
             bytes_out: kept.len,
             sqnr_db: Some(metrics.sqnr_db()),
             mse: Some(metrics.mse()),

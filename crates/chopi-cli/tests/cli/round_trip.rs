@@ -66,20 +66,20 @@ fn cases() -> Vec<Case> {
                         .granularity(granularity)
                         .convention(convention);
                     let whole_groups = matches!(granularity, Granularity::PerGroup { .. })
-                        && convention.support.groups != Groups::Ragged;
+                        && convention.groups() != Groups::Ragged;
                     // In groups of one element pychop's scale is 10^-5/(2^(b-1) - 1), and zero
                     // points soon do not fit 32 bits; nor does F16, which it computes with.
-                    let pychop = convention.name.starts_with("pychop");
+                    let pychop = convention.name().starts_with("pychop");
                     if builder.scheme().is_err() || whole_groups || pychop && bits > 8 {
                         continue;
                     }
                     let mut args: Vec<String> = args.iter().map(ToString::to_string).collect();
                     args.extend(["--bits".to_owned(), bits.to_string()]);
-                    args.extend(["--convention".to_owned(), convention.name.to_owned()]);
+                    args.extend(["--convention".to_owned(), convention.name().to_owned()]);
                     if symmetric {
                         args.push("--symmetric".to_owned());
                     }
-                    let floats = convention.support.floats.iter().copied();
+                    let floats = convention.float_types().iter().copied();
                     let floats: Vec<FloatType> = floats
                         .filter(|&float| !(pychop && float.compute() != float))
                         .collect();

@@ -1,24 +1,56 @@
-//! The numeric choices on which quantization libraries differ.
+//! Whose numbers are computed: a library, at one version.
+//!
+//! A convention is a file of its own: the definition in words, and under it the lines that compute the
+//! parameters of a group and say how kernels go on from there. To add one is to add a file with an
+//! implementation of [`Library`] and a line in [`Convention::ALL`].
 
-mod named;
-mod parameters;
+mod aqt;
+mod chopi;
+mod compressed_tensors;
+mod group;
+mod library;
+mod onnx;
+mod pychop;
 mod support;
+mod tflite;
+mod torch;
 
-pub use parameters::{
-    ConstantGroup, Parameters, ScaleFloor, SpanDivision, SymmetricScale, SymmetricZero,
-    ZeroPointRule,
-};
-pub use support::{Groups, Support, ZeroPoints};
+use std::fmt;
+
+use group::Group;
+pub(crate) use group::ScaleZero;
+pub(crate) use library::Library;
+pub use support::{Groups, ZeroPoints};
 
 use crate::dtype::FloatType;
-use crate::error::Error;
-use crate::scheme::{Granularity, Rounding, Symmetry};
+use crate::error::{Error, Result};
+use crate::scheme::{Granularity, Rounding, Scheme, Symmetry, Zero};
 
-/// Every numeric choice on which libraries differ, as plain data.
+/// Whose numbers to compute: those of one library, at one version.
 ///
-/// A named constant is one library at one version. Notation: b bits, codes in [qmin, qmax], scale
-/// s, zero point z, RNE is rounding to nearest with ties to even. The *compute type* is `f64` for
-/// `f64` tensors, else `f32`; dt is the tensor's element type.
+/// A convention is one of the constants below, whose documentation defines its numbers.
+///
+/// ```
+/// use chopi_core::{Convention, FloatType};
+///
+/// let convention = Convention::from_name("pychop")?;
+/// assert_eq!(convention, Convention::PYCHOP);
+/// assert!(!convention.float_types().contains(&FloatType::BF16));
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
+///
+/// It cannot be put together from parts of others: only combinations that a library has, and that every
+/// kernel computes, exist. So this does not compile:
+///
+/// ```compile_fail
+/// use chopi_core::Convention;
+///
+/// let mine = Convention { name: "mine", ..Convention::CHOPI };
+/// ```
+///
+/// Notation: b bits, codes in [qmin, qmax], scale s, zero point z, RNE is rounding to nearest with ties
+/// to even. The *compute type* is `f64` for `f64` tensors, else `f32`; the *element type* is the
+/// tensor's.
 ///
 /// NaN and ±∞: [`NanPolicy`](crate::NanPolicy) says what chopi makes of them. Few libraries have a
 /// result that does not depend on which of their paths runs:
@@ -37,153 +69,42 @@ use crate::scheme::{Granularity, Rounding, Symmetry};
 /// So infinities saturate, as they do on at least one path of each; NaN in fake-quantize is that of PyTorch and of
 /// compressed-tensors in their conventions; every other cell is chopi's policy.
 ///
-/// With the feature `serde` a convention is saved as its name.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Convention {
-    /// The name that the program and [`Convention::from_name`] know it by.
-    pub name: &'static str,
-    /// What the library has at all; everything else is refused.
-    pub support: Support,
-    /// The integer range of an asymmetric scheme that asks for none.
-    pub asymmetric_range: DefaultRange,
-    /// The integer range of a symmetric scheme that asks for none.
-    pub symmetric_range: DefaultRange,
-    /// How scale and zero point come from the range of the data.
-    pub parameters: Parameters,
-    /// The same for asymmetric [0, 255] and `f32` data, where the library has another way for them.
-    pub parameters_u8: Option<Parameters>,
-    /// The type that codes and values are computed in, each operation rounded to it.
-    pub arithmetic: Arithmetic,
-    /// How x is divided by s.
-    pub scaling: Scaling,
-    /// Where the zero point is added.
-    pub zero_point_add: ZeroPointAdd,
-    /// The same for per-channel and per-group schemes.
-    pub zero_point_add_grouped: ZeroPointAdd,
-    /// The type that (q − z)·s is rounded to, before the element type.
-    pub value: Arithmetic,
-    /// The same for per-channel and per-group schemes.
-    pub value_grouped: Arithmetic,
-    /// What fake-quantize makes of NaN.
-    pub fake_quantized_nan: FakeQuantizedNan,
-    /// The rounding of a scheme that asks for none.
-    pub rounding: Rounding,
-    /// How the gradients of learned scales and zero points are taken.
-    pub learned_gradient: LearnedGradient,
-    /// Per-channel schemes of tensors of fewer dimensions than this are per tensor.
-    pub per_channel_min_rank: usize,
-}
-
-/// An integer range that follows from the number of bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultRange {
-    /// [0, 2^b − 1].
-    Unsigned,
-    /// [0, 2^(b−1) − 1]: b − 1 bits.
-    UnsignedHalf,
-    /// [−2^(b−1), 2^(b−1) − 1].
-    Signed,
-    /// [−2^(b−1) + 1, 2^(b−1) − 1].
-    Narrow,
-}
-
-impl DefaultRange {
-    pub(crate) fn bounds(self, bits: u32) -> (i64, i64) {
-        let half = 1_i64 << (bits - 1);
-        match self {
-            Self::Unsigned => (0, 2 * half - 1),
-            Self::UnsignedHalf => (0, half - 1),
-            Self::Signed => (-half, half - 1),
-            Self::Narrow => (1 - half, half - 1),
-        }
-    }
-}
-
-/// The type that a computation is done in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arithmetic {
-    /// `f64`.
-    F64,
-    /// `f32`, for `f64` tensors too.
-    F32,
-    /// `f64` for `f64` tensors, else `f32`; halves are widened.
-    Compute,
-    /// The tensor's element type, halves included.
-    Element,
-}
-
-/// How the gradients of learned scales and zero points are taken; both stand at
-/// [`LearnedParams`](crate::training::LearnedParams).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LearnedGradient {
-    /// By their formula, each element's derivative rounded once and the sum in `f64`.
-    Exact,
-    /// As PyTorch's learnable fake quantization takes them.
-    Torch,
-}
-
-impl Arithmetic {
-    /// The type for tensors of type `float`.
-    pub(crate) fn of(self, float: FloatType) -> FloatType {
-        match self {
-            Self::F64 => FloatType::F64,
-            Self::F32 => FloatType::F32,
-            Self::Compute => float.compute(),
-            Self::Element => float,
-        }
-    }
-}
-
-/// What fake-quantize makes of NaN; what quantize does, [`NanPolicy`](crate::NanPolicy) says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FakeQuantizedNan {
-    /// NaN.
-    NaN,
-    /// The value of qmin.
-    Smallest,
-}
-
-/// How x is divided by s.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scaling {
-    /// x/s, rounded once.
-    Divide,
-    /// x·inv with inv = 1/s rounded: two roundings.
-    Reciprocal,
-    /// Likewise, with inv rounded to `f16` for `f16` tensors, else to the compute type.
-    ReciprocalOfF16,
-    /// Likewise, with inv rounded to `f32`, for `f64` tensors too.
-    ReciprocalOfF32,
-    /// Likewise, with inv rounded to the element type.
-    ReciprocalOfElement,
-}
-
-/// Where the zero point is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ZeroPointAdd {
-    /// Before the rounding to an integer; the sum is exact.
-    Exact,
-    /// Before the rounding to an integer; the sum is rounded to `f64`, and q − z is exact.
-    InF64,
-    /// Before the rounding to an integer; the sum is rounded to the type of the arithmetic, and so
-    /// is q − z.
-    Rounded,
-    /// Before the rounding to an integer; product and sum are rounded once together, as a fused
-    /// multiply-add does. Only with [`Scaling::Reciprocal`].
-    Fused,
-    /// After the rounding to an integer.
-    AfterRounding,
-}
+/// Two conventions are equal if they have the same name. With the feature `serde` a convention is saved as
+/// its name.
+#[derive(Clone, Copy)]
+pub struct Convention(&'static dyn Library);
 
 impl Convention {
-    /// The named convention of this name.
+    /// The conventions that stand for a library, each of which is compared with it to the bit.
+    pub const ALL: &'static [Self] = &[
+        Self::CHOPI,
+        Self::PYCHOP,
+        Self::PYCHOP_TORCH,
+        Self::PYCHOP_JAX,
+        Self::TORCH,
+        Self::TORCH_FAKE,
+        Self::ONNX,
+        Self::COMPRESSED_TENSORS,
+        Self::TFLITE,
+        Self::AQT,
+    ];
+
+    /// The conventions that stand for no library.
+    const OTHERS: &'static [Self] = &[Self::ONNX_SPEC];
+
+    /// The name that the convention is saved and found under.
+    pub fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    /// The convention of this name.
     ///
     /// # Errors
     /// [`Error::UnknownConvention`], with the names that there are.
-    pub fn from_name(name: &str) -> crate::Result<Self> {
-        let named = Self::ALL.iter().find(|convention| convention.name == name);
-        named.copied().ok_or_else(|| {
-            let names: Vec<&str> = Self::ALL.iter().map(|c| c.name).collect();
+    pub fn from_name(name: &str) -> Result<Self> {
+        let all = || Self::ALL.iter().chain(Self::OTHERS).copied();
+        all().find(|c| c.name() == name).ok_or_else(|| {
+            let names: Vec<&str> = all().map(|c| c.name()).collect();
             Error::UnknownConvention {
                 name: name.to_owned(),
                 expected: names.join(", "),
@@ -192,42 +113,147 @@ impl Convention {
     }
 
     /// The granularity that a scheme of this granularity has on a tensor of this rank: per tensor
-    /// instead of per channel below [`per_channel_min_rank`](Self::per_channel_min_rank).
+    /// instead of per channel where the rank is less than the library wants for channels (2 in pychop's
+    /// conventions).
     pub fn granularity_for(&self, granularity: Granularity, rank: usize) -> Granularity {
         match granularity {
-            Granularity::PerChannel { .. } if rank < self.per_channel_min_rank => {
+            Granularity::PerChannel { .. } if rank < self.0.per_channel_min_rank() => {
                 Granularity::PerTensor
             }
             other => other,
         }
     }
 
+    /// Whether fake-quantize gives NaN the value of qmin; else NaN stays NaN. What quantize does with
+    /// it, [`NanPolicy`](crate::NanPolicy) says.
+    pub fn fake_quantizes_nan_to_qmin(&self) -> bool {
+        self.0.nan_is_smallest()
+    }
+
+    /// Whether the gradients of learned scales and zero points are taken as PyTorch's learnable fake
+    /// quantization takes them; else by their formula, each element's derivative rounded once and the sum
+    /// in `f64`. Both stand at [`LearnedParams`](crate::training::LearnedParams).
+    pub fn has_torch_gradients(&self) -> bool {
+        self.0.has_torch_gradients()
+    }
+
     /// (qmin, qmax) where the scheme asks for no range.
     pub(crate) fn default_range(&self, bits: u32, symmetry: Symmetry) -> (i64, i64) {
-        match symmetry {
-            Symmetry::Asymmetric => self.asymmetric_range.bounds(bits),
-            Symmetry::Symmetric => self.symmetric_range.bounds(bits),
-        }
+        self.0.default_range(bits, symmetry)
     }
-}
 
-#[cfg(feature = "serde")]
-impl serde::Serialize for Convention {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name)
+    /// The rounding of a scheme that asks for none.
+    pub(crate) fn default_rounding(&self) -> Rounding {
+        self.0.default_rounding()
     }
-}
 
-#[cfg(feature = "serde")]
-impl<'de> serde::Deserialize<'de> for Convention {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        Self::from_name(&name).map_err(serde::de::Error::custom)
+    /// The parameters of the group with this range of values of type `float`. `index` is the group's,
+    /// for errors.
+    ///
+    /// # Errors
+    /// [`Error::Scale`] and [`Error::ZeroPoint`] where the convention has none for this range.
+    pub(crate) fn scale_and_zero_point(
+        &self,
+        (min, max): (f64, f64),
+        scheme: &Scheme,
+        float: FloatType,
+        index: usize,
+    ) -> Result<ScaleZero> {
+        let group = Group {
+            min,
+            max,
+            scheme,
+            float,
+            index,
+        };
+        self.0.parameters(match scheme.zero {
+            Zero::AsObserved => group,
+            Zero::Included => group.with_zero(),
+        })
+    }
+
+    /// What the library decides.
+    pub(crate) fn library(&self) -> &'static dyn Library {
+        self.0
     }
 }
 
 impl Default for Convention {
     fn default() -> Self {
         Self::CHOPI
+    }
+}
+
+impl PartialEq for Convention {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Convention {}
+
+impl fmt::Debug for Convention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for Convention {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Convention {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::from_name(&name).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quantizer::Builder;
+
+    /// The scale and the zero point of a range in the scheme of a quantizer, as those of group 3.
+    pub fn parameters(
+        builder: &Builder,
+        float: FloatType,
+        range: (f64, f64),
+    ) -> Result<(f64, f64)> {
+        let scheme = builder.scheme()?;
+        let params = (builder.convention).scale_and_zero_point(range, &scheme, float, 3)?;
+        Ok((params.scale, params.zero_point))
+    }
+
+    #[test]
+    fn conventions_are_found_under_their_own_names_and_equal_to_no_other() {
+        let all: Vec<Convention> = [Convention::ALL, Convention::OTHERS].concat();
+        for (i, &a) in all.iter().enumerate() {
+            let found = Convention::from_name(a.name()).unwrap();
+            assert_eq!(found.name(), a.name());
+            assert_eq!(format!("{a:?}"), a.name());
+            for (j, &b) in all.iter().enumerate() {
+                assert_eq!(a == b, i == j, "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_the_names_that_there_are() {
+        let error = Convention::from_name("nobody").unwrap_err().to_string();
+        assert!(error.contains("nobody"), "{error}");
+        assert!(
+            error.contains("chopi, pychop,") && error.contains("onnx-spec"),
+            "{error}"
+        );
     }
 }

@@ -1,32 +1,10 @@
-//! What a library has at all.
+//! What a library has: a scheme or a tensor beyond it is refused, not approximated.
 
-use super::{Convention, ZeroPointRule};
-use crate::calibrate::symmetric_zero;
+use super::Convention;
+use super::library::OtherRanges;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::scheme::{Granularity, Scheme, Symmetry, resolve_axis};
-
-/// What a library has at all: a scheme or a tensor beyond it is refused, not approximated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Support {
-    /// The element types.
-    pub floats: &'static [FloatType],
-    /// The numbers of bits, or none for all of 2..=32.
-    pub bits: &'static [u32],
-    /// Whether there are integer ranges other than the default ones.
-    pub any_range: bool,
-    /// Whether asymmetric schemes may have signed codes and symmetric ones unsigned codes, of the
-    /// full width.
-    pub any_sign: bool,
-    /// The numbers of bits for which there are symmetric schemes only.
-    pub symmetric_only: &'static [u32],
-    /// Whether there are other roundings than the default one.
-    pub any_rounding: bool,
-    /// Whether there are per-group schemes.
-    pub groups: Groups,
-    /// Whether z must lie in [qmin, qmax].
-    pub zero_point_in_range: bool,
-}
 
 /// Whether a library has per-group schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +18,29 @@ pub enum Groups {
 }
 
 impl Convention {
+    /// The element types of the tensors that the library quantizes.
+    pub fn float_types(&self) -> &'static [FloatType] {
+        self.0.float_types()
+    }
+
+    /// The numbers of bits that there are schemes of, in ascending order.
+    pub fn bits(&self) -> &'static [u32] {
+        self.0.bits()
+    }
+
+    /// Whether the library has per-group schemes.
+    pub fn groups(&self) -> Groups {
+        self.0.groups()
+    }
+
+    /// Whether every zero point is one of the codes, an integer in [qmin, qmax].
+    pub fn has_zero_points_in_range(&self) -> bool {
+        self.0.has_zero_points_in_range()
+    }
+
     fn unsupported<T>(&self, what: impl Into<String>) -> Result<T> {
         Err(Error::Unsupported {
-            convention: self.name.to_string(),
+            convention: self.name().to_owned(),
             what: what.into(),
         })
     }
@@ -53,7 +51,6 @@ impl Convention {
     /// What [`Scheme::check`] says; [`Error::Unsupported`], with what the library does not have.
     pub fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
         scheme.check()?;
-        let support = &self.support;
         let Scheme {
             bits,
             symmetry,
@@ -61,16 +58,20 @@ impl Convention {
             qmax,
             ..
         } = *scheme;
-        if !support.bits.is_empty() && !support.bits.contains(&bits) {
-            return self.unsupported(format!("{bits} bits, only {:?}", support.bits));
+        if !self.bits().contains(&bits) {
+            return self.unsupported(format!("{bits} bits, only {:?}", self.bits()));
         }
-        if symmetry == Symmetry::Asymmetric && support.symmetric_only.contains(&bits) {
+        if symmetry == Symmetry::Asymmetric && self.0.is_symmetric_only(bits) {
             return self.unsupported(format!("asymmetric schemes of {bits} bits"));
         }
         let half = 1_i64 << (bits - 1);
         let full = [(-half, half - 1), (0, 2 * half - 1)].contains(&(qmin, qmax));
         let default = (qmin, qmax) == self.default_range(bits, symmetry);
-        let has_range = default || support.any_range || full && support.any_sign;
+        let has_range = match self.0.other_ranges() {
+            OtherRanges::None => default,
+            OtherRanges::FullWidth => default || full,
+            OtherRanges::Any => true,
+        };
         if !has_range {
             let symmetry = match symmetry {
                 Symmetry::Asymmetric => "an asymmetric",
@@ -78,10 +79,10 @@ impl Convention {
             };
             return self.unsupported(format!("the range {qmin}..={qmax} in {symmetry} scheme"));
         }
-        if scheme.rounding != self.rounding && !support.any_rounding {
+        if scheme.rounding != self.default_rounding() && !self.0.has_other_roundings() {
             return self.unsupported(format!("the rounding {:?}", scheme.rounding));
         }
-        if support.groups == Groups::None
+        if self.groups() == Groups::None
             && matches!(scheme.granularity, Granularity::PerGroup { .. })
         {
             return self.unsupported("per-group schemes");
@@ -91,13 +92,12 @@ impl Convention {
 
     /// Checks that the library has such schemes for this element type.
     pub(crate) fn check_float(&self, scheme: &Scheme, float: FloatType) -> Result<()> {
-        if !self.support.floats.contains(&float) {
+        if !self.float_types().contains(&float) {
             return self.unsupported(format!("{float} tensors"));
         }
         // Where the library computes in the element type, its bounds must be numbers of it.
         let exact = |bound: i64| float.round(bound as f64) == bound as f64;
-        let native = self.arithmetic == super::Arithmetic::Element;
-        if native && !(exact(scheme.qmin) && exact(scheme.qmax)) {
+        if self.0.computes_in_element_type() && !(exact(scheme.qmin) && exact(scheme.qmax)) {
             return self.unsupported(format!("{} bits for {float} tensors", scheme.bits));
         }
         Ok(())
@@ -109,7 +109,7 @@ impl Convention {
     /// [`Error::Unsupported`] where it has not; [`Error::Axis`] where there is no such axis.
     pub fn check_groups(&self, scheme: &Scheme, shape: &[usize]) -> Result<()> {
         if let (Groups::Whole, Granularity::PerGroup { axis, size }) =
-            (self.support.groups, scheme.granularity)
+            (self.groups(), scheme.granularity)
         {
             let length = shape[resolve_axis(axis, shape)?];
             if !length.is_multiple_of(size) {
@@ -122,12 +122,8 @@ impl Convention {
     /// What the zero points of such schemes are.
     pub fn zero_points(&self, scheme: &Scheme) -> ZeroPoints {
         match scheme.symmetry {
-            Symmetry::Symmetric if symmetric_zero(self.parameters.symmetric_zero, scheme) == 0 => {
-                ZeroPoints::None
-            }
-            Symmetry::Asymmetric if self.parameters.zero_point == ZeroPointRule::Real => {
-                ZeroPoints::Real
-            }
+            Symmetry::Symmetric if self.0.symmetric_zero_point(scheme) == 0 => ZeroPoints::None,
+            Symmetry::Asymmetric if self.0.has_real_zero_points() => ZeroPoints::Real,
             _ => ZeroPoints::Integers,
         }
     }

@@ -3,14 +3,13 @@
 use super::DeviceTensor;
 use super::parts::{by_parts, parts};
 use super::values::{codes, values};
-use crate::convention::FakeQuantizedNan;
 use crate::dtype::FloatType;
 use crate::error::{Error, Result};
-use crate::kernel::lanes::{Steps, inverse};
 use crate::kernel::uniform;
 use crate::layout::Layout;
 use crate::qparams::QParams;
 use crate::ranges::{Ranges, first_index};
+use crate::recipe::{Recipe, reciprocal};
 use crate::scheme::{Granularity, NanPolicy, Rounding};
 
 /// The range of each group of a tensor.
@@ -113,7 +112,7 @@ pub(crate) fn dequantize<T: DeviceTensor>(q: &T, params: &QParams) -> Result<T::
 /// The tensor with −∞ for NaN where fake-quantize takes NaN for less than any number.
 fn without_smallest_nan<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T> {
     let shape = x.shape();
-    if params.convention().fake_quantized_nan == FakeQuantizedNan::NaN {
+    if !params.convention().fake_quantizes_nan_to_qmin() {
         return x.reshape(&shape);
     }
     let smallest = x.constant(&[f64::NEG_INFINITY], &vec![1; shape.len()], x.float_type()?)?;
@@ -188,9 +187,9 @@ pub(crate) fn scale_derivative<T: DeviceTensor>(x: &T, params: &QParams) -> Resu
         let difference = clamped.sub(&zero)?.cast(compute)?;
         let x = part.tensor(x)?.cast(compute)?;
         let scale = |group: usize| compute.round(params.scale()[group]);
-        let v = match Steps::new(params, float).reciprocal {
+        let v = match Recipe::new(params, float).steps.multiplies() {
             true => {
-                let inverse = |group| inverse(params, float, scale(group));
+                let inverse = |group| reciprocal(params, float, scale(group));
                 x.mul(&part.constant(&x, compute, inverse)?)?
             }
             false => x.div(&part.constant(&x, compute, scale)?)?,

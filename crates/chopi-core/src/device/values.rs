@@ -4,11 +4,9 @@ use super::DeviceTensor;
 use super::parts::Part;
 use crate::dtype::{Compute, FloatType};
 use crate::error::Result;
-use crate::kernel::lanes::{
-    Steps, Sum, integers_fit, inverse, is_exact_difference, is_narrow_product,
-    is_native_difference, is_native_half,
-};
+use crate::kernel::steps::Sum;
 use crate::qparams::QParams;
+use crate::recipe::{Recipe, integers_fit, reciprocal};
 use crate::scheme::Rounding;
 
 /// The codes of a part, as integers in a float tensor: of the compute type where
@@ -22,7 +20,8 @@ pub(super) fn codes<T: DeviceTensor>(
 ) -> Result<T> {
     let float = x.float_type()?;
     let compute = float.compute();
-    let steps = Steps::new(params, float);
+    let recipe = Recipe::new(params, float);
+    let steps = recipe.steps;
     let wide = if integers_fit(params, float) {
         compute
     } else {
@@ -32,13 +31,12 @@ pub(super) fn codes<T: DeviceTensor>(
         FloatType::F64 => f64::MAGIC,
         _ => f64::from(f32::MAGIC),
     };
-    let (qmin, qmax) = params.bounds();
+    let (qmin, qmax) = (recipe.qmin, recipe.qmax);
     let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
     let zero = |group: usize| zero[group];
-    let is_native = is_native_half(params, float);
     let native = |v: T| {
-        if is_native {
+        if recipe.native {
             v.cast(float)?.cast(compute)
         } else {
             Ok(v)
@@ -47,8 +45,8 @@ pub(super) fn codes<T: DeviceTensor>(
     let number = |x: &T, n: f64| x.constant(&[n], &vec![1; part.shape.len()], wide);
 
     let x = part.tensor(x)?.cast(compute)?;
-    let inverse = || part.constant(&x, compute, |group| inverse(params, float, scale(group)));
-    let mut v = match (steps.reciprocal, steps.sum) {
+    let inverse = || part.constant(&x, compute, |group| reciprocal(params, float, scale(group)));
+    let mut v = match (steps.multiplies(), steps.sum()) {
         (_, Sum::Fused) => {
             // The product of two f32 is exact in f64; of the sum with z, what f64 rounds off decides
             // where it lies halfway between two f32.
@@ -70,13 +68,13 @@ pub(super) fn codes<T: DeviceTensor>(
         (true, _) => native(x.mul(&inverse()?)?)?,
         (false, _) => native(x.div(&part.constant(&x, compute, scale)?)?)?,
     };
-    if steps.sum == Sum::Rounded {
+    if steps.sum() == Sum::Rounded {
         let zero = native(part.constant(&x, compute, zero)?)?;
         v = native(v.add(&zero)?)?;
     }
     v = v.cast(wide)?;
     let offset = |group| {
-        if steps.sum.before_clamp() {
+        if steps.sum().before_clamp() {
             0.0
         } else {
             zero(group)
@@ -89,8 +87,8 @@ pub(super) fn codes<T: DeviceTensor>(
 
     let zero = part.constant(&x, wide, zero)?;
     let m = number(&x, magic)?;
-    if params.scheme().rounding == Rounding::NearestEven {
-        return match steps.sum {
+    if recipe.rounding == Rounding::NearestEven {
+        return match steps.sum() {
             Sum::Exact => v.add(&m.add(&zero)?)?.sub(&m),
             Sum::Rounded | Sum::Fused => v.add(&m)?.sub(&m),
             Sum::After => v.add(&m)?.sub(&m)?.add(&zero),
@@ -99,7 +97,7 @@ pub(super) fn codes<T: DeviceTensor>(
     // As in the kernels: v rounded to nearest even, what is left, and a step to a neighbour.
     let r = v.add(&m)?.sub(&m)?;
     let d = v.sub(&r)?;
-    let sum = if steps.sum == Sum::Exact {
+    let sum = if steps.sum() == Sum::Exact {
         v.add(&zero)?
     } else {
         v
@@ -109,7 +107,7 @@ pub(super) fn codes<T: DeviceTensor>(
     let count = |mask: &T| mask.select(&one, &none);
     let positive = |x: &T| count(&x.gt(&none)?);
     let negative = |x: &T| count(&none.gt(x)?);
-    let step = match params.scheme().rounding {
+    let step = match recipe.rounding {
         Rounding::NearestEven => none,
         Rounding::NearestAway => {
             let equal = |a: &T, b: &T| a.ne(b)?.select(&none, &one);
@@ -138,7 +136,7 @@ pub(super) fn codes<T: DeviceTensor>(
         }
     };
     let r = r.add(&step)?;
-    if steps.sum.before_clamp() {
+    if steps.sum().before_clamp() {
         Ok(r)
     } else {
         r.add(&zero)
@@ -155,16 +153,17 @@ pub(super) fn values<T: DeviceTensor>(
     let compute = float.compute();
     let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
     let scale = |group: usize| compute.round(scale[group]);
+    let recipe = Recipe::new(params, float);
     let fit = integers_fit(params, float) || params.has_real_zero_points();
-    if fit || compute == FloatType::F64 || !is_exact_difference(params) {
+    if fit || compute == FloatType::F64 || !recipe.has_exact_difference() {
         let wide = if fit { compute } else { FloatType::F64 };
         let zero = part.constant(q, wide, |group| zero[group])?;
         let mut d = q.cast(wide)?.sub(&zero)?.cast(compute)?;
-        if is_native_difference(params, float) {
+        if recipe.has_native_difference() {
             d = d.cast(float)?.cast(compute)?;
         }
         let product = d.mul(&part.constant(q, compute, scale)?)?;
-        return match is_narrow_product(params, float) {
+        return match recipe.narrow_product {
             true => product.cast(FloatType::F32)?.cast(compute),
             false => Ok(product),
         };

@@ -1,30 +1,11 @@
 //! Scale, clamp and round: from a vector of elements to their codes and back.
 
-use crate::convention::FakeQuantizedNan;
-use crate::dtype::{Compute, Float, FloatType};
-use crate::kernel::lanes::{
-    LaneBlock, Steps, Sum, is_narrow_product, is_native_difference, is_native_half,
-};
+use crate::dtype::{Compute, Float};
+use crate::kernel::lanes::LaneBlock;
+use crate::kernel::steps::{Steps, Sum};
 use crate::kernel::vector::{Vector, VectorExt};
-use crate::qparams::QParams;
+pub(crate) use crate::recipe::Recipe as Plan;
 use crate::scheme::Rounding;
-
-/// What the kernels do with an element, but for the parameters of its group.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
-    pub steps: Steps,
-    pub rounding: Rounding,
-    /// Whether each operation is rounded to the element type, a half.
-    pub native: bool,
-    /// Whether q − z is.
-    pub native_difference: bool,
-    /// Whether (q − z)·s is rounded to `f32` though the compute type is `f64`.
-    pub narrow_product: bool,
-    /// Whether fake-quantize takes NaN for less than any number.
-    pub nan_is_smallest: bool,
-    pub qmin: i64,
-    pub qmax: i64,
-}
 
 // The steps that kernels are compiled for: those of the named conventions, to nearest even, and
 // one that takes any, at a branch each.
@@ -37,50 +18,34 @@ pub(crate) const FUSED: u8 = 5;
 pub(crate) const ANY: u8 = 6;
 
 impl Plan {
-    pub fn new(params: &QParams, float: FloatType) -> Self {
-        let (qmin, qmax) = params.bounds();
-        Self {
-            steps: Steps::new(params, float),
-            rounding: params.scheme().rounding,
-            native: is_native_half(params, float),
-            native_difference: is_native_difference(params, float),
-            narrow_product: is_narrow_product(params, float),
-            nan_is_smallest: params.convention().fake_quantized_nan == FakeQuantizedNan::Smallest,
-            qmin,
-            qmax,
-        }
-    }
-
     /// Which of the constants above it is.
     pub fn kind(&self) -> u8 {
         if self.native || self.rounding != Rounding::NearestEven {
             return ANY;
         }
-        match (self.steps.reciprocal, self.steps.sum) {
-            (true, Sum::After) => MULTIPLY_AFTER,
+        match self.steps {
+            Steps::MultiplyAfter => MULTIPLY_AFTER,
             // The one kind above that looks at NaN, as its library does.
             _ if self.nan_is_smallest => ANY,
-            (false, Sum::Exact) => DIVIDE_EXACT,
-            (false, Sum::Rounded) => DIVIDE_ROUNDED,
-            (false, Sum::After) => DIVIDE_AFTER,
-            (true, Sum::Rounded) => MULTIPLY_ROUNDED,
-            (_, Sum::Fused) => FUSED,
-            (true, Sum::Exact) => ANY,
+            Steps::DivideExact => DIVIDE_EXACT,
+            Steps::DivideRounded => DIVIDE_ROUNDED,
+            Steps::DivideAfter => DIVIDE_AFTER,
+            Steps::MultiplyRounded => MULTIPLY_ROUNDED,
+            Steps::Fused => FUSED,
         }
     }
 
     #[inline(always)]
     pub fn steps<const KIND: u8>(&self) -> Steps {
-        let (reciprocal, sum) = match KIND {
-            DIVIDE_EXACT => (false, Sum::Exact),
-            DIVIDE_ROUNDED => (false, Sum::Rounded),
-            DIVIDE_AFTER => (false, Sum::After),
-            MULTIPLY_ROUNDED => (true, Sum::Rounded),
-            MULTIPLY_AFTER => (true, Sum::After),
-            FUSED => (true, Sum::Fused),
-            _ => return self.steps,
-        };
-        Steps { reciprocal, sum }
+        match KIND {
+            DIVIDE_EXACT => Steps::DivideExact,
+            DIVIDE_ROUNDED => Steps::DivideRounded,
+            DIVIDE_AFTER => Steps::DivideAfter,
+            MULTIPLY_ROUNDED => Steps::MultiplyRounded,
+            MULTIPLY_AFTER => Steps::MultiplyAfter,
+            FUSED => Steps::Fused,
+            _ => self.steps,
+        }
     }
 }
 
@@ -128,7 +93,7 @@ impl<V: Vector> Affine<V> {
     /// There must be as many as lanes from there.
     #[inline(always)]
     pub unsafe fn load<const KIND: u8>(p: LaneBlock<'_, V::Scalar>, i: usize, plan: &Plan) -> Self {
-        let divisor = match plan.steps::<KIND>().reciprocal {
+        let divisor = match plan.steps::<KIND>().multiplies() {
             true => p.inverse,
             false => p.scale,
         };
@@ -147,7 +112,7 @@ impl<V: Vector> Affine<V> {
         // SAFETY: the caller's.
         unsafe {
             let (mut low, mut high) = (integer::<V>(plan.qmin), integer::<V>(plan.qmax));
-            if !plan.steps::<KIND>().sum.before_clamp() {
+            if !plan.steps::<KIND>().sum().before_clamp() {
                 (low, high) = (low.sub(zero), high.sub(zero));
             }
             Self {
@@ -169,7 +134,8 @@ impl<V: Vector> Affine<V> {
     where
         F: Float<Compute = V::Scalar>,
     {
-        let Steps { reciprocal, sum } = plan.steps::<KIND>();
+        let steps = plan.steps::<KIND>();
+        let (reciprocal, sum) = (steps.multiplies(), steps.sum());
         let native = KIND == ANY && plan.native;
         // SAFETY: the caller's.
         unsafe {
@@ -248,7 +214,7 @@ impl<V: Vector> Affine<V> {
         // SAFETY: the caller's.
         unsafe {
             let magic = V::splat(V::Scalar::MAGIC);
-            match plan.steps::<KIND>().sum.before_clamp() {
+            match plan.steps::<KIND>().sum().before_clamp() {
                 // A zero point that is rounded with x/s need not be an integer.
                 true => code.sub(magic).sub(self.zero),
                 // The difference of two integers near M is exact.
@@ -268,7 +234,7 @@ impl<V: Vector> Affine<V> {
     {
         // SAFETY: the caller's.
         unsafe {
-            let difference = match KIND == ANY && plan.native_difference {
+            let difference = match KIND == ANY && plan.has_native_difference() {
                 true => difference.round_to::<F>(),
                 false => difference,
             };

@@ -7,11 +7,12 @@ use crate::dtype::{Compute, Float, HALF_BLOCK, Int};
 use crate::kernel::affine::{ANY, Plan};
 use crate::kernel::general::Coder;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block, values_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block};
 use crate::kernel::run::Run;
 use crate::kernel::vector::{MAX_LANES, Vector, VectorExt, offsets};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
+use crate::recipe::values_fit;
 use crate::tiles::Tiles;
 
 /// Writes the value of every code, which must lie in the scheme's range.

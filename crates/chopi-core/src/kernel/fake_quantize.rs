@@ -10,11 +10,12 @@ use crate::kernel::affine::{
 };
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, values_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes};
 use crate::kernel::run::Run;
 use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
+use crate::recipe::values_fit;
 use crate::tiles::Tiles;
 
 /// Writes the dequantized code of every element of `x` to `out`, both in memory order: the bits

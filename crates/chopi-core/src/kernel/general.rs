@@ -7,11 +7,11 @@ use crate::dtype::{Block, Compute, Float, FloatType, HALF_BLOCK};
 use crate::kernel::affine::Plan;
 use crate::kernel::code::Code;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{
-    LaneBlock, Lanes, Sum, for_each_block, integers_fit, is_exact_difference,
-};
+use crate::kernel::lanes::{LaneBlock, Lanes, for_each_block};
+use crate::kernel::steps::Sum;
 use crate::kernel::uniform;
 use crate::qparams::QParams;
+use crate::recipe::integers_fit;
 use crate::scheme::{NanPolicy, Rounding};
 use crate::tiles::Tiles;
 
@@ -28,9 +28,10 @@ pub(crate) struct Coder<C> {
 
 impl<C: Compute> Coder<C> {
     pub fn new<F: Float<Compute = C>>(params: &QParams, tiles: &Tiles) -> Self {
+        let plan = Plan::new(params, F::TYPE);
         Self {
-            plan: Plan::new(params, F::TYPE),
-            exact: !integers_fit(params, F::TYPE) && is_exact_difference(params),
+            plan,
+            exact: !integers_fit(params, F::TYPE) && plan.has_exact_difference(),
             scales: Lanes::new(params, tiles, F::TYPE),
             integers: Lanes::new(params, tiles, F::TYPE),
         }
@@ -77,7 +78,7 @@ impl<C: Compute> Coder<C> {
             }
         };
         let inverse = p.inverse;
-        match (self.plan.steps.reciprocal, self.plan.steps.sum) {
+        match (self.plan.steps.multiplies(), self.plan.steps.sum()) {
             (_, Sum::Fused) => {
                 for (i, (v, &x)) in v.iter_mut().zip(x).enumerate() {
                     *v = x.mul_add(inverse[at(i)], p.zero[at(i)]).as_f64();
@@ -94,7 +95,7 @@ impl<C: Compute> Coder<C> {
                 }
             }
         }
-        if self.plan.steps.sum == Sum::Rounded {
+        if self.plan.steps.sum() == Sum::Rounded {
             for (i, v) in v.iter_mut().enumerate() {
                 *v = native(C::from_f64(*v) + native(p.zero[at(i)])).as_f64();
             }
@@ -111,7 +112,7 @@ impl<C: Compute> Coder<C> {
         v: &mut [f64],
     ) {
         let at = |i: usize| if ROW { i } else { 0 };
-        let sum = self.plan.steps.sum;
+        let sum = self.plan.steps.sum();
         let zero_if = |condition: bool, i: usize| if condition { p.zero[at(i)] } else { 0.0 };
         // What is added before rounding, and after: the signs of the sums are those of v + before,
         // whose rounding keeps the sign.
@@ -251,7 +252,7 @@ impl<C: Compute> Coder<C> {
         let zero = self.integers.block(params).zero;
         let at = |i: usize| if p.scale.len() == 1 { 0 } else { i };
         let native = |c: C| {
-            if self.plan.native_difference {
+            if self.plan.has_native_difference() {
                 F::narrow(c).widen()
             } else {
                 c

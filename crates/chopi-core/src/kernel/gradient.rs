@@ -14,10 +14,11 @@ use crate::buffer::IntSliceMut;
 use crate::dtype::{Block, Compute, Float, HALF_BLOCK};
 use crate::kernel::fake_quantize::fake_quantize_with_mask;
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{Lanes, Steps, for_each_block};
+use crate::kernel::lanes::{Lanes, for_each_block};
 use crate::kernel::quantize;
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
+use crate::recipe::Recipe;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
 
@@ -164,7 +165,7 @@ impl<C: Compute> Derivatives<C> {
             mask: mask(x, params, tiles, scratch),
             lanes: Lanes::new(params, tiles, F::TYPE),
             integers: Lanes::new(params, tiles, F::TYPE),
-            reciprocal: Steps::new(params, F::TYPE).reciprocal,
+            reciprocal: Recipe::new(params, F::TYPE).steps.multiplies(),
         }
     }
 

@@ -22,5 +22,6 @@ pub(crate) mod packing;
 pub(crate) mod quantize;
 pub(crate) mod run;
 pub(crate) mod squared_error;
+pub(crate) mod steps;
 pub(crate) mod uniform;
 pub mod vector;

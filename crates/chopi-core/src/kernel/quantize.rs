@@ -12,11 +12,12 @@ use crate::kernel::affine::{
 use crate::kernel::code::{Code, CodeSliceMut, Width};
 use crate::kernel::general::{self, Coder};
 use crate::kernel::isa::per_isa;
-use crate::kernel::lanes::{LaneBlock, Lanes, integers_fit};
+use crate::kernel::lanes::{LaneBlock, Lanes};
 use crate::kernel::run::Run;
 use crate::kernel::vector::{BLOCK, MAX_LANES, Vector, VectorExt, offsets, prefetch};
 use crate::parallel::{self, piece_len};
 use crate::qparams::QParams;
+use crate::recipe::integers_fit;
 use crate::scheme::NanPolicy;
 use crate::tiles::Tiles;
 

@@ -2,7 +2,8 @@
 
 use crate::dtype::{Compute, Float};
 use crate::kernel::affine::{ANY, Affine, Plan, number};
-use crate::kernel::lanes::{LaneBlock, Steps, Sum};
+use crate::kernel::lanes::LaneBlock;
+use crate::kernel::steps::Sum;
 use crate::kernel::uniform;
 use crate::kernel::vector::Vector;
 use crate::scheme::Rounding;
@@ -75,7 +76,7 @@ impl<'a, V: Vector, T> Run<'a, V, T> {
         T: Float<Compute = V::Scalar>,
     {
         let plan = self.plan;
-        let Steps { sum, .. } = plan.steps::<KIND>();
+        let sum = plan.steps::<KIND>().sum();
         // A macro, for a closure is not compiled for the instruction set.
         macro_rules! each {
             (|$affine:ident, $v:ident| $result:expr) => {

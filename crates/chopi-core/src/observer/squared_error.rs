@@ -1,6 +1,5 @@
 //! The range of least mean squared error.
 
-use crate::calibrate::scale_and_zero_point;
 use crate::convention::Convention;
 use crate::dtype::FloatType;
 use crate::kernel::squared_error::{Grid, SquaredError, squared_error};
@@ -124,9 +123,9 @@ impl<'a> Search<'a> {
             clipped: 0.0,
         };
         // What the convention refuses is no candidate.
-        scale_and_zero_point(range, self.scheme, self.convention, self.float, 0).map_or(
-            worst,
-            |params| {
+        (self.convention)
+            .scale_and_zero_point(range, self.scheme, self.float, 0)
+            .map_or(worst, |params| {
                 let grid = Grid {
                     scale: params.scale,
                     zero_point: params.zero_point,
@@ -134,7 +133,6 @@ impl<'a> Search<'a> {
                     qmax: self.scheme.qmax as f64,
                 };
                 squared_error(&self.values, &self.counts, grid)
-            },
-        )
+            })
     }
 }

@@ -1,8 +1,7 @@
 //! Where learned scales start.
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
-use crate::calibrate::{ScaleZero, scale_and_zero_point};
-use crate::convention::Convention;
+use crate::convention::{Convention, ScaleZero};
 use crate::dtype::{Compute, Float};
 use crate::error::Result;
 use crate::groups::{Groups, on_host};
@@ -95,7 +94,7 @@ fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
             for ((group, elements), (&min, &max)) in groups.iter().enumerate().zip(ranges) {
                 let elements = elements.gather(data, &mut buffer).iter();
                 let wide: Vec<f64> = elements.map(|x| x.widen().as_f64()).collect();
-                let params = |range| scale_and_zero_point(range, scheme, convention, float, group);
+                let params = |range| convention.scale_and_zero_point(range, scheme, float, group);
                 let started = start(&wide, (min, max), &|range: Range| {
                     let round = |end| float.compute().round(end);
                     params((round(range.0), round(range.1)))

@@ -2,7 +2,7 @@
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
 use crate::buffer::{Fill, FloatSliceMut};
-use crate::convention::{Convention, LearnedGradient, ZeroPoints};
+use crate::convention::{Convention, ZeroPoints};
 use crate::dtype::{Float, FloatType};
 use crate::error::{Error, Result};
 use crate::kernel::gradient::{self, Rule, Sums};
@@ -100,7 +100,7 @@ impl LearnedParams {
             .map(|&s| if s < floor { floor } else { s })
             .collect();
         let (qmin, qmax) = (scheme.qmin as f64, scheme.qmax as f64);
-        let bounded = convention.support.zero_point_in_range;
+        let bounded = convention.has_zero_points_in_range();
         let clamped = |z: f64| if bounded { z.clamp(qmin, qmax) } else { z };
         let params = |z: &dyn Fn(f64) -> f64| {
             let z = zero_point.iter().map(|&zero| z(zero));
@@ -118,8 +118,8 @@ impl LearnedParams {
             }
         };
         let forward = params(&|z| z)?;
-        let backward = match (convention.learned_gradient, scheme.granularity) {
-            (LearnedGradient::Torch, Granularity::PerTensor) => {
+        let backward = match (convention.has_torch_gradients(), scheme.granularity) {
+            (true, Granularity::PerTensor) => {
                 params(&|z| float.compute().round(z + 0.5).clamp(qmin, qmax).trunc())?
             }
             _ => forward.clone(),
@@ -182,9 +182,9 @@ impl LearnedParams {
         let (dy, _) = slices::ordered(dy, layout.clone(), rounding);
         let tiles = slices::tiles(&self.backward, F::TYPE, &ordered)?;
         let factors = self.factors_of(&tiles, &ordered);
-        let rule = match self.backward.convention().learned_gradient {
-            LearnedGradient::Exact => Rule::Exact,
-            LearnedGradient::Torch => Rule::Torch {
+        let rule = match self.backward.convention().has_torch_gradients() {
+            false => Rule::Exact,
+            true => Rule::Torch {
                 factor: factors.first().copied().unwrap_or(1.0),
             },
         };
@@ -244,9 +244,9 @@ impl LearnedParams {
         x: &T,
     ) -> Result<T::Owned> {
         let params = &self.backward;
-        if params.convention().learned_gradient != LearnedGradient::Exact {
+        if params.convention().has_torch_gradients() {
             return Err(Error::Unsupported {
-                convention: params.convention().name.to_owned(),
+                convention: params.convention().name().to_owned(),
                 what: "learned scales but in candle on the CPU and in libtorch".to_owned(),
             });
         }

@@ -138,15 +138,3 @@ pub use dynamic_quantize_linear::dynamic_quantize_linear;
 pub use element::{DequantizableElement, QuantizedElement, QuantizedType};
 pub use error::{Error, Result};
 pub use quantize_linear::{QuantizeAttributes, quantize_linear};
-
-use chopi_core::FloatType::{BF16, F16, F32};
-use chopi_core::{Convention, Support};
-
-/// What the kernels compute: [`Convention::ONNX`], for `bf16` too.
-const CONVENTION: Convention = Convention {
-    support: Support {
-        floats: &[F16, BF16, F32],
-        ..Convention::ONNX.support
-    },
-    ..Convention::ONNX
-};

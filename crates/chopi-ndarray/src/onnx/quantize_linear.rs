@@ -3,16 +3,15 @@
 use std::marker::PhantomData;
 
 use chopi_core::{
-    Chopi, Float, FloatType, Granularity, NanPolicy, QParams, Rounding, Scheme, Symmetry, Zero,
-    bf16, f16,
+    Chopi, Convention, Float, FloatType, Granularity, NanPolicy, QParams, Rounding, Scheme,
+    Symmetry, Zero, bf16, f16,
 };
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::QuantizedTo;
 use super::groups::{granularity, spread};
 use super::{
-    CONVENTION, DequantizableElement, DequantizeAttributes, Error, QuantizedElement, QuantizedType,
-    Result,
+    DequantizableElement, DequantizeAttributes, Error, QuantizedElement, QuantizedType, Result,
 };
 
 /// The attributes of QuantizeLinear-25; the defaults are the specification's.
@@ -185,7 +184,12 @@ pub(super) fn params(
     };
     let shape = granularity.params_shape(shape)?;
     Ok(QParams::new(
-        scheme, CONVENTION, float, shape, scale, zero_point,
+        scheme,
+        Convention::ONNX_SPEC,
+        float,
+        shape,
+        scale,
+        zero_point,
     )?)
 }
 

@@ -1,7 +1,7 @@
 //! Fake quantization, with gradients composed from libtorch's operations.
 
 use chopi_core::training::{LearnedParams, Ste};
-use chopi_core::{Chopi, Granularity, Layout, LearnedGradient, QParams, Result};
+use chopi_core::{Chopi, Granularity, Layout, QParams, Result};
 use tch::{Kind, Tensor};
 
 use crate::framework;
@@ -38,7 +38,7 @@ pub fn fake_quantize_learned(
     params: &LearnedParams,
 ) -> Result<Tensor> {
     let forward = params.params();
-    if forward.convention().learned_gradient == LearnedGradient::Torch {
+    if forward.convention().has_torch_gradients() {
         return learnable(x, scale, zero_point, params);
     }
     let (values, inside) = values_and_mask(x, forward)?;

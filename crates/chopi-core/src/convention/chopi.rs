@@ -1,0 +1,145 @@
+//! chopi's own numbers.
+
+use crate::convention::Convention;
+use crate::convention::group::{Group, ScaleZero};
+use crate::convention::library::{Library, OtherRanges, signed, unsigned};
+use crate::convention::support::Groups;
+use crate::dtype::FloatType::{self, BF16, F16, F32, F64};
+use crate::error::Result;
+use crate::kernel::steps::Steps;
+use crate::scheme::{Scheme, Symmetry};
+
+impl Convention {
+    /// chopi's own numbers, the default.
+    ///
+    /// 1. Range: symmetric [−2^(b−1), 2^(b−1) − 1] with z = 0; asymmetric [0, 2^b − 1].
+    /// 2. Statistics: the exact min and max of each group; NaN or ±∞ is an error.
+    /// 3. Parameters, in `f64`. Symmetric: s = max(|min|, |max|)/qmax. Asymmetric:
+    ///    s = (max − min)/(qmax − qmin), at least max(|min|, |max|)·2^−24 (2^−30 for `f64`
+    ///    tensors), and z = RNE(qmin − min/s). In both s is at least the compute type's smallest
+    ///    normal number, z comes from that s, and then s is rounded to the compute type, once.
+    /// 4. A constant group (min = max = c) comes back exactly. c = 0 gives s = 1 and
+    ///    z = clamp(0, qmin, qmax); otherwise s = |c| and z = clamp(g, qmin, qmax) − g with g the
+    ///    sign of c. (A symmetric scheme keeps z = 0 even where that clips: an unsigned symmetric
+    ///    range has no code for a negative c.)
+    /// 5. Quantize: q = clamp(RNE(x/s + z), qmin, qmax). The quotient is rounded once, to the
+    ///    compute type; the sum is exact. ±∞ saturates; NaN is an error, or z.
+    /// 6. Dequantize: x̂ = (q − z)·s. The difference is exact; the product is rounded once to the
+    ///    compute type, and for `f16` and `bf16` then to the element type.
+    /// 7. Fake-quantize equals dequantize(quantize(x)) bit for bit, except that NaN stays NaN.
+    ///
+    /// The compute type is `f64` for `f64` tensors, else `f32`.
+    pub const CHOPI: Self = Self(&Chopi);
+}
+
+struct Chopi;
+
+impl Library for Chopi {
+    fn name(&self) -> &'static str {
+        "chopi"
+    }
+
+    fn parameters(&self, group: Group<'_>) -> Result<ScaleZero> {
+        if group.min == group.max {
+            return Ok(of_constant_group(&group));
+        }
+        let compute = group.float.compute();
+        let scale = if group.is_symmetric() {
+            group.abs_max() / group.qmax()
+        } else {
+            let least = match group.float {
+                F64 => 1.0 / f64::from(1 << 30),
+                _ => 1.0 / f64::from(1 << 24),
+            };
+            group.span_over_steps().max(group.abs_max() * least)
+        };
+        let scale = group.checked(scale.max(compute.min_positive()))?;
+        let zero_point = match group.is_symmetric() {
+            true => 0.0,
+            false => group.real_zero_point(F64, scale).round_ties_even(),
+        };
+        Ok(ScaleZero {
+            scale: compute.round(scale),
+            zero_point,
+        })
+    }
+
+    fn steps(&self, _: &Scheme, _: FloatType) -> Steps {
+        Steps::DivideExact
+    }
+
+    fn has_zero_points_in_range(&self) -> bool {
+        false
+    }
+
+    fn float_types(&self) -> &'static [FloatType] {
+        &[F16, BF16, F32, F64]
+    }
+
+    fn default_range(&self, bits: u32, symmetry: Symmetry) -> (i64, i64) {
+        match symmetry {
+            Symmetry::Asymmetric => unsigned(bits),
+            Symmetry::Symmetric => signed(bits),
+        }
+    }
+
+    fn other_ranges(&self) -> OtherRanges {
+        OtherRanges::Any
+    }
+
+    fn has_other_roundings(&self) -> bool {
+        true
+    }
+
+    fn groups(&self) -> Groups {
+        Groups::Ragged
+    }
+}
+
+/// The parameters under which a group whose elements all equal c comes back exactly.
+fn of_constant_group(group: &Group<'_>) -> ScaleZero {
+    let c = group.min;
+    let sign = if c == 0.0 { 0.0 } else { c.signum() };
+    ScaleZero {
+        scale: if c == 0.0 { 1.0 } else { c.abs() },
+        zero_point: match group.is_symmetric() {
+            true => 0.0,
+            false => group.clamp(sign) - sign,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convention::tests::parameters;
+    use crate::quantizer::Chopi as Quantizer;
+
+    #[test]
+    fn a_range_of_255_quarters_has_the_scale_of_a_quarter() {
+        let builder = Quantizer::builder().num_bits(8);
+        for float in [F16, BF16, F32, F64] {
+            let of_range = parameters(&builder, float, (-21.25, 42.5)).unwrap();
+            assert_eq!(of_range, (0.25, 85.0), "{float}");
+        }
+        let builder = Quantizer::builder().num_bits(4).symmetric(true);
+        assert_eq!(parameters(&builder, F32, (-3.5, 2.0)).unwrap(), (0.5, 0.0));
+    }
+
+    #[test]
+    fn constant_groups_have_a_code_that_comes_back_exactly() {
+        let builder = Quantizer::builder().num_bits(8);
+        assert_eq!(parameters(&builder, F32, (0.0, 0.0)).unwrap(), (1.0, 0.0));
+        assert_eq!(parameters(&builder, F32, (3.0, 3.0)).unwrap(), (3.0, 0.0));
+        assert_eq!(parameters(&builder, F32, (-3.0, -3.0)).unwrap(), (3.0, 1.0));
+    }
+
+    #[test]
+    fn a_narrow_range_far_from_zero_has_a_scale_that_floats_can_resolve() {
+        let builder = Quantizer::builder().num_bits(8);
+        let max = 1024.0 + 1.0 / 1024.0;
+        let of_range = parameters(&builder, F32, (1024.0, max)).unwrap();
+        let steps = f64::from(1 << 24);
+        assert_eq!(of_range, (max / steps, 16.0 - steps));
+    }
+}
