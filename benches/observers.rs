@@ -3,7 +3,10 @@
 
 use std::hint::black_box;
 
-use chopi::{Calibration, Chopi, Convention, Granularity, Histograms, Ranges};
+use chopi::{
+    Calibration, Chopi, Convention, Granularity,
+    observer::{Histograms, Ranges},
+};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array1;
 use rand::SeedableRng;

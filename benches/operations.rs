@@ -11,7 +11,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use chopi::{Chopi, Granularity, Ranges, Rounding};
+use chopi::{Chopi, Granularity, Rounding, observer::Ranges};
 use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,

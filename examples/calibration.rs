@@ -106,8 +106,8 @@ fn accuracy(outputs: &Array2<f32>, digits: &Digits) -> f64 {
 
 /// The signal-to-noise ratio of the outputs in dB.
 fn sqnr_db(float: &Array2<f32>, outputs: &Array2<f32>) -> Result<f64> {
-    let metrics = chopi::compare(float, outputs, chopi::Granularity::PerTensor)?;
-    Ok(metrics.iter().map(chopi::Metrics::sqnr_db).sum())
+    let metrics = chopi::metrics::compare(float, outputs, chopi::Granularity::PerTensor)?;
+    Ok(metrics.iter().map(chopi::metrics::Metrics::sqnr_db).sum())
 }
 
 fn main() -> Result<()> {

@@ -4,7 +4,10 @@
 //! Every backend that is compiled in computes every case, and so does the path composed from device
 //! operations. `CHOPI_VECTORS` names another folder of such files.
 
-use chopi::{Compute, Convention, Float, FloatType, bf16, f16};
+use chopi::{
+    Convention,
+    backend::{Compute, Float, FloatType, bf16, f16},
+};
 use chopi_conformance::data::to;
 use chopi_conformance::vectors::{self, Case, Differences, Tensors, Values};
 use ndarray::ArrayD;

@@ -7,8 +7,9 @@ use std::mem::{Discriminant, discriminant};
 
 use candle_core::{DType, Tensor};
 use chopi::{
-    Backend, Chopi, CodeRange, Convention, Error, Float, FloatTensor, FloatType, Granularity,
-    Groups, IntTensor, NanPolicy, Rounding, bf16, f16,
+    Chopi, CodeRange, Convention, Error, Granularity, NanPolicy, Rounding,
+    backend::{Backend, Float, FloatTensor, FloatType, IntTensor, bf16, f16},
+    convention::Groups,
 };
 use chopi_conformance::{Composed, data::to};
 use ndarray::{ArrayD, Axis, Slice};
@@ -226,7 +227,7 @@ fn on_ndarray<F: Float>(case: &Case) -> Result<Outcome, TestCaseError> {
         _ => row_major,
     };
     let floats = |y: &ArrayD<F>| {
-        use chopi::Compute;
+        use chopi::backend::Compute;
         y.iter().map(|x| x.widen().as_f64()).collect()
     };
     run(

@@ -1,7 +1,10 @@
 //! The state of fake-quantizers: which parameters they give, and when.
 
 use chopi::training::{FakeQuantizer, Learning, Phase, Quantizers, RangeObserver, Start};
-use chopi::{Chopi, Convention, Error, MovingAverage, QParams, Ranges};
+use chopi::{
+    Chopi, Convention, Error, QParams,
+    observer::{MovingAverage, Ranges},
+};
 use ndarray::{Array1, array};
 
 use Phase::{Evaluation, Training};

@@ -4,7 +4,7 @@
 //! `CHOPI_VECTORS` names another folder of such files.
 
 use chopi::training::{GradientFactor, LearnedParams};
-use chopi::{Chopi, CodeRange, Convention, FloatType, Granularity, QParams, Scheme};
+use chopi::{Chopi, CodeRange, Convention, Granularity, QParams, Scheme, backend::FloatType};
 use chopi_conformance::data::to;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -182,10 +182,10 @@ fn narrow(tensor: &safetensors::tensor::TensorView<'_>) -> Values {
     };
     let data = match tensor.dtype() {
         Dtype::F16 => halves()
-            .map(|h| chopi::f16::from_bits(h).to_f64())
+            .map(|h| chopi::backend::f16::from_bits(h).to_f64())
             .collect(),
         Dtype::BF16 => halves()
-            .map(|h| chopi::bf16::from_bits(h).to_f64())
+            .map(|h| chopi::backend::bf16::from_bits(h).to_f64())
             .collect(),
         Dtype::F32 => bytes
             .chunks(4)
@@ -203,11 +203,11 @@ fn narrow(tensor: &safetensors::tensor::TensorView<'_>) -> Values {
 fn gradients_on_slices_are_those_of_pytorch() {
     let mut elements = 0;
     for (index, case) in cases().iter().enumerate() {
-        let layout = chopi::Layout::row_major(&case.x.shape);
+        let layout = chopi::backend::Layout::row_major(&case.x.shape);
         let (params, at) = (case.params_for_values(), format!("case {index}"));
         macro_rules! run {
             ($t:ty) => {{
-                use chopi::{Compute, Float};
+                use chopi::backend::{Compute, Float};
                 let of = |v: &Values| v.data.iter().map(|&x| to(x)).collect::<Vec<$t>>();
                 let wide = |v: &[$t]| v.iter().map(|x| x.widen().as_f64()).collect::<Vec<f64>>();
                 let (x, dy) = (of(&case.x), of(&case.dy));
@@ -227,8 +227,8 @@ fn gradients_on_slices_are_those_of_pytorch() {
             }};
         }
         let got = match case.float {
-            FloatType::F16 => run!(chopi::f16),
-            FloatType::BF16 => run!(chopi::bf16),
+            FloatType::F16 => run!(chopi::backend::f16),
+            FloatType::BF16 => run!(chopi::backend::bf16),
             FloatType::F32 => run!(f32),
             FloatType::F64 => run!(f64),
         };

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use chopi::matmul::{Activations, Embedding, Error, IntegerLinear, Linear};
 use chopi::ndarray::IntArray;
-use chopi::{Chopi, Convention, FloatType, Granularity, QParams};
+use chopi::{Chopi, Convention, Granularity, QParams, backend::FloatType};
 use ndarray::{Array2, Array3, ArrayD, Ix2, ShapeBuilder};
 use proptest::prelude::*;
 
@@ -278,7 +278,7 @@ fn an_embedding_gives_the_rows_of_the_dequantized_table() {
 fn other_float_types_are_rounded_from_f32() {
     let weights = Array2::from_shape_fn((3, 4), |(i, j)| (i as f32 - j as f32) / 7.0);
     let x = Array2::from_shape_fn((2, 4), |(i, j)| {
-        chopi::f16::from_f32((i * 4 + j) as f32 / 5.0)
+        chopi::backend::f16::from_f32((i * 4 + j) as f32 / 5.0)
     });
     let mut quantizer = Chopi::new(8).unwrap();
     let codes = quantizer.quantize(&weights).unwrap();
@@ -287,7 +287,7 @@ fn other_float_types_are_rounded_from_f32() {
     let wide = layer.forward(&x.mapv(f32::from)).unwrap();
     let narrow = layer.forward(&x).unwrap();
     // The scale of f16 data is the one of the same numbers in f32.
-    assert_eq!(narrow, wide.mapv(chopi::f16::from_f32));
+    assert_eq!(narrow, wide.mapv(chopi::backend::f16::from_f32));
 }
 
 #[test]

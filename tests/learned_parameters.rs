@@ -1,7 +1,11 @@
 //! Learned scales: where they start, and what their numbers mean.
 
 use chopi::training::{GradientFactor, LearnedParams, least_squares, mean_magnitude};
-use chopi::{Chopi, Convention, Error, FloatType, Granularity, Layout, QParams, Ranges, Scheme};
+use chopi::{
+    Chopi, Convention, Error, Granularity, QParams, Scheme,
+    backend::{FloatType, Layout},
+    observer::Ranges,
+};
 use ndarray::{Array2, ArrayView2};
 use proptest::prelude::*;
 

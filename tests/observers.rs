@@ -3,8 +3,9 @@
 #[cfg(feature = "candle")]
 use candle_core::{Device, Tensor};
 use chopi::{
-    Calibration, Chopi, Convention, Error, Granularity, Histograms, Observer, Scheme, compare,
-    quantization_metrics,
+    Calibration, Chopi, Convention, Error, Granularity, Observer, Scheme,
+    metrics::{compare, quantization_metrics},
+    observer::Histograms,
 };
 use ndarray::{Array1, Array2, Array3, Axis};
 use proptest::prelude::*;
@@ -268,7 +269,7 @@ proptest! {
         for calibration in ALL {
             let scheme = scheme(bits, symmetric);
             let ranges = calibration.observe(&x, &scheme, &Convention::CHOPI).unwrap();
-            let all = chopi::Ranges::observe(&x, Granularity::PerTensor).unwrap();
+            let all = chopi::observer::Ranges::observe(&x, Granularity::PerTensor).unwrap();
             prop_assert!(ranges.min()[0] >= all.min()[0] && ranges.max()[0] <= all.max()[0]);
             prop_assert!(ranges.min()[0] <= ranges.max()[0]);
             chopi::QParams::from_ranges(&ranges, &scheme, &Convention::CHOPI).unwrap();
@@ -292,6 +293,6 @@ fn saved_observers_go_on_to_the_bit() {
         assert_eq!(saved, whole, "{calibration}");
     }
     let broken = r#"{"exponent":0,"min":0.0,"max":2.5,"counts":[1,0]}"#;
-    let error = serde_json::from_str::<chopi::Histogram>(broken).unwrap_err();
+    let error = serde_json::from_str::<chopi::observer::Histogram>(broken).unwrap_err();
     assert!(error.to_string().contains("2 counts for 3 bins"), "{error}");
 }

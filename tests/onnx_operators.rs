@@ -11,7 +11,10 @@ use chopi::ndarray::onnx::{
     DequantizableElement, DequantizeAttributes, QuantizeAttributes, QuantizedElement,
     QuantizedType, dequantize_linear, dynamic_quantize_linear, quantize_linear,
 };
-use chopi::{Float, FloatType, NanPolicy, bf16, f16};
+use chopi::{
+    NanPolicy,
+    backend::{Float, FloatType, bf16, f16},
+};
 use chopi_conformance::data::to;
 use ndarray::{ArrayD, Dimension, IxDyn};
 use serde::Deserialize;

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use chopi::backend::{Float, FloatType, f16};
 use chopi::matmul::requantize::Code;
 use chopi::ndarray::onnx::{
     AutoPad, ConvAttributes, Quantized, conv_integer, matmul_integer, qlinear_conv, qlinear_matmul,
 };
-use chopi::{Float, FloatType, f16};
 use chopi_conformance::data::to;
 use ndarray::{Array1, ArrayD, Dimension, Ix3, Ix4, Ix5, IxDyn};
 use serde::Deserialize;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chopi::{bf16, f16};
+use chopi::backend::{bf16, f16};
 use ndarray::ArrayD;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;

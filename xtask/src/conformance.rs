@@ -14,7 +14,10 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use chopi::{Compute, Convention, Float, FloatType, bf16, f16};
+use chopi::{
+    Convention,
+    backend::{Compute, Float, FloatType, bf16, f16},
+};
 use chopi_conformance::data::to;
 use chopi_conformance::vectors::{self, Case, Differences, Tensors, Values};
 use ndarray::ArrayD;

@@ -35,7 +35,7 @@ pub struct Args {
     turns: usize,
     /// Run chopi with this instruction set: avx512, avx2, neon or portable
     #[arg(long)]
-    isa: Option<::chopi::Isa>,
+    isa: Option<::chopi::cpu::Isa>,
     /// Only the cases whose name contains this
     #[arg(long, default_value = "")]
     case: String,
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut peers = Peers::of(&data, args.threads)?;
     println!(
         "chopi on {}, {} thread(s); seed {seed}; {}",
-        ::chopi::Isa::active(),
+        ::chopi::cpu::Isa::active(),
         args.threads,
         peers.versions
     );

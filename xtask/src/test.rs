@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use chopi::Isa;
+use chopi::cpu::Isa;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;

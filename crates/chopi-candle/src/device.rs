@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use candle_core::{DType, Tensor};
-use chopi_core::{DeviceTensor, FloatType, IntType, Result};
+use chopi_core::{
+    Result,
+    backend::{DeviceTensor, FloatType, IntType},
+};
 
 use crate::framework;
 use crate::tensor::float_type;

@@ -40,7 +40,7 @@ pub use weights::quantized_var_builder;
 /// What candle said, as an error of chopi.
 fn framework(source: candle_core::Error) -> chopi_core::Error {
     chopi_core::Error::Framework {
-        backend: <Candle as chopi_core::Backend>::NAME,
+        backend: <Candle as chopi_core::backend::Backend>::NAME,
         source: source.into(),
     }
 }

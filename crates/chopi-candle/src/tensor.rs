@@ -2,8 +2,11 @@
 
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, WithDType};
 use chopi_core::{
-    Backend, Error, Fill, FloatSlice, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
-    IntSlice, IntSliceMut, IntTensor, IntType, Layout, Result, bf16, f16,
+    Error, Result,
+    backend::{
+        Backend, Fill, FloatSlice, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
+        IntSlice, IntSliceMut, IntTensor, IntType, Layout, bf16, f16,
+    },
 };
 
 use crate::device::OnDevice;
@@ -35,7 +38,7 @@ impl FloatTensor<Candle> for Tensor {
                 CpuStorage::F64(data) => FloatSlice::F64(&data[range]),
                 _ => return Err(not_float(self.dtype())),
             };
-            f(HostFloats { data, layout })
+            f(HostFloats::new(data, layout)?)
         })
     }
 
@@ -49,12 +52,12 @@ impl FloatTensor<Candle> for Tensor {
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Tensor> {
-        let (types, len) = ([IntType::U8, IntType::I16, IntType::I32], layout.len());
+        let types = [IntType::U8, IntType::I16, IntType::I32];
         match IntType::first_of(&types, bounds) {
-            IntType::U8 => from_memory(fill.ints::<u8>(len)?, layout),
-            IntType::I16 => from_memory(fill.ints::<i16>(len)?, layout),
-            IntType::I32 => from_memory(fill.ints::<i32>(len)?, layout),
-            _ => from_memory(fill.ints::<i64>(len)?, layout),
+            IntType::U8 => from_memory(fill.into_ints::<u8>()?, layout),
+            IntType::I16 => from_memory(fill.into_ints::<i16>()?, layout),
+            IntType::I32 => from_memory(fill.into_ints::<i32>()?, layout),
+            _ => from_memory(fill.into_ints::<i64>()?, layout),
         }
     }
 
@@ -87,7 +90,7 @@ impl IntTensor<Candle> for Tensor {
                     });
                 }
             };
-            f(HostInts { data, layout })
+            f(HostInts::new(data, layout)?)
         })
     }
 
@@ -151,12 +154,11 @@ fn float_tensor(
     layout: &Layout,
     fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
 ) -> Result<Tensor> {
-    let len = layout.len();
     match float {
-        FloatType::F16 => from_memory(fill.floats::<f16>(len)?, layout),
-        FloatType::BF16 => from_memory(fill.floats::<bf16>(len)?, layout),
-        FloatType::F32 => from_memory(fill.floats::<f32>(len)?, layout),
-        FloatType::F64 => from_memory(fill.floats::<f64>(len)?, layout),
+        FloatType::F16 => from_memory(fill.into_floats::<f16>()?, layout),
+        FloatType::BF16 => from_memory(fill.into_floats::<bf16>()?, layout),
+        FloatType::F32 => from_memory(fill.into_floats::<f32>()?, layout),
+        FloatType::F64 => from_memory(fill.into_floats::<f64>()?, layout),
     }
 }
 

@@ -4,16 +4,16 @@
 use candle_core::{DType, Device, Tensor};
 use chopi_candle::Candle;
 use chopi_conformance::{Composed, Fixture, Memory, OnDevice};
-use chopi_core::{Compute, Float};
+use chopi_core::backend::{Compute, Float};
 
 /// The tensor of these elements, lying in memory as asked.
 fn tensor<F: Float>(data: &[F], shape: &[usize], memory: &Memory, device: &Device) -> Tensor {
     let wide: Vec<f64> = data.iter().map(|x| x.widen().as_f64()).collect();
     let dtype = match F::TYPE {
-        chopi_core::FloatType::F16 => DType::F16,
-        chopi_core::FloatType::BF16 => DType::BF16,
-        chopi_core::FloatType::F32 => DType::F32,
-        chopi_core::FloatType::F64 => DType::F64,
+        chopi_core::backend::FloatType::F16 => DType::F16,
+        chopi_core::backend::FloatType::BF16 => DType::BF16,
+        chopi_core::backend::FloatType::F32 => DType::F32,
+        chopi_core::backend::FloatType::F64 => DType::F64,
     };
     let tensor = Tensor::from_vec(wide, shape, &Device::Cpu).unwrap();
     let tensor = tensor.to_dtype(dtype).unwrap().to_device(device).unwrap();

@@ -11,7 +11,7 @@ use chopi_core::training::{
     FakeQuantizer, GradientFactor, LearnedParams, Learning, QatConfig, Quantizers, RangeObserver,
     Ste,
 };
-use chopi_core::{Chopi, Convention, FloatType};
+use chopi_core::{Chopi, Convention, backend::FloatType};
 
 fn read(tensor: &Tensor) -> Vec<f64> {
     let wide = tensor.to_dtype(DType::F64).unwrap();

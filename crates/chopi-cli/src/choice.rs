@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chopi::FloatType;
+use chopi::backend::FloatType;
 
 use crate::archive::{Archive, Tensor};
 use crate::args::Settings;

@@ -125,7 +125,10 @@ impl<'a> Chunks<'a> {
 
 #[cfg(test)]
 mod tests {
-    use chopi::{Chopi, Convention, Int, IntTensor};
+    use chopi::{
+        Chopi, Convention,
+        backend::{Int, IntTensor},
+    };
     use ndarray::{ArrayD, ArrayViewD, Dimension};
     use proptest::prelude::*;
 
@@ -144,7 +147,7 @@ mod tests {
         let q = Chopi::from_params(params).quantize(&x).unwrap();
         let mut codes = Vec::new();
         IntTensor::with_host(&q, |host| {
-            chopi::match_int!(IntSlice, host.data, data => {
+            chopi::backend::match_int!(IntSlice, host.data(), data => {
                 codes.extend(data.iter().map(|&q| q.to_i64()));
             });
             Ok(())

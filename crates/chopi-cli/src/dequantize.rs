@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chopi::{Chopi, FloatTensor, Int, QParams};
+use chopi::{
+    QParams,
+    backend::{FloatTensor, Int},
+};
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 use serde::Serialize;
@@ -153,10 +156,10 @@ impl Task<'_> {
             let mut written = Ok(());
             let mut piece = || {
                 let codes = K::codes::<F>(Int::slice(&codes), &chunks.shape(&chunk))?;
-                let chopi = Chopi::from_params(chunks.params(&chunk, params)?);
-                chopi.dequantize(&codes)?.with_host(|host| {
+                let values = chunks.params(&chunk, params)?.dequantize(&codes)?;
+                values.with_host(|host| {
                     let offset = chunk.elements.start * size_of::<F>();
-                    written = output.write(self.slot, offset, &float_bytes(host.data));
+                    written = output.write(self.slot, offset, &float_bytes(host.data()));
                     Ok(())
                 })
             };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use bytemuck::Pod;
-use chopi::{Float, FloatSlice, Int, IntSlice, IntType, bf16, f16};
+use chopi::backend::{Float, FloatSlice, Int, IntSlice, IntType, bf16, f16};
 use half::slice::HalfFloatSliceExt;
 
 /// A number that a file holds.
@@ -72,23 +72,23 @@ macro_rules! impl_int {
 
 impl_int!(i8, u8, i16, u16, i32, u32, i64);
 
-/// Evaluates an expression in which `$F` is the type that a [`chopi::FloatType`] stands for.
+/// Evaluates an expression in which `$F` is the type that a [`chopi::backend::FloatType`] stands for.
 macro_rules! with_float {
     ($float:expr, $F:ident => $body:expr) => {
         match $float {
-            chopi::FloatType::F16 => {
-                type $F = chopi::f16;
+            chopi::backend::FloatType::F16 => {
+                type $F = chopi::backend::f16;
                 $body
             }
-            chopi::FloatType::BF16 => {
-                type $F = chopi::bf16;
+            chopi::backend::FloatType::BF16 => {
+                type $F = chopi::backend::bf16;
                 $body
             }
-            chopi::FloatType::F32 => {
+            chopi::backend::FloatType::F32 => {
                 type $F = f32;
                 $body
             }
-            chopi::FloatType::F64 => {
+            chopi::backend::FloatType::F64 => {
                 type $F = f64;
                 $body
             }
@@ -101,31 +101,31 @@ pub(crate) use with_float;
 macro_rules! with_int {
     ($int:expr, $I:ident => $body:expr) => {
         match $int {
-            chopi::IntType::I8 => {
+            chopi::backend::IntType::I8 => {
                 type $I = i8;
                 $body
             }
-            chopi::IntType::U8 => {
+            chopi::backend::IntType::U8 => {
                 type $I = u8;
                 $body
             }
-            chopi::IntType::I16 => {
+            chopi::backend::IntType::I16 => {
                 type $I = i16;
                 $body
             }
-            chopi::IntType::U16 => {
+            chopi::backend::IntType::U16 => {
                 type $I = u16;
                 $body
             }
-            chopi::IntType::I32 => {
+            chopi::backend::IntType::I32 => {
                 type $I = i32;
                 $body
             }
-            chopi::IntType::U32 => {
+            chopi::backend::IntType::U32 => {
                 type $I = u32;
                 $body
             }
-            chopi::IntType::I64 => {
+            chopi::backend::IntType::I64 => {
                 type $I = i64;
                 $body
             }
@@ -163,7 +163,7 @@ pub fn bytes<T: Element>(elements: &[T]) -> Cow<'_, [u8]> {
 /// The bytes of these codes as integers of type `int`, which holds them. A framework that lacks
 /// the type has computed them in a wider one.
 pub fn code_bytes(codes: IntSlice<'_>, int: IntType) -> Cow<'_, [u8]> {
-    chopi::match_int!(IntSlice, codes, codes => {
+    chopi::backend::match_int!(IntSlice, codes, codes => {
         if Int::slice(codes).int_type() == int {
             bytes(codes)
         } else {
@@ -177,7 +177,7 @@ pub fn code_bytes(codes: IntSlice<'_>, int: IntType) -> Cow<'_, [u8]> {
 
 /// The bytes of these floats.
 pub fn float_bytes(data: FloatSlice<'_>) -> Cow<'_, [u8]> {
-    chopi::match_float!(FloatSlice, data, data => bytes(data))
+    chopi::backend::match_float!(FloatSlice, data, data => bytes(data))
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ pub enum Error {
     Page(#[from] askama::Error),
 
     #[error("CHOPI_ISA: {0}")]
-    Isa(#[source] chopi::Error),
+    Isa(#[source] chopi::cpu::IsaError),
 
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),

@@ -6,7 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use chopi::{Convention, FloatType, Granularity, IntType, QParams, Scheme, ZeroPoints};
+use chopi::{
+    Convention, Granularity, QParams, Scheme,
+    backend::{FloatType, IntType},
+    convention::ZeroPoints,
+};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 

@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> error::Result<ExitCode> {
-    chopi::Isa::asked().map_err(error::Error::Isa)?;
+    chopi::cpu::Isa::asked().map_err(error::Error::Isa)?;
     match command {
         Command::Quantize(args) => {
             let settings = args.settings().unwrap_or_else(|usage| usage.exit());

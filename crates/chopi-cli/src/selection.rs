@@ -1,6 +1,6 @@
 //! Which tensors of a file are quantized.
 
-use chopi::FloatType;
+use chopi::backend::FloatType;
 use chopi::model::{is_linear_weight, is_matrix_weight};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chopi::model::{Allocation, Sensitivity, allocate_bits, rank};
 use chopi::ndarray::NdArray;
-use chopi::{Builder, FloatType};
+use chopi::{Builder, backend::FloatType};
 use serde::Serialize;
 
 use crate::archive::{Archive, Tensor};

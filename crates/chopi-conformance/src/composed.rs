@@ -4,8 +4,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use chopi_core::{
-    Backend, DeviceTensor, Error, Fill, FloatSliceMut, FloatTensor, FloatType, HostFloats,
-    HostInts, IntSliceMut, IntTensor, Layout, Result,
+    Error, Result,
+    backend::{
+        Backend, DeviceTensor, Fill, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
+        IntSliceMut, IntTensor, Layout,
+    },
 };
 
 /// The backend `B`, none of whose tensors has host memory.

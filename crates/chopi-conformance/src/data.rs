@@ -1,6 +1,6 @@
 //! Data that are chosen to hurt, the same in every run.
 
-use chopi_core::{Compute, Float, FloatType};
+use chopi_core::backend::{Compute, Float, FloatType};
 
 /// A generator of reproducible numbers: SplitMix64.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! What the suite needs to know of a backend.
 
-use chopi_core::{Backend, Float, FloatTensor};
+use chopi_core::backend::{Backend, Float, FloatTensor};
 
 /// How a tensor of the suite lies in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,8 @@
 //! NaN and infinities, in every operation and convention.
 
 use chopi_core::{
-    Builder, Chopi, Compute, Convention, Error, Float, NanPolicy, Rounding, Symmetry, bf16, f16,
+    Builder, Chopi, Convention, Error, NanPolicy, Rounding, Symmetry,
+    backend::{Compute, Float, bf16, f16},
 };
 
 use crate::data::to;

@@ -1,7 +1,10 @@
 //! The definitions of [`Convention::CHOPI`](chopi_core::Convention::CHOPI), read one element at a
 //! time with no thought of speed.
 
-use chopi_core::{Compute, Float, FloatType, Granularity, Rounding, Scheme, Symmetry, Zero};
+use chopi_core::{
+    Granularity, Rounding, Scheme, Symmetry, Zero,
+    backend::{Compute, Float, FloatType},
+};
 
 /// The scale and the zero point of a group with this range.
 pub fn params(min: f64, max: f64, scheme: &Scheme, float: FloatType) -> (f64, i64) {

@@ -3,8 +3,8 @@
 use std::mem::discriminant;
 
 use chopi_core::{
-    Chopi, CodeRange, Compute, Error, Float, FloatTensor, Granularity, NanPolicy, QParams,
-    Rounding, bf16, f16,
+    Chopi, CodeRange, Error, Granularity, NanPolicy, QParams, Rounding,
+    backend::{Compute, Float, FloatTensor, bf16, f16},
 };
 
 pub use crate::not_numbers::nan_and_infinities_are_as_documented_in_every_convention;

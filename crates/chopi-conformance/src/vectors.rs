@@ -5,8 +5,9 @@ use std::error::Error;
 use std::fmt;
 
 use chopi_core::{
-    Backend, Chopi, CodeRange, Convention, FloatTensor, FloatType, Granularity, IntTensor, QParams,
-    ZeroPoints, bf16, f16,
+    Chopi, CodeRange, Convention, Granularity, QParams,
+    backend::{Backend, FloatTensor, FloatType, IntTensor, bf16, f16},
+    convention::ZeroPoints,
 };
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;

@@ -4,8 +4,11 @@ use std::marker::PhantomData;
 
 use chopi_conformance::{Fixture, Memory};
 use chopi_core::{
-    Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, HostOnly,
-    Int, IntSliceMut, IntTensor, Layout, Result,
+    Result,
+    backend::{
+        Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
+        HostOnly, Int, IntSliceMut, IntTensor, Layout,
+    },
 };
 
 struct Vectors;
@@ -34,10 +37,7 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
 
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
         let layout = Layout::row_major(&self.shape);
-        f(HostFloats {
-            data: F::slice(&self.data),
-            layout,
-        })
+        f(HostFloats::new(F::slice(&self.data), layout)?)
     }
 
     fn int_like(
@@ -46,7 +46,7 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Codes<F>> {
-        let (data, shape) = (fill.ints(layout.len())?, layout.shape().to_vec());
+        let (data, shape) = (fill.into_ints()?, layout.shape().to_vec());
         Ok(Codes(VecTensor { data, shape }, PhantomData))
     }
 
@@ -55,7 +55,7 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<VecTensor<F>> {
-        let (data, shape) = (fill.floats(layout.len())?, layout.shape().to_vec());
+        let (data, shape) = (fill.into_floats()?, layout.shape().to_vec());
         Ok(VecTensor { data, shape })
     }
 }
@@ -66,10 +66,7 @@ impl<F: Float> IntTensor<Vectors> for Codes<F> {
 
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
         let layout = Layout::row_major(&self.0.shape);
-        f(HostInts {
-            data: i64::slice(&self.0.data),
-            layout,
-        })
+        f(HostInts::new(i64::slice(&self.0.data), layout)?)
     }
 
     fn float_like(
@@ -78,7 +75,7 @@ impl<F: Float> IntTensor<Vectors> for Codes<F> {
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<VecTensor<F>> {
-        let (data, shape) = (fill.floats(layout.len())?, layout.shape().to_vec());
+        let (data, shape) = (fill.into_floats()?, layout.shape().to_vec());
         Ok(VecTensor { data, shape })
     }
 }

@@ -3,14 +3,21 @@
 //! A framework implements little: a marker type, and for its float and its integer tensors the
 //! shape, the elements as one slice of host memory, and "make a tensor like me, which this writes".
 //! Core does the rest, so that every framework gives the same bits.
+//!
+//! The traits are safe to implement: what a backend says of its memory is checked where it says it, and
+//! a backend that says something else than it does gives errors or wrong tensors, never undefined
+//! behaviour.
 
-use std::mem::MaybeUninit;
+pub use chopi_kernels::{
+    Compute, Float, FloatSlice, FloatSliceMut, FloatType, Int, IntSlice, IntSliceMut, IntType,
+    Layout, bf16, f16, match_float, match_int,
+};
 
-use crate::buffer::{Fill, FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
-use crate::device::DeviceTensor;
-use crate::dtype::{Float, FloatType, Int};
-use crate::error::Result;
-use crate::layout::Layout;
+pub use crate::device::{DeviceTensor, HostOnly};
+pub use crate::fill::Fill;
+
+use crate::error::{Error, Result};
+use crate::scheme::Rounding;
 
 /// A tensor framework: a marker type such as `NdArray`.
 pub trait Backend: 'static {
@@ -18,22 +25,125 @@ pub trait Backend: 'static {
     const NAME: &'static str;
 }
 
-/// The elements of a dense float tensor, in memory order.
+/// The elements of a dense float tensor, in memory order: as many as its layout says.
 #[derive(Clone, Debug)]
 pub struct HostFloats<'a> {
-    /// The elements.
-    pub data: FloatSlice<'a>,
-    /// The tensor's shape, and the order of its axes in `data`.
-    pub layout: Layout,
+    data: FloatSlice<'a>,
+    layout: Layout,
 }
 
-/// The elements of a dense integer tensor, in memory order.
+/// The elements of a dense integer tensor, in memory order: as many as its layout says.
 #[derive(Clone, Debug)]
 pub struct HostInts<'a> {
+    data: IntSlice<'a>,
+    layout: Layout,
+}
+
+impl<'a> HostFloats<'a> {
+    /// The elements of a tensor of this layout.
+    ///
+    /// # Errors
+    /// [`Error::Elements`] where there are not as many as the layout says.
+    #[inline]
+    pub fn new(data: FloatSlice<'a>, layout: Layout) -> Result<Self> {
+        check_len(data.len(), &layout)?;
+        Ok(Self { data, layout })
+    }
+
     /// The elements.
-    pub data: IntSlice<'a>,
-    /// The tensor's shape, and the order of its axes in `data`.
-    pub layout: Layout,
+    #[inline]
+    pub fn data(&self) -> FloatSlice<'a> {
+        self.data
+    }
+
+    /// The tensor's shape, and the order of its axes in memory.
+    #[inline]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The element type.
+    #[inline]
+    pub fn float_type(&self) -> FloatType {
+        self.data.float_type()
+    }
+
+    /// Calls `f` with the elements in an order that the rounding can use: stochastic rounding goes by the
+    /// row-major index.
+    #[inline]
+    pub(crate) fn ordered_for<R>(
+        self,
+        rounding: Rounding,
+        f: impl FnOnce(HostFloats<'_>) -> R,
+    ) -> R {
+        match rounding {
+            Rounding::Stochastic { .. } if !self.layout.is_row_major() => {
+                let to = Layout::row_major(self.layout.shape());
+                self.reordered(&to, f)
+            }
+            _ => f(self),
+        }
+    }
+
+    /// Calls `f` with the elements in the memory order of another layout of the same shape.
+    #[inline]
+    pub(crate) fn reordered<R>(self, to: &Layout, f: impl FnOnce(HostFloats<'_>) -> R) -> R {
+        if self.layout.has_order_of(to) {
+            return f(self);
+        }
+        match_float!(FloatSlice, self.data, data => {
+            let data = self.layout.reordered(data, to);
+            f(HostFloats { data: Float::slice(&data), layout: to.clone() })
+        })
+    }
+}
+
+impl<'a> HostInts<'a> {
+    /// The elements of a tensor of this layout.
+    ///
+    /// # Errors
+    /// [`Error::Elements`] where there are not as many as the layout says.
+    #[inline]
+    pub fn new(data: IntSlice<'a>, layout: Layout) -> Result<Self> {
+        check_len(data.len(), &layout)?;
+        Ok(Self { data, layout })
+    }
+
+    /// The elements.
+    #[inline]
+    pub fn data(&self) -> IntSlice<'a> {
+        self.data
+    }
+
+    /// The tensor's shape, and the order of its axes in memory.
+    #[inline]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Calls `f` with the elements in the memory order of another layout of the same shape.
+    #[inline]
+    pub(crate) fn reordered<R>(self, to: &Layout, f: impl FnOnce(HostInts<'_>) -> R) -> R {
+        if self.layout.has_order_of(to) {
+            return f(self);
+        }
+        match_int!(IntSlice, self.data, data => {
+            let data = self.layout.reordered(data, to);
+            f(HostInts { data: Int::slice(&data), layout: to.clone() })
+        })
+    }
+}
+
+/// Checks that there are as many elements as a layout says.
+#[inline]
+pub(crate) fn check_len(elements: usize, layout: &Layout) -> Result<()> {
+    match elements == layout.len() {
+        true => Ok(()),
+        false => Err(Error::Elements {
+            elements,
+            shape: layout.shape().to_vec(),
+        }),
+    }
 }
 
 /// A float tensor of the framework `B`: what is calibrated on and quantized.
@@ -48,8 +158,8 @@ pub trait FloatTensor<B: Backend> {
     type Owned;
     /// The framework's tensor of codes.
     type Int: IntTensor<B, Float = Self::Owned, Device = Self::Device>;
-    /// The tensor as one for device operations; [`HostOnly`](crate::device::HostOnly) where every tensor of the framework is
-    /// in host memory.
+    /// The tensor as one for device operations; [`HostOnly`] where every tensor of the framework is in
+    /// host memory.
     type Device: DeviceTensor<Float = Self::Owned, Int = Self::Int>;
 
     /// The number of axes.
@@ -59,7 +169,7 @@ pub trait FloatTensor<B: Backend> {
     /// densely, in whatever axis order; copied, row-major, where they do not.
     ///
     /// # Errors
-    /// Those of `f`; an unsupported dtype; what the framework says.
+    /// What `f` returns; an unsupported dtype; what the framework says.
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R>;
 
     /// The tensor as one for device operations, where its elements are not in host memory: `None`
@@ -69,10 +179,10 @@ pub trait FloatTensor<B: Backend> {
     }
 
     /// An integer tensor of the framework's smallest type that holds `bounds.0..=bounds.1`. `fill`
-    /// writes its `layout.len()` elements, in the memory order of `layout`.
+    /// writes its elements, in the memory order of `layout`, which has as many.
     ///
     /// # Errors
-    /// Those of `fill`; what the framework says.
+    /// What `fill` returns; what the framework says.
     fn int_like(
         &self,
         bounds: (i64, i64),
@@ -80,10 +190,10 @@ pub trait FloatTensor<B: Backend> {
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Int>;
 
-    /// A float tensor of the same dtype, written likewise.
+    /// A float tensor of the dtype of `self`, written like [`int_like`](Self::int_like).
     ///
     /// # Errors
-    /// Those of `fill`; what the framework says.
+    /// What `fill` returns; what the framework says.
     fn float_like(
         &self,
         layout: &Layout,
@@ -102,13 +212,13 @@ pub trait FloatTensor<B: Backend> {
 pub trait IntTensor<B: Backend> {
     /// The float tensor that dequantizing gives.
     type Float;
-    /// The tensor as one for device operations, or [`HostOnly`](crate::device::HostOnly).
+    /// The tensor as one for device operations, or [`HostOnly`].
     type Device: DeviceTensor<Float = Self::Float>;
 
     /// Calls `f` with the tensor's elements, like [`FloatTensor::with_host`].
     ///
     /// # Errors
-    /// Those of `f`; an unsupported dtype; what the framework says.
+    /// What `f` returns; an unsupported dtype; what the framework says.
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R>;
 
     /// The tensor as one for device operations, like [`FloatTensor::on_device`].
@@ -121,7 +231,7 @@ pub trait IntTensor<B: Backend> {
     /// tensors remember a float type of their own takes that instead.
     ///
     /// # Errors
-    /// Those of `fill`; what the framework says.
+    /// What `fill` returns; what the framework says.
     fn float_like(
         &self,
         calibrated: FloatType,
@@ -130,7 +240,7 @@ pub trait IntTensor<B: Backend> {
     ) -> Result<Self::Float>;
 }
 
-/// The elements of a dense float tensor, in memory order, to be overwritten.
+/// The elements of a dense float tensor, in memory order, to be overwritten: as many as its layout says.
 #[derive(Debug)]
 pub struct HostFloatsMut<'a> {
     pub(crate) data: FloatSliceMut<'a>,
@@ -139,13 +249,18 @@ pub struct HostFloatsMut<'a> {
 
 impl<'a> HostFloatsMut<'a> {
     /// The elements of a tensor of this layout.
-    pub fn new<F: Float>(data: &'a mut [F], layout: Layout) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Elements`] where there are not as many as the layout says.
+    pub fn new<F: Float>(data: &'a mut [F], layout: Layout) -> Result<Self> {
+        check_len(data.len(), &layout)?;
         let data = F::slice_mut(as_uninit(data));
-        Self { data, layout }
+        Ok(Self { data, layout })
     }
 }
 
-/// The elements of a dense integer tensor, in memory order, to be overwritten.
+/// The elements of a dense integer tensor, in memory order, to be overwritten: as many as its layout
+/// says.
 #[derive(Debug)]
 pub struct HostIntsMut<'a> {
     pub(crate) data: IntSliceMut<'a>,
@@ -154,17 +269,21 @@ pub struct HostIntsMut<'a> {
 
 impl<'a> HostIntsMut<'a> {
     /// The elements of a tensor of this layout.
-    pub fn new<I: Int>(data: &'a mut [I], layout: Layout) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Elements`] where there are not as many as the layout says.
+    pub fn new<I: Int>(data: &'a mut [I], layout: Layout) -> Result<Self> {
+        check_len(data.len(), &layout)?;
         let data = I::slice_mut(as_uninit(data));
-        Self { data, layout }
+        Ok(Self { data, layout })
     }
 }
 
 /// Elements that the kernels overwrite, which take them for memory that may not be initialized.
-fn as_uninit<T>(data: &mut [T]) -> &mut [MaybeUninit<T>] {
+fn as_uninit<T>(data: &mut [T]) -> &mut [std::mem::MaybeUninit<T>] {
     // SAFETY: the two have the same layout. Only core sees the result, since the fields that keep
     // it are its own, and core writes nothing but initialized elements.
-    unsafe { &mut *(std::ptr::from_mut(data) as *mut [MaybeUninit<T>]) }
+    unsafe { &mut *(std::ptr::from_mut(data) as *mut [std::mem::MaybeUninit<T>]) }
 }
 
 /// A float tensor of the framework `B` whose elements can be overwritten.
@@ -175,8 +294,7 @@ pub trait FloatTensorMut<B: Backend> {
     /// Calls `f` with the tensor's elements.
     ///
     /// # Errors
-    /// Those of `f`; [`Error::OutputLayout`](crate::Error::OutputLayout) where the tensor does not lie
-    /// densely.
+    /// What `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostFloatsMut<'_>) -> Result<R>) -> Result<R>;
 }
 
@@ -186,6 +304,6 @@ pub trait IntTensorMut<B: Backend> {
     /// Calls `f` with the tensor's elements.
     ///
     /// # Errors
-    /// As [`FloatTensorMut::with_host_mut`].
+    /// What `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R>;
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with what chopi is given.
 
-use crate::dtype::FloatType;
+use chopi_kernels::FloatType;
 
 /// The result of every fallible operation of chopi.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -12,20 +12,6 @@ pub enum Error {
     /// `dequantize`, or another use of parameters, before there are any.
     #[error("the quantizer is not calibrated: call calibrate, quantize or from_params first")]
     NotCalibrated,
-
-    /// An instruction set that the CPU does not have.
-    #[error("this CPU does not have {isa}")]
-    Isa {
-        /// Its name.
-        isa: &'static str,
-    },
-
-    /// No instruction set has this name.
-    #[error("there is no instruction set {name:?}, expected avx512, avx2, neon or portable")]
-    IsaName {
-        /// What was asked for.
-        name: String,
-    },
 
     /// The number of bits is outside 2..=32.
     #[error("num_bits is {bits}, expected 2..=32")]

@@ -1,19 +1,18 @@
 //! The groups of a tensor's elements, one by one.
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
-use crate::buffer::FloatSlice;
 use crate::device::DeviceTensor;
-use crate::dtype::{Compute, Float, FloatType};
 use crate::error::{Error, Result};
-use crate::layout::Layout;
 use crate::scheme::Granularity;
-use crate::tiles::{GroupElements, Tiles};
+use chopi_kernels::FloatSlice;
+use chopi_kernels::Layout;
+use chopi_kernels::{Compute, Float, FloatType};
+use chopi_kernels::{GroupElements, Tiles};
 
 /// The groups of the elements of a dense tensor, in the row-major order of their parameters.
 #[derive(Debug)]
 pub(crate) struct Groups {
     tiles: Tiles,
-    len: usize,
     /// The index in memory order of each group.
     order: Vec<usize>,
     /// The shape of the parameters.
@@ -29,21 +28,18 @@ impl Groups {
             let shape = layout.shape().to_vec();
             return Err(Error::Empty { shape });
         }
-        let tiles = Tiles::new(layout, granularity)?;
+        let tiles = granularity.tiles(layout)?;
         let in_memory: Vec<usize> = (0..tiles.groups()).collect();
         Ok(Self {
             order: tiles.to_row_major(&in_memory).into_owned(),
             tiles,
-            len: layout.len(),
             shape,
         })
     }
 
     /// Where the elements of each group lie.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = GroupElements> {
-        self.order
-            .iter()
-            .map(|&group| self.tiles.group(group, self.len))
+        self.order.iter().map(|&group| self.tiles.group(group))
     }
 }
 
@@ -79,5 +75,5 @@ pub(crate) fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
         }
         FloatType::F64 => FloatSlice::F64(&values),
     };
-    f(HostFloats { data, layout })
+    f(HostFloats::new(data, layout)?)
 }

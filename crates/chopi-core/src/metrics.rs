@@ -1,17 +1,14 @@
 //! How far quantized numbers are from the original ones.
 
 use std::borrow::Cow;
-use std::mem::MaybeUninit;
 
-use crate::backend::{Backend, FloatTensor, HostFloats};
-use crate::buffer::{Fill, FloatSliceMut};
-use crate::dtype::{Compute, Float};
+use crate::backend::{Backend, Fill, FloatTensor, HostFloats};
 use crate::error::{Error, Result};
 use crate::groups::{Groups, on_host};
-use crate::layout::Layout;
+use crate::host::{self, ordered};
 use crate::qparams::QParams;
 use crate::scheme::Granularity;
-use crate::{match_float, slices};
+use chopi_kernels::{Compute, Float, FloatSliceMut, Layout, match_float};
 
 /// Sums over elements x and their quantized values x̂, in `f64`, always in the order of the
 /// elements.
@@ -63,8 +60,8 @@ impl Metrics {
         let (mut a, mut b, mut errors) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
         for (x, y) in x.chunks(BLOCK).zip(quantized.chunks(BLOCK)) {
             let (a, b) = (&mut a[..x.len()], &mut b[..x.len()]);
-            widen(x, a);
-            widen(y, b);
+            chopi_kernels::widen(F::slice(x), a);
+            chopi_kernels::widen(F::slice(y), b);
             let errors = &mut errors[..x.len()];
             for ((error, x), y) in errors.iter_mut().zip(&*a).zip(&*b) {
                 *error = (x - y).abs();
@@ -182,14 +179,6 @@ impl Metrics {
     }
 }
 
-/// The elements as `f64`.
-fn widen<F: Float>(x: &[F], out: &mut [f64]) {
-    let mut buffer = [MaybeUninit::uninit(); BLOCK];
-    for (out, x) in out.iter_mut().zip(F::widen_block(x, &mut buffer)) {
-        *out = x.as_f64();
-    }
-}
-
 /// The metrics of each group of a tensor x and another of the same shape and element type, x̂, in
 /// the row-major order of the groups.
 ///
@@ -205,8 +194,8 @@ where
 {
     on_host(x, |x| {
         on_host(quantized, |y| {
-            let (left, right) = (x.layout.shape(), y.layout.shape());
-            let (left_type, right_type) = (x.data.float_type(), y.data.float_type());
+            let (left, right) = (x.layout().shape(), y.layout().shape());
+            let (left_type, right_type) = (x.float_type(), y.float_type());
             if left != right || left_type != right_type {
                 return Err(Error::Compared {
                     left: left.to_vec(),
@@ -215,9 +204,9 @@ where
                     right_type,
                 });
             }
-            match_float!(FloatSlice, x.data, x_data => {
-                let groups = Groups::new(&x.layout, granularity)?;
-                let y = in_order_of(&x.layout, &y, x_data);
+            match_float!(FloatSlice, x.data(), x_data => {
+                let groups = Groups::new(x.layout(), granularity)?;
+                let y = in_order_of(x.layout(), &y, x_data);
                 Ok(of_groups(x_data, &y, &groups, |_, _| 0))
             })
         })
@@ -226,10 +215,10 @@ where
 
 /// The elements of a tensor in the memory order of another one of the same type.
 fn in_order_of<'a, F: Float>(layout: &Layout, tensor: &HostFloats<'a>, _: &[F]) -> Cow<'a, [F]> {
-    match F::from_slice(tensor.data) {
-        Some(data) if tensor.layout == *layout => Cow::Borrowed(data),
+    match F::from_slice(tensor.data()) {
+        Some(data) if tensor.layout() == layout => Cow::Borrowed(data),
         Some(data) => layout
-            .to_memory_order(&tensor.layout.to_row_major(data))
+            .to_memory_order(&tensor.layout().to_row_major(data))
             .into_owned()
             .into(),
         None => Cow::Borrowed(&[]),
@@ -248,22 +237,21 @@ pub fn quantization_metrics<B: Backend, T: FloatTensor<B> + ?Sized>(
 ) -> Result<Vec<Metrics>> {
     on_host(
         x,
-        |HostFloats { data, layout }| match_float!(FloatSlice, data, data => quantization_metrics_of(data, layout, params)),
+        |x| match_float!(FloatSlice, x.data(), data => quantization_metrics_of(data, x.layout(), params)),
     )
 }
 
 fn quantization_metrics_of<F: Float>(
     x: &[F],
-    layout: Layout,
+    layout: &Layout,
     params: &QParams,
 ) -> Result<Vec<Metrics>> {
     let granularity = params.granularity_for(F::TYPE, layout.shape())?;
-    let (x, layout) = slices::ordered(x, layout, params.scheme().rounding);
+    let (x, layout) = ordered(x, layout, params.scheme().rounding);
     let groups = Groups::new(&layout, granularity)?;
-    let quantized = Fill::new(|out: FloatSliceMut<'_>| {
-        slices::fake_quantize(F::slice(&x), &layout, params, out)
-    });
-    let quantized = quantized.floats(layout.len())?;
+    let host = HostFloats::new(F::slice(&x), layout)?;
+    let quantized = |out: FloatSliceMut<'_>| host::fake_quantize(&host, params, out);
+    let quantized: Vec<F> = Fill::new(x.len(), quantized).into_floats()?;
     let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
     let ends = params.scale().iter().zip(params.zero_points());
     let ends: Vec<(f64, f64)> = ends

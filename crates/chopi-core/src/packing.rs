@@ -1,11 +1,9 @@
 //! Codes of few bits, packed densely.
 
-use crate::buffer::{Fill, IntSliceMut};
-use crate::dtype::{Int, IntType};
+use chopi_kernels::{Int, IntSliceMut, IntType, Sign, any_outside, match_int, pack, unpack};
+
+use crate::backend::Fill;
 use crate::error::{Error, Result};
-use crate::kernel::code::CodeSliceMut;
-use crate::kernel::dequantize::any_outside;
-use crate::kernel::packing::{self as kernel, Sign};
 
 /// How codes of 1 to 8 bits lie in bytes: one after the other without gaps, from the lowest bit of
 /// the first byte on, so that code i begins at bit i·b.
@@ -111,7 +109,7 @@ impl Packing {
                     *field = (code.to_i64() as u8).wrapping_add(add) & mask;
                 }
                 let bytes = (fields.len() * self.bits as usize).div_ceil(8);
-                kernel::pack(fields, self.bits, &mut packed[start..start + bytes]);
+                pack(fields, self.bits, &mut packed[start..start + bytes]);
                 start += bytes;
             }
         }
@@ -138,17 +136,17 @@ impl Packing {
                 expected: "i8 for signed codes, u8 for unsigned ones",
             });
         }
-        Fill::new(|out: IntSliceMut<'_>| {
-            if let CodeSliceMut::W8(out) = CodeSliceMut::new(out, low) {
-                for r in 0..rows {
+        let unpacked = |out: IntSliceMut<'_>| {
+            match_int!(IntSliceMut, out, out => {
+                // Rows of no codes have nothing to unpack, however many there are.
+                for (r, out) in out.chunks_exact_mut(row.max(1)).enumerate() {
                     let packed = &packed[r * row_bytes..(r + 1) * row_bytes];
-                    let out = &mut out[r * row..(r + 1) * row];
-                    kernel::unpack(packed, self.bits, self.sign(), out);
+                    unpack(packed, self.bits, self.sign(), Int::slice_mut(out));
                 }
-            }
+            });
             Ok(())
-        })
-        .ints(codes)
+        };
+        Fill::new(codes, unpacked).into_ints()
     }
 
     /// The number of rows.

@@ -4,9 +4,11 @@ use std::fmt;
 
 use smallvec::smallvec;
 
-use crate::dtype::IntType;
+use chopi_kernels::{Axes, IntType, Layout, Tiles};
+
 use crate::error::{Error, Result};
-use crate::layout::Axes;
+
+pub use chopi_kernels::Rounding;
 
 /// How a tensor is quantized: plain data, checked when it is made.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +77,23 @@ impl Granularity {
         Ok(self.params_axes(shape)?.into_vec())
     }
 
+    /// Which elements of a tensor of this layout share parameters.
+    ///
+    /// # Errors
+    /// [`Error::Axis`] where the tensor has no such axis, [`Error::GroupSize`] for groups of 0.
+    pub(crate) fn tiles(&self, layout: &Layout) -> Result<Tiles> {
+        Ok(match *self {
+            Self::PerTensor => Tiles::per_tensor(layout),
+            Self::PerChannel { axis } => {
+                Tiles::per_channel(layout, resolve_axis(axis, layout.shape())?)
+            }
+            Self::PerGroup { size: 0, .. } => return Err(Error::GroupSize),
+            Self::PerGroup { axis, size } => {
+                Tiles::per_group(layout, resolve_axis(axis, layout.shape())?, size)
+            }
+        })
+    }
+
     pub(crate) fn params_axes(&self, shape: &[usize]) -> Result<Axes> {
         Ok(match *self {
             Self::PerTensor => smallvec![1],
@@ -82,7 +101,7 @@ impl Granularity {
             Self::PerGroup { size: 0, .. } => return Err(Error::GroupSize),
             Self::PerGroup { axis, size } => {
                 let axis = resolve_axis(axis, shape)?;
-                let mut params = Axes::from(shape);
+                let mut params = Axes::from_slice(shape);
                 params[axis] = shape[axis].div_ceil(size);
                 params
             }
@@ -162,41 +181,6 @@ pub enum Zero {
     /// The range is extended to hold 0.0, which then comes back exactly: for padding, ReLU and
     /// runtimes that take zero points in the integer range only.
     Included,
-}
-
-/// How x/s becomes an integer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Rounding {
-    /// To the nearest integer, ties to the even one.
-    #[default]
-    NearestEven,
-    /// To the nearest integer, ties away from zero.
-    NearestAway,
-    /// Toward zero.
-    TowardZero,
-    /// Down, toward −∞.
-    Floor,
-    /// Up, toward +∞.
-    Ceiling,
-    /// Up with a probability equal to the fraction, so that the mean of the codes is x/s.
-    ///
-    /// The element at row-major index i goes up where its fraction is greater than
-    /// u = ⌊h / 2^8⌋ · 2^−24, h a 32-bit hash of i modulo 2^32. With k the first output of the
-    /// SplitMix64 generator (Steele, Lea, Flood 2014) of this seed, k₀ its low half and k₁ its high
-    /// half, all modulo 2^32:
-    ///
-    /// ```text
-    /// h = i ^ k₀;  h = ((h ^ h>>16) · 0x21f0aaad) ^ k₁;  h = (h ^ h>>15) · 0xd35a2d97;  h = h ^ h>>15
-    /// ```
-    ///
-    /// (the finalizer `lowbias32` of Wellons' hash-prospector, keyed twice). So the result depends
-    /// on the seed and on nothing else: not on the backend, the threads or the CPU.
-    Stochastic {
-        /// The seed.
-        seed: u64,
-    },
 }
 
 /// What becomes of NaN in `quantize`.

@@ -2,8 +2,8 @@
 
 use chopi_core::training::{GradientFactor, LearnedParams, fake_quantize, straight_through};
 use chopi_core::{
-    Chopi, Convention, Float, FloatType, Granularity, Layout, QParams, Rounding, Scheme, Symmetry,
-    bf16, f16,
+    Chopi, Convention, Granularity, QParams, Rounding, Scheme, Symmetry,
+    backend::{Float, FloatType, Layout, bf16, f16},
 };
 use proptest::prelude::*;
 
@@ -94,7 +94,7 @@ fn exact_case<F: Float>(
 }
 
 fn check<F: Float + PartialEq>(case: &Case<F>) {
-    use chopi_core::Compute;
+    use chopi_core::backend::Compute;
     let Case {
         x,
         dy,

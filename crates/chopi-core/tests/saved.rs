@@ -2,7 +2,9 @@
 
 #![cfg(feature = "serde")]
 
-use chopi_core::{Chopi, Convention, FloatType, Histogram, QParams, Rounding, Scheme};
+use chopi_core::{
+    Chopi, Convention, QParams, Rounding, Scheme, backend::FloatType, observer::Histogram,
+};
 
 fn params() -> QParams {
     let scheme = Chopi::builder()

@@ -1,6 +1,6 @@
 //! The operands: matrices of 8-bit codes.
 
-use chopi_core::IntSlice;
+use chopi_core::backend::IntSlice;
 
 use crate::broadcast;
 use crate::error::{Error, Result};

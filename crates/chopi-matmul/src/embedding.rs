@@ -1,6 +1,9 @@
 //! Rows of a table of codes.
 
-use chopi_core::{Backend, IntTensor, QParams};
+use chopi_core::{
+    QParams,
+    backend::{Backend, IntTensor},
+};
 
 use crate::broadcast;
 use crate::codes::Codes;
@@ -30,7 +33,7 @@ impl Embedding {
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(table: &Q, params: &QParams) -> Result<Self> {
         check_params("the table", params.bounds(), Some(params))?;
         let embedding = table.with_host(|codes| {
-            let (rows, columns) = match *codes.layout.shape() {
+            let (rows, columns) = match *codes.layout().shape() {
                 [rows, columns] if is_per_output(params, &[rows, columns]) => (rows, columns),
                 _ => {
                     let expected = "[rows, columns] with one for all, or one for each row";

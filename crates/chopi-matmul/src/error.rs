@@ -1,6 +1,9 @@
 //! What can be wrong with what a product is given.
 
-use chopi_core::{Granularity, HostInts, IntType, QParams};
+use chopi_core::{
+    Granularity, QParams,
+    backend::{HostInts, IntType},
+};
 
 /// The result of every fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -326,7 +329,7 @@ impl Error {
     /// [`Error::Weights`] of these weights.
     pub(crate) fn weights(codes: &HostInts<'_>, params: &QParams, expected: &'static str) -> Self {
         Self::Weights {
-            shape: codes.layout.shape().to_vec(),
+            shape: codes.layout().shape().to_vec(),
             params: params.shape().to_vec(),
             granularity: params.scheme().granularity,
             expected,

@@ -318,7 +318,7 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
 
 #[cfg(test)]
 mod tests {
-    use chopi_core::Isa;
+    use chopi_kernels::Isa;
     use proptest::prelude::*;
 
     use super::*;

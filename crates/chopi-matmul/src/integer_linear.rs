@@ -1,6 +1,9 @@
 //! The linear layer without a float operation.
 
-use chopi_core::{Backend, HostInts, IntTensor, QParams};
+use chopi_core::{
+    QParams,
+    backend::{Backend, HostInts, IntTensor},
+};
 
 use crate::broadcast;
 use crate::codes::Matrix;
@@ -189,7 +192,7 @@ impl IntegerLinear {
         f: impl FnOnce(&Matrix<'_>) -> Result<R>,
     ) -> Result<R> {
         let run = |codes: HostInts<'_>| {
-            let rows = row_shape(codes.layout.shape(), self.inputs())?
+            let rows = row_shape(codes.layout().shape(), self.inputs())?
                 .iter()
                 .product();
             let bytes = narrow(&codes, self.input_bounds)?;

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use chopi_core::{
-    Backend, Builder, Chopi, Fill, FloatSliceMut, FloatTensor, Granularity, HostInts, Int,
-    IntSlice, IntTensor, Layout, QParams, bf16, f16, match_int,
+    Builder, Chopi, Granularity, QParams,
+    backend::{
+        Backend, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor, Layout,
+        bf16, f16, match_int,
+    },
 };
 
 use crate::codes::{Codes, Matrix};
@@ -194,7 +197,7 @@ impl Linear {
         let mut quantizer = self.activations.quantizer(rows)?;
         let codes = quantizer.quantize(x)?;
         let output = codes.with_host(|codes| {
-            let rows = row_shape(codes.layout.shape(), self.inputs())?;
+            let rows = row_shape(codes.layout().shape(), self.inputs())?;
             let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
             let rows = rows.iter().product();
             let product =
@@ -206,7 +209,7 @@ impl Linear {
                 FloatSliceMut::BF16(out) => rounded(product, bf16::from_f32, out),
             };
             // SAFETY: a product that succeeds has written all of its memory.
-            x.float_like(&layout, unsafe { Fill::new_unchecked(fill) })
+            x.float_like(&layout, unsafe { Fill::new_unchecked(layout.len(), fill) })
         });
         Ok(output?)
     }
@@ -222,9 +225,9 @@ impl Linear {
         let params = params.ok_or(chopi_core::Error::NotCalibrated)?;
         let left_scales = to_f32(params.scale());
         let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
-        let row_major = match codes.data {
-            IntSlice::U8(codes_in_order) => Bytes::U8(codes.layout.to_row_major(codes_in_order)),
-            IntSlice::I8(codes_in_order) => Bytes::I8(codes.layout.to_row_major(codes_in_order)),
+        let row_major = match codes.data() {
+            IntSlice::U8(codes_in_order) => Bytes::U8(codes.layout().to_row_major(codes_in_order)),
+            IntSlice::I8(codes_in_order) => Bytes::I8(codes.layout().to_row_major(codes_in_order)),
             _ => narrow(codes, params.bounds())?,
         };
         let left = Matrix::new(row_major.codes(), rows, self.inputs(), &zero_points)?;
@@ -251,7 +254,7 @@ impl Linear {
 fn pack(host: &HostInts<'_>, params: &QParams) -> Result<Weights> {
     let bounds = params.bounds();
     check_params("the weights", bounds, Some(params))?;
-    let shape = host.layout.shape();
+    let shape = host.layout().shape();
     let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
     let scales = to_f32(params.scale());
     let codes = narrow(host, bounds)?;
@@ -328,11 +331,11 @@ impl Bytes<'_> {
 
 /// Codes of a wider type in 8 bits: frameworks do not have all types.
 pub(crate) fn narrow<'a>(codes: &HostInts<'a>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'a>> {
-    match_int!(IntSlice, codes.data, data => {
-        let values = codes.layout.to_row_major(data);
+    match_int!(IntSlice, codes.data(), data => {
+        let values = codes.layout().to_row_major(data);
         let outside = values.iter().position(|code| !(qmin..=qmax).contains(&code.to_i64()));
         if let Some(place) = outside {
-            let (index, code) = (index_of(place, codes.layout.shape()), values[place].to_i64());
+            let (index, code) = (index_of(place, codes.layout().shape()), values[place].to_i64());
             return Err(chopi_core::Error::Code { index, code, qmin, qmax }.into());
         }
         Ok(match qmin >= 0 {

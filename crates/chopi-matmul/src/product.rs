@@ -175,7 +175,7 @@ pub(crate) fn without_zero_point(sums: &Sums, left: i32, right: &Sums) -> Sums {
 
 #[cfg(test)]
 mod tests {
-    use chopi_core::Isa;
+    use chopi_kernels::Isa;
     use proptest::prelude::*;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use chopi_core::parallel;
+use chopi_kernels::parallel;
 
 use crate::kernel::{Engine, Kernel, PANEL, Tiles};
 use crate::tiled::Tiled;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use chopi_core::IntType;
+use chopi_core::backend::IntType;
 use ndarray::{Array, Dimension};
 
 /// An array of codes: the smallest of `i8`, `u8`, `i16`, `u16`, `i32`, `u32` that holds them.
@@ -110,7 +110,7 @@ impl<A, D: Dimension> IntArray<A, D> {
 }
 
 /// An integer type that an [`IntArray`] can have.
-pub trait Element: chopi_core::Int {
+pub trait Element: chopi_core::backend::Int {
     #[doc(hidden)]
     fn as_array<A, D: Dimension>(array: &IntArray<A, D>) -> Option<&Array<Self, D>>;
     #[doc(hidden)]

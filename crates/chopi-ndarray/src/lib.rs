@@ -1,5 +1,5 @@
 //! chopi on [`ndarray`] arrays and views of any dimension type, of `f32`, `f64`,
-//! [`f16`](chopi_core::f16) and [`bf16`](chopi_core::bf16).
+//! [`f16`](chopi_core::backend::f16) and [`bf16`](chopi_core::backend::bf16).
 //!
 //! ```
 //! use chopi_core::Chopi;

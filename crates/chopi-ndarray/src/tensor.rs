@@ -1,9 +1,12 @@
 //! The traits of chopi-core on arrays.
 
 use chopi_core::{
-    Backend, Error, Fill, Float, FloatSliceMut, FloatTensor, FloatTensorMut, FloatType, HostFloats,
-    HostFloatsMut, HostInts, HostIntsMut, HostOnly, Int, IntSliceMut, IntTensor, IntTensorMut,
-    IntType, Layout, Result,
+    Error, Result,
+    backend::{
+        Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatTensorMut, FloatType, HostFloats,
+        HostFloatsMut, HostInts, HostIntsMut, HostOnly, Int, IntSliceMut, IntTensor, IntTensorMut,
+        IntType, Layout,
+    },
 };
 use ndarray::{Array, ArrayBase, Data, DataMut, Dimension};
 
@@ -33,10 +36,7 @@ where
 
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
         with_slice(self, |data, layout| {
-            f(HostFloats {
-                data: A::slice(data),
-                layout,
-            })
+            f(HostFloats::new(A::slice(data), layout)?)
         })
     }
 
@@ -46,15 +46,14 @@ where
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<IntArray<A, D>> {
-        let len = layout.len();
         Ok(match IntType::smallest(bounds) {
-            IntType::I8 => from_memory::<i8, D>(fill.ints(len)?, layout)?.into(),
-            IntType::U8 => from_memory::<u8, D>(fill.ints(len)?, layout)?.into(),
-            IntType::I16 => from_memory::<i16, D>(fill.ints(len)?, layout)?.into(),
-            IntType::U16 => from_memory::<u16, D>(fill.ints(len)?, layout)?.into(),
-            IntType::I32 => from_memory::<i32, D>(fill.ints(len)?, layout)?.into(),
-            IntType::U32 => from_memory::<u32, D>(fill.ints(len)?, layout)?.into(),
-            IntType::I64 => from_memory::<i64, D>(fill.ints(len)?, layout)?.into(),
+            IntType::I8 => from_memory::<i8, D>(fill.into_ints()?, layout)?.into(),
+            IntType::U8 => from_memory::<u8, D>(fill.into_ints()?, layout)?.into(),
+            IntType::I16 => from_memory::<i16, D>(fill.into_ints()?, layout)?.into(),
+            IntType::U16 => from_memory::<u16, D>(fill.into_ints()?, layout)?.into(),
+            IntType::I32 => from_memory::<i32, D>(fill.into_ints()?, layout)?.into(),
+            IntType::U32 => from_memory::<u32, D>(fill.into_ints()?, layout)?.into(),
+            IntType::I64 => from_memory::<i64, D>(fill.into_ints()?, layout)?.into(),
         })
     }
 
@@ -63,7 +62,7 @@ where
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<Array<A, D>> {
-        from_memory(fill.floats(layout.len())?, layout)
+        from_memory(fill.into_floats()?, layout)
     }
 }
 
@@ -73,7 +72,7 @@ impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
 
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
         match_codes!(self.codes(), codes => {
-            with_slice(codes, |data, layout| f(HostInts { data: Int::slice(data), layout }))
+            with_slice(codes, |data, layout| f(HostInts::new(Int::slice(data), layout)?))
         })
     }
 
@@ -83,7 +82,7 @@ impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<Array<A, D>> {
-        from_memory(fill.floats(layout.len())?, layout)
+        from_memory(fill.into_floats()?, layout)
     }
 }
 
@@ -95,7 +94,7 @@ where
 {
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostFloatsMut<'_>) -> Result<R>) -> Result<R> {
         let (data, layout) = dense_mut(self)?;
-        f(HostFloatsMut::new(data, layout))
+        f(HostFloatsMut::new(data, layout)?)
     }
 }
 
@@ -107,7 +106,7 @@ where
 {
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R> {
         let (data, layout) = dense_mut(self)?;
-        f(HostIntsMut::new(data, layout))
+        f(HostIntsMut::new(data, layout)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The suite that every backend passes, on ndarray.
 
 use chopi_conformance::{Fixture, Memory};
-use chopi_core::Float;
+use chopi_core::backend::Float;
 use chopi_ndarray::{IntArray, NdArray};
 use ndarray::{ArrayD, Axis, IxDyn, Slice};
 

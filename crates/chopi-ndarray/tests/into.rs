@@ -3,7 +3,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use chopi_core::{Chopi, Convention, Error, Rounding, bf16, f16};
+use chopi_core::{
+    Chopi, Convention, Error, Rounding,
+    backend::{bf16, f16},
+};
 use chopi_ndarray::IntArray;
 use ndarray::{Array2, ArrayD, Axis, Ix2, ShapeBuilder, s};
 
@@ -230,7 +233,7 @@ fn the_first_quantize_gives_what_calibrate_and_quantize_give() {
 /// Elements at any offset from the start of a vector.
 #[test]
 fn short_and_odd_lengths_give_what_single_elements_give() {
-    fn check<F: chopi_core::Float>(narrow: impl Fn(f32) -> F) {
+    fn check<F: chopi_core::backend::Float>(narrow: impl Fn(f32) -> F) {
         let mut chopi = Chopi::new(8).unwrap();
         let all: Vec<F> = (0..67)
             .map(|i| narrow((i * 37 % 67) as f32 * 0.3 - 7.0))

@@ -1,6 +1,9 @@
 //! Properties that hold for every array, drawn by proptest.
 
-use chopi_core::{Chopi, CodeRange, Float, Granularity, bf16, f16};
+use chopi_core::{
+    Chopi, CodeRange, Granularity,
+    backend::{Float, bf16, f16},
+};
 use chopi_ndarray as _; // links its implementations
 use ndarray::{ArrayD, ArrayView, ArrayViewD, Axis, Dimension, IxDyn, Slice, s};
 use proptest::prelude::*;
@@ -69,7 +72,7 @@ impl Case {
     /// of the grid overflows.
     fn array<F: Float>(&self) -> ArrayD<F> {
         let limit = match F::TYPE {
-            chopi_core::FloatType::F16 => 32_752.0,
+            chopi_core::backend::FloatType::F16 => 32_752.0,
             _ => 1.7e38,
         };
         self.array
@@ -78,17 +81,17 @@ impl Case {
 }
 
 fn wide<F: Float>(x: F) -> f64 {
-    use chopi_core::Compute;
+    use chopi_core::backend::Compute;
     x.widen().as_f64()
 }
 
 /// The distance from |x| to the next larger number of the type.
 fn ulp<F: Float>(x: F) -> f64 {
     let (digits, least) = match F::TYPE {
-        chopi_core::FloatType::F16 => (10, -14),
-        chopi_core::FloatType::BF16 => (7, -126),
-        chopi_core::FloatType::F32 => (23, -126),
-        chopi_core::FloatType::F64 => (52, -1022),
+        chopi_core::backend::FloatType::F16 => (10, -14),
+        chopi_core::backend::FloatType::BF16 => (7, -126),
+        chopi_core::backend::FloatType::F32 => (23, -126),
+        chopi_core::backend::FloatType::F64 => (52, -1022),
     };
     let exponent = if wide(x) == 0.0 {
         least
@@ -134,10 +137,10 @@ fn quantizing_is_idempotent<F: Float>(case: &Case) -> TestCaseResult {
     let codes = chopi.quantize(&x).unwrap();
     let again = chopi.quantize(&chopi.dequantize(&codes).unwrap()).unwrap();
     let precision = match F::TYPE {
-        chopi_core::FloatType::F16 => 11,
-        chopi_core::FloatType::BF16 => 8,
-        chopi_core::FloatType::F32 => 24,
-        chopi_core::FloatType::F64 => 53,
+        chopi_core::backend::FloatType::F16 => 11,
+        chopi_core::backend::FloatType::BF16 => 8,
+        chopi_core::backend::FloatType::F32 => 24,
+        chopi_core::backend::FloatType::F64 => 53,
     };
     let params = params_of_elements(&chopi, x.shape());
     for ((&q, &r), (scale, zero)) in codes.to_i64().iter().zip(&again.to_i64()).zip(params) {

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use chopi_core::{DeviceTensor, FloatType, IntType, Result};
+use chopi_core::{
+    Result,
+    backend::{DeviceTensor, FloatType, IntType},
+};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::framework;

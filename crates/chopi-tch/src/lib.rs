@@ -36,7 +36,7 @@ pub use weights::quantize_variables;
 /// What libtorch said, as an error of chopi.
 fn framework(source: tch::TchError) -> chopi_core::Error {
     chopi_core::Error::Framework {
-        backend: <LibTorch as chopi_core::Backend>::NAME,
+        backend: <LibTorch as chopi_core::backend::Backend>::NAME,
         source: source.into(),
     }
 }

@@ -3,8 +3,11 @@
 use std::mem::MaybeUninit;
 
 use chopi_core::{
-    Backend, Error, Fill, FloatSlice, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
-    IntSlice, IntSliceMut, IntTensor, IntType, Layout, Result, bf16, f16,
+    Error, Result,
+    backend::{
+        Backend, Fill, FloatSlice, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
+        IntSlice, IntSliceMut, IntTensor, IntType, Layout, bf16, f16,
+    },
 };
 use tch::{Device, Kind, Tensor};
 
@@ -42,7 +45,7 @@ impl FloatTensor<LibTorch> for Tensor {
                     FloatType::F64 => FloatSlice::F64(elements::<f64>(tensor, len)),
                 }
             };
-            f(HostFloats { data, layout })
+            f(HostFloats::new(data, layout)?)
         })
     }
 
@@ -108,7 +111,7 @@ impl IntTensor<LibTorch> for Tensor {
                     }
                 }
             };
-            f(HostInts { data, layout })
+            f(HostInts::new(data, layout)?)
         })
     }
 
@@ -188,7 +191,7 @@ fn empty(layout: &Layout, kind: Kind) -> Result<Tensor> {
     let mut strides = vec![1; layout.shape().len()];
     let mut stride = 1;
     for position in (0..strides.len()).rev() {
-        let axis = layout.order().map_or(position, |order| order[position]);
+        let axis = layout.axis_at(position);
         strides[axis] = stride;
         stride *= layout.shape()[axis].max(1) as i64;
     }

@@ -2,7 +2,7 @@
 //! and the composed path on a GPU where there is one.
 
 use chopi_conformance::{Composed, Fixture, Memory, OnDevice};
-use chopi_core::{Compute, Float, FloatType};
+use chopi_core::backend::{Compute, Float, FloatType};
 use chopi_tch::LibTorch;
 use tch::{Cuda, Device, Kind, Tensor};
 

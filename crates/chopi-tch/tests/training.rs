@@ -4,7 +4,7 @@ use chopi_core::training::{
     FakeQuantizer, GradientFactor, LearnedParams, Learning, QatConfig, Quantizers, RangeObserver,
     Ste,
 };
-use chopi_core::{Chopi, Convention, FloatType};
+use chopi_core::{Chopi, Convention, backend::FloatType};
 use chopi_tch::nn::{
     Adam, AdamConfig, Convolution, IntQuantizedLayer, QuantizedConv2d, QuantizedConvBn2d,
     QuantizedEmbedding, QuantizedLinear, Weighted, fake_quantize, fake_quantize_learned,
@@ -148,7 +148,7 @@ fn learned_gradients_are_those_on_slices_for_every_kind_and_stride() {
                 let y = fake_quantize_learned(&x, &scales, Some(&zeros), &learned).unwrap();
                 y.square().sum(kind).backward();
 
-                let layout = chopi_core::Layout::row_major(&[4, 9]);
+                let layout = chopi_core::backend::Layout::row_major(&[4, 9]);
                 let (values, dy) = (read(&x), read(&(&y * 2.0)));
                 let (dx, sums) = if kind == Kind::Float {
                     let narrow = |v: &[f64]| v.iter().map(|&v| v as f32).collect::<Vec<_>>();

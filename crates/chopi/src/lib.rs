@@ -5,7 +5,11 @@
     doc = "Integer quantization for Rust tensors, exact to the last bit."
 )]
 
-pub use chopi_core::*;
+pub use chopi_core::{
+    Builder, Calibration, Chopi, CodeRange, Convention, Error, Granularity, NanPolicy, Observer,
+    QParams, Result, Rounding, Scheme, Symmetry, Zero,
+};
+pub use chopi_core::{backend, convention, cpu, metrics, model, observer, packing, training};
 
 /// chopi on `ndarray`: any array or view of `f32`, `f64`, `f16` or `bf16`.
 #[cfg(feature = "ndarray")]
@@ -43,10 +47,10 @@ pub mod calibration {}
 pub fn backends() -> &'static [&'static str] {
     &[
         #[cfg(feature = "ndarray")]
-        <ndarray::NdArray as Backend>::NAME,
+        <ndarray::NdArray as backend::Backend>::NAME,
         #[cfg(feature = "candle")]
-        <candle::Candle as Backend>::NAME,
+        <candle::Candle as backend::Backend>::NAME,
         #[cfg(feature = "tch")]
-        <tch::LibTorch as Backend>::NAME,
+        <tch::LibTorch as backend::Backend>::NAME,
     ]
 }

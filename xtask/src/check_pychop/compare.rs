@@ -4,7 +4,10 @@ use std::fmt;
 
 use anyhow::Result;
 use chopi::ndarray::NdArray;
-use chopi::{Chopi, Convention, Error, Float, FloatTensor};
+use chopi::{
+    Chopi, Convention, Error,
+    backend::{Float, FloatTensor},
+};
 use ndarray::ArrayD;
 
 use super::record::{Case, Record};

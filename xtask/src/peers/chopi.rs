@@ -4,7 +4,11 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::Result;
-use chopi::{Chopi, Granularity, Histograms, Packing, Ranges};
+use chopi::{
+    Chopi, Granularity,
+    observer::{Histograms, Ranges},
+    packing::Packing,
+};
 use ndarray::{Array2, ArrayView2};
 
 /// One operation.

@@ -21,7 +21,7 @@ pub struct Args {
     turns: usize,
     /// Run chopi with this instruction set: avx512, avx2, neon or portable
     #[arg(long)]
-    isa: Option<::chopi::Isa>,
+    isa: Option<::chopi::cpu::Isa>,
 }
 
 /// Rows, depth and columns.
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut peers = Peers::of(&[], args.threads)?;
     println!(
         "chopi on {}, {} thread(s); {}",
-        ::chopi::Isa::active(),
+        ::chopi::cpu::Isa::active(),
         args.threads,
         peers.versions
     );

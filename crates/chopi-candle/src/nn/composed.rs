@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use chopi_core::training::{LearnedParams, Ste};
-use chopi_core::{Chopi, Granularity, Layout, QParams};
+use chopi_core::{Granularity, QParams, backend::Layout};
 
 use super::chopi;
 
@@ -76,9 +76,7 @@ pub fn composed_fake_quantize_learned(
 
 /// The fake-quantized values, without gradient, and the mask of the straight-through estimator.
 fn values_and_mask(x: &Tensor, params: &QParams) -> Result<(Tensor, Tensor)> {
-    Chopi::from_params(params.clone())
-        .fake_quantize_with_mask(&x.detach())
-        .map_err(chopi)
+    params.fake_quantize_with_mask(&x.detach()).map_err(chopi)
 }
 
 /// `values`, with the gradient to x where `passes`. To the bit: subtracting +0 changes nothing, not

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Init, Module, ModuleT, VarBuilder};
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
-use chopi_core::{Chopi, Error, FloatType, QParams, Symmetry};
+use chopi_core::{Chopi, Error, QParams, Symmetry, backend::FloatType};
 
 use super::{chopi, fake_quantize, fake_quantize_learned};
 

@@ -4,7 +4,10 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor,
 };
 use chopi_core::training::{self, LearnedGradients, LearnedParams, Ste};
-use chopi_core::{FloatSlice, FloatTensor, HostFloats, QParams};
+use chopi_core::{
+    QParams,
+    backend::{FloatSlice, FloatTensor},
+};
 
 use super::{chopi, composed_fake_quantize, composed_fake_quantize_learned};
 
@@ -177,7 +180,7 @@ fn forward(x: &CpuStorage, layout: &Layout, params: &QParams) -> Result<(CpuStor
             op: "fake-quantize",
         });
     };
-    let row_major = chopi_core::Layout::row_major(layout.dims());
+    let row_major = chopi_core::backend::Layout::row_major(layout.dims());
     let range = start..end;
     let storage = match x {
         CpuStorage::F16(x) => {
@@ -201,25 +204,27 @@ fn forward(x: &CpuStorage, layout: &Layout, params: &QParams) -> Result<(CpuStor
 fn with_both<R>(
     x: &Tensor,
     dy: &Tensor,
-    f: impl FnOnce(FloatSlice<'_>, FloatSlice<'_>, &chopi_core::Layout) -> chopi_core::Result<R>,
+    f: impl FnOnce(
+        FloatSlice<'_>,
+        FloatSlice<'_>,
+        &chopi_core::backend::Layout,
+    ) -> chopi_core::Result<R>,
 ) -> Result<R> {
     let (x, dy) = (x.contiguous()?, dy.contiguous()?);
-    let both = x.with_host(|HostFloats { data: x, layout }| {
-        dy.with_host(|HostFloats { data: dy, .. }| f(x, dy, &layout))
-    });
+    let both = x.with_host(|x| dy.with_host(|dy| f(x.data(), dy.data(), x.layout())));
     both.map_err(chopi)
 }
 
 fn tensor<T: candle_core::WithDType>(
     data: Vec<T>,
-    layout: &chopi_core::Layout,
+    layout: &chopi_core::backend::Layout,
 ) -> chopi_core::Result<Tensor> {
     Tensor::from_vec(data, layout.shape(), &Device::Cpu).map_err(crate::framework)
 }
 
 fn parts<T: candle_core::WithDType>(
     gradients: LearnedGradients<T>,
-    layout: &chopi_core::Layout,
+    layout: &chopi_core::backend::Layout,
 ) -> chopi_core::Result<(Tensor, Vec<f64>, Vec<f64>)> {
     let LearnedGradients {
         x,

@@ -1,6 +1,6 @@
 //! What the options of `chopi quantize` come to.
 
-use chopi::{Calibration, CodeRange, Convention, FloatType, QParams, Scheme};
+use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
 use crate::choice::Choice;

@@ -2,7 +2,10 @@
 
 use std::ops::Range;
 
-use chopi::{Metrics, bf16, f16};
+use chopi::{
+    backend::{bf16, f16},
+    metrics::Metrics,
+};
 use safetensors::Dtype;
 
 use super::number::{Difference, FloatNumber, Number};

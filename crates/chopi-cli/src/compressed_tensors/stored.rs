@@ -1,6 +1,6 @@
 //! Weights as they are read from such a folder.
 
-use chopi::{Convention, FloatType, Packing, QParams, Scheme, Symmetry};
+use chopi::{Convention, QParams, Scheme, Symmetry, backend::FloatType, packing::Packing};
 use safetensors::Dtype;
 
 use super::WEIGHT;

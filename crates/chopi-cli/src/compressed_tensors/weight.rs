@@ -1,7 +1,10 @@
 //! One tensor: where its results go, and the work.
 
 use chopi::{
-    Float, FloatType, Granularity, IntSlice, IntType, Metrics, Packing, QParams, Symmetry,
+    Granularity, QParams, Symmetry,
+    backend::{Float, FloatType, IntSlice, IntType},
+    metrics::Metrics,
+    packing::Packing,
 };
 use indicatif::ProgressBar;
 use safetensors::Dtype;
@@ -184,7 +187,7 @@ impl<'a> Task<'a> {
             let mut written = Ok(());
             let done = chunks.params(&chunk, params).and_then(|params| {
                 let shape = chunks.shape(&chunk);
-                piece::quantize::<K, F>(data, &shape, params, metrics, |codes| {
+                piece::quantize::<K, F>(data, &shape, &params, metrics, |codes| {
                     let packed;
                     let (bytes, row) = match quantize.packing {
                         None => (code_bytes(codes, IntType::I8), width),
@@ -207,7 +210,7 @@ impl<'a> Task<'a> {
 }
 
 fn pack(packing: Packing, codes: IntSlice<'_>, row: usize) -> chopi::Result<Vec<u8>> {
-    chopi::match_int!(IntSlice, codes, codes => packing.pack(codes, row))
+    chopi::backend::match_int!(IntSlice, codes, codes => packing.pack(codes, row))
 }
 
 impl Quantize<'_> {
@@ -252,7 +255,7 @@ pub fn params_shape(granularity: Granularity, [out, width]: [usize; 2]) -> Vec<u
 }
 
 fn narrow<F: Float>(value: f64) -> F {
-    use chopi::Compute;
+    use chopi::backend::Compute;
     F::narrow(F::Compute::from_f64(value))
 }
 

@@ -9,7 +9,10 @@ mod on_ndarray;
 #[cfg(feature = "tch")]
 mod on_tch;
 
-use chopi::{Backend, FloatTensor, IntSlice, IntTensor, Result};
+use chopi::{
+    Result,
+    backend::{Backend, FloatTensor, IntSlice, IntTensor},
+};
 
 use crate::element::FloatElement;
 

@@ -2,7 +2,10 @@
 
 use candle_core::{Device, Tensor, WithDType};
 use chopi::candle::Candle;
-use chopi::{Backend, Error, Int, IntSlice, Result};
+use chopi::{
+    Error, Result,
+    backend::{Backend, Int, IntSlice},
+};
 
 use super::Framework;
 use crate::element::FloatElement;
@@ -12,7 +15,7 @@ impl Framework for Candle {
     type Codes<F: FloatElement> = Tensor;
 
     fn floats<F: FloatElement>(data: &[F], shape: &[usize]) -> Result<Tensor> {
-        chopi::match_float!(FloatSlice, F::slice(data), data => tensor(data, shape))
+        chopi::backend::match_float!(FloatSlice, F::slice(data), data => tensor(data, shape))
     }
 
     fn codes<F: FloatElement>(data: IntSlice<'_>, shape: &[usize]) -> Result<Tensor> {

@@ -1,7 +1,10 @@
 //! ndarray: tensors borrow the file's memory.
 
 use chopi::ndarray::{IntArray, NdArray};
-use chopi::{Backend, Error, IntSlice, Result};
+use chopi::{
+    Error, Result,
+    backend::{Backend, IntSlice},
+};
 use ndarray::{Array, ArrayViewD, IxDyn, ShapeError};
 
 use super::Framework;
@@ -16,7 +19,7 @@ impl Framework for NdArray {
     }
 
     fn codes<F: FloatElement>(data: IntSlice<'_>, shape: &[usize]) -> Result<IntArray<F, IxDyn>> {
-        chopi::match_int!(IntSlice, data, data => {
+        chopi::backend::match_int!(IntSlice, data, data => {
             let array = Array::from_shape_vec(shape, data.to_vec()).map_err(framework)?;
             Ok(array.into())
         })

@@ -2,7 +2,10 @@
 
 use bytemuck::Pod;
 use chopi::tch::LibTorch;
-use chopi::{Backend, Error, FloatType, Int, IntSlice, Result};
+use chopi::{
+    Error, Result,
+    backend::{Backend, FloatType, Int, IntSlice},
+};
 use tch::{Kind, Tensor};
 
 use super::Framework;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use chopi::{Histogram, QParams};
+use chopi::{QParams, observer::Histogram};
 
 /// The picture of one tensor: bars above, and below them a row of ticks for each of up to three
 /// groups, a tick where a code stands for a value.
@@ -166,7 +166,7 @@ impl Grid {
 
 #[cfg(test)]
 mod tests {
-    use chopi::{Chopi, Granularity, Histograms};
+    use chopi::{Chopi, Granularity, observer::Histograms};
     use ndarray::Array1;
 
     use super::*;

@@ -1,7 +1,11 @@
 //! What the page says of one tensor.
 
 use chopi::ndarray::NdArray;
-use chopi::{Granularity, Histograms, Metrics, QParams, compare};
+use chopi::{
+    Granularity, QParams,
+    metrics::{Metrics, compare},
+    observer::Histograms,
+};
 
 use super::chart::Chart;
 use super::quantized::Kept;

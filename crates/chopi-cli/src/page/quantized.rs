@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use chopi::ndarray::NdArray;
-use chopi::{Chopi, FloatTensor, FloatType, Int, QParams, Scheme};
+use chopi::{
+    QParams, Scheme,
+    backend::{FloatTensor, FloatType, Int},
+};
 use safetensors::Dtype;
 
 use crate::archive::{Archive, Tensor};
@@ -179,9 +182,9 @@ impl<'a> Kept<'a> {
                 NdArray::codes::<F>(Int::slice(&weight.codes()?), &weight.shape)?
             }
         };
-        let values = Chopi::from_params(params.clone()).dequantize(&codes)?;
+        let values = params.dequantize(&codes)?;
         FloatTensor::with_host(&values, |host| {
-            Ok(F::from_slice(host.data).unwrap_or_default().to_vec())
+            Ok(F::from_slice(host.data()).unwrap_or_default().to_vec())
         })
     }
 }

@@ -1,6 +1,10 @@
 //! The parameters of a tensor.
 
-use chopi::{FloatType, Granularity, IntType, QParams, Ranges};
+use chopi::{
+    Granularity, QParams,
+    backend::{FloatType, IntType},
+    observer::Ranges,
+};
 
 use crate::archive::Tensor;
 use crate::args::{Parameters, Settings};

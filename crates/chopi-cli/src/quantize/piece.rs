@@ -1,6 +1,10 @@
 //! A piece of a tensor.
 
-use chopi::{Chopi, Error, FloatTensor, IntSlice, IntTensor, Metrics, QParams, Result};
+use chopi::{
+    Error, QParams, Result,
+    backend::{FloatTensor, IntSlice, IntTensor},
+    metrics::Metrics,
+};
 
 use crate::element::FloatElement;
 use crate::framework::Framework;
@@ -12,18 +16,17 @@ use crate::framework::Framework;
 pub fn quantize<K: Framework, F: FloatElement>(
     data: &[F],
     shape: &[usize],
-    params: QParams,
+    params: &QParams,
     metrics: &mut Metrics,
     write: impl FnOnce(IntSlice<'_>) -> Result<()>,
 ) -> Result<()> {
     let x = K::floats(data, shape)?;
-    let mut chopi = Chopi::from_params(params);
-    let codes = chopi.quantize(&x)?;
-    codes.with_host(|host| write(host.data))?;
-    chopi.dequantize(&codes)?.with_host(|host| {
-        let quantized = F::from_slice(host.data).ok_or_else(|| Error::Dtype {
+    let codes = params.quantize(&x)?;
+    codes.with_host(|host| write(host.data()))?;
+    params.dequantize(&codes)?.with_host(|host| {
+        let quantized = F::from_slice(host.data()).ok_or_else(|| Error::Dtype {
             backend: K::NAME,
-            dtype: host.data.float_type().to_string(),
+            dtype: host.data().float_type().to_string(),
             expected: "the dtype of the tensor itself",
         })?;
         metrics.add(data, quantized);

@@ -1,6 +1,6 @@
 //! What `quantize` reports of one tensor.
 
-use chopi::{Granularity, Metrics, Symmetry};
+use chopi::{Granularity, Symmetry, metrics::Metrics};
 use safetensors::Dtype;
 use serde::Serialize;
 

@@ -1,6 +1,11 @@
 //! One tensor: where its results go, and the work.
 
-use chopi::{FloatType, Granularity, IntSlice, IntType, Metrics, QParams, ZeroPoints};
+use chopi::{
+    Granularity, QParams,
+    backend::{FloatType, IntSlice, IntType},
+    convention::ZeroPoints,
+    metrics::Metrics,
+};
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 
@@ -166,7 +171,7 @@ impl<'a> Task<'a> {
             let mut written = Ok(());
             let done = chunks.params(&chunk, params).and_then(|params| {
                 let shape = chunks.shape(&chunk);
-                piece::quantize::<K, F>(data, &shape, params, metrics, |codes| {
+                piece::quantize::<K, F>(data, &shape, &params, metrics, |codes| {
                     let bytes = code_bytes(codes, quantize.int);
                     let offset = chunk.elements.start * quantize.int.size();
                     written = shared.output.write(self.slot, offset, &bytes);

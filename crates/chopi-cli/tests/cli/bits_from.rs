@@ -19,7 +19,7 @@ fn model() -> Model {
         .array("a.weight", &noise::<f32>(&[32, 64]))
         .array("a.bias", &noise::<f32>(&[32]))
         .array("b.weight", &noise::<f32>(&[8, 96]))
-        .array("c.weight", &noise::<chopi::bf16>(&[16, 32]))
+        .array("c.weight", &noise::<chopi::backend::bf16>(&[16, 32]))
         .array("embed.weight", &noise::<f32>(&[9, 32]))
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use chopi::{Chopi, Convention, IntTensor, Packing};
+use chopi::{Chopi, Convention, backend::IntTensor, packing::Packing};
 use ndarray::ArrayD;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
@@ -129,7 +129,7 @@ fn shards_with_an_index_in_are_shards_with_an_index_out() {
 /// Checks the tensors that a weight becomes against the quantizer, packed and unpacked.
 fn check_weight<F: Stored + 'static>(x: &ArrayD<F>, bits: u32, args: &[&str], chopi: &mut Chopi)
 where
-    ArrayD<F>: chopi::FloatTensor<
+    ArrayD<F>: chopi::backend::FloatTensor<
             chopi::ndarray::NdArray,
             Int = chopi::ndarray::IntArray<F, ndarray::IxDyn>,
         >,
@@ -148,8 +148,8 @@ where
         .quantize(x)
         .unwrap()
         .with_host(|host| {
-            chopi::match_int!(IntSlice, host.data, data => {
-                codes.extend(data.iter().map(|&q| chopi::Int::to_i64(q)));
+            chopi::backend::match_int!(IntSlice, host.data(), data => {
+                codes.extend(data.iter().map(|&q| chopi::backend::Int::to_i64(q)));
             });
             Ok(())
         })
@@ -225,7 +225,12 @@ fn weights_are_those_of_the_quantizer_in_every_scheme_and_element_type() {
                 let mut chopi = builder.build().unwrap();
                 check_weight(&noise::<f32>(&[19, 72]), bits, &args, &mut chopi);
                 chopi.reset();
-                check_weight(&noise::<chopi::bf16>(&[7, 48]), bits, &args, &mut chopi);
+                check_weight(
+                    &noise::<chopi::backend::bf16>(&[7, 48]),
+                    bits,
+                    &args,
+                    &mut chopi,
+                );
             }
         }
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use chopi::{Float, bf16, f16};
+use chopi::backend::{Float, bf16, f16};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::{TensorView, serialize};
 use safetensors::{Dtype, SafeTensors};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use chopi::bf16;
+use chopi::backend::bf16;
 use roxmltree::{Document, Node, ParsingOptions};
 use safetensors::Dtype;
 use serde_json::Value;

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use chopi::ndarray::NdArray;
 use chopi::{
-    Chopi, CodeRange, Convention, FloatTensor, FloatType, Granularity, Groups, Int, IntTensor,
-    ZeroPoints, bf16, f16,
+    Chopi, CodeRange, Convention, Granularity,
+    backend::{FloatTensor, FloatType, Int, IntTensor, bf16, f16},
+    convention::{Groups, ZeroPoints},
 };
 use ndarray::ArrayD;
 use safetensors::{Dtype, SafeTensors};
@@ -134,7 +135,7 @@ fn check<F: Stored>(
     let codes = chopi.quantize(x).unwrap();
     let mut expected = Vec::new();
     IntTensor::with_host(&codes, |host| {
-        chopi::match_int!(IntSlice, host.data, data => {
+        chopi::backend::match_int!(IntSlice, host.data(), data => {
             expected.extend(data.iter().map(|&q| q.to_i64()));
         });
         Ok(())

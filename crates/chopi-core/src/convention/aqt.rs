@@ -3,10 +3,10 @@
 use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero, round, xla_reciprocal};
 use crate::convention::library::{Library, narrow};
-use crate::dtype::FloatType::{self, BF16, F16, F32};
 use crate::error::Result;
-use crate::kernel::steps::Steps;
 use crate::scheme::{Scheme, Symmetry};
+use chopi_kernels::FloatType::{self, BF16, F16, F32};
+use chopi_kernels::Steps;
 
 impl Convention {
     /// AQT: aqtp 0.9 (`aqt.jax.v2`, `quantizer_make`), under jax 0.10.2 on a CPU, jitted.

@@ -1,8 +1,8 @@
 //! The range of one group of values, and the arithmetic on it that libraries share.
 
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::scheme::{Granularity, Scheme, Symmetry};
+use chopi_kernels::FloatType;
 
 /// The scale and the zero point of one group. The zero point is an integer, but in conventions of
 /// real zero points.

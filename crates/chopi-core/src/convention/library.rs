@@ -4,10 +4,10 @@ use std::panic::RefUnwindSafe;
 
 use crate::convention::group::{Group, ScaleZero};
 use crate::convention::support::Groups;
-use crate::dtype::FloatType;
 use crate::error::Result;
-use crate::kernel::steps::Steps;
 use crate::scheme::{Rounding, Scheme, Symmetry};
+use chopi_kernels::FloatType;
+use chopi_kernels::Steps;
 
 /// All numbers of bits that a scheme can have.
 const ALL_BITS: &[u32] = &[

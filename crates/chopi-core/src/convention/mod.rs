@@ -22,16 +22,16 @@ pub(crate) use group::ScaleZero;
 pub(crate) use library::Library;
 pub use support::{Groups, ZeroPoints};
 
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::scheme::{Granularity, Rounding, Scheme, Symmetry, Zero};
+use chopi_kernels::FloatType;
 
 /// Whose numbers to compute: those of one library, at one version.
 ///
 /// A convention is one of the constants below, whose documentation defines its numbers.
 ///
 /// ```
-/// use chopi_core::{Convention, FloatType};
+/// use chopi_core::{Convention, backend::FloatType};
 ///
 /// let convention = Convention::from_name("pychop")?;
 /// assert_eq!(convention, Convention::PYCHOP);
@@ -221,7 +221,7 @@ impl<'de> serde::Deserialize<'de> for Convention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quantizer::Builder;
+    use crate::builder::Builder;
 
     /// The scale and the zero point of a range in the scheme of a quantizer, as those of group 3.
     pub fn parameters(

@@ -4,10 +4,10 @@ use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero, round};
 use crate::convention::library::{Library, OtherRanges, signed, unsigned};
 use crate::convention::support::Groups;
-use crate::dtype::FloatType::{self, BF16, F16, F32, F64};
 use crate::error::Result;
-use crate::kernel::steps::Steps;
 use crate::scheme::{Scheme, Symmetry};
+use chopi_kernels::FloatType::{self, BF16, F16, F32, F64};
+use chopi_kernels::Steps;
 
 impl Convention {
     /// ONNX's QuantizeLinear and DequantizeLinear as ONNX Runtime 1.31 computes them on a CPU, with

@@ -3,10 +3,10 @@
 use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero, round, xla_reciprocal};
 use crate::convention::library::{Library, signed, unsigned};
-use crate::dtype::FloatType::{self, BF16, F16, F32, F64};
 use crate::error::{Error, Result};
-use crate::kernel::steps::Steps;
 use crate::scheme::{Scheme, Symmetry};
+use chopi_kernels::FloatType::{self, BF16, F16, F32, F64};
+use chopi_kernels::Steps;
 
 impl Convention {
     /// pychop 0.6.2 with its NumPy backend (`pychop/np/integer.py`), under NumPy 2.

@@ -2,9 +2,9 @@
 
 use super::Convention;
 use super::library::OtherRanges;
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::scheme::{Granularity, Scheme, Symmetry, resolve_axis};
+use chopi_kernels::FloatType;
 
 /// Whether a library has per-group schemes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,10 +3,10 @@
 use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero, round};
 use crate::convention::library::{Library, narrow, signed};
-use crate::dtype::FloatType::{self, F32};
 use crate::error::Result;
-use crate::kernel::steps::Steps;
 use crate::scheme::{Rounding, Scheme, Symmetry};
+use chopi_kernels::FloatType::{self, F32};
+use chopi_kernels::Steps;
 
 impl Convention {
     /// TensorFlow Lite's 8-bit quantization specification, as ai-edge-litert 2.3 computes it: the

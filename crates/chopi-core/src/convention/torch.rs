@@ -3,10 +3,10 @@
 use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero, round};
 use crate::convention::library::{Library, OtherRanges, signed, unsigned};
-use crate::dtype::FloatType::{self, BF16, F16, F32, F64};
 use crate::error::Result;
-use crate::kernel::steps::Steps;
 use crate::scheme::{Granularity, Scheme, Symmetry};
+use chopi_kernels::FloatType::{self, BF16, F16, F32, F64};
+use chopi_kernels::Steps;
 
 impl Convention {
     /// PyTorch 2.13: `MinMaxObserver`, `PerChannelMinMaxObserver`, `torch.quantize_per_tensor`,

@@ -3,14 +3,13 @@
 use super::DeviceTensor;
 use super::parts::{by_parts, parts};
 use super::values::{codes, values};
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
-use crate::kernel::uniform;
-use crate::layout::Layout;
+use crate::host::first_index;
+use crate::observer::Ranges;
 use crate::qparams::QParams;
-use crate::ranges::{Ranges, first_index};
-use crate::recipe::{Recipe, reciprocal};
+use crate::recipe::{recipe, reciprocal};
 use crate::scheme::{Granularity, NanPolicy, Rounding};
+use chopi_kernels::{FloatType, Layout, uniform};
 
 /// The range of each group of a tensor.
 pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Result<Ranges> {
@@ -54,13 +53,13 @@ pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Resul
 }
 
 /// The codes of a tensor.
-pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams, nan: NanPolicy) -> Result<T::Int> {
+pub(crate) fn quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Int> {
     let shape = x.shape();
     let granularity = params.granularity_for(x.float_type()?, &shape)?;
     let is_nan = x.ne(x)?;
     let mut x = x.reshape(&shape)?;
     if any(&is_nan, &x)? {
-        if nan == NanPolicy::Error {
+        if params.nan_policy() == NanPolicy::Error {
             let data = x.to_host()?;
             let count = data.iter().filter(|v| v.is_nan()).count();
             let first = first_index(&data, &Layout::row_major(&shape), |v: &f64| v.is_nan());
@@ -182,12 +181,12 @@ pub(crate) fn scale_derivative<T: DeviceTensor>(x: &T, params: &QParams) -> Resu
         );
         let (below, above) = (low.gt(&q)?, q.gt(&high)?);
         let clamped = below.select(&low, &above.select(&high, &q)?)?;
-        let zero: Vec<f64> = params.zero_points().collect();
+        let zero = params.zero_points();
         let zero = part.constant(&q, wide, |group| zero[group])?;
         let difference = clamped.sub(&zero)?.cast(compute)?;
         let x = part.tensor(x)?.cast(compute)?;
         let scale = |group: usize| compute.round(params.scale()[group]);
-        let v = match Recipe::new(params, float).steps.multiplies() {
+        let v = match recipe(params, float).steps.multiplies() {
             true => {
                 let inverse = |group| reciprocal(params, float, scale(group));
                 x.mul(&part.constant(&x, compute, inverse)?)?
@@ -224,7 +223,7 @@ fn draws<T: DeviceTensor>(x: &T, params: &QParams) -> Result<Option<T>> {
     let shape = x.shape();
     let count: usize = shape.iter().product();
     let draws: Vec<f64> = (0..count as u64)
-        .map(|index| uniform::scalar(seed, index))
+        .map(|index| uniform(seed, index))
         .collect();
     x.constant(&draws, &shape, FloatType::F64).map(Some)
 }

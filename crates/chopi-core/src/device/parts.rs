@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::DeviceTensor;
-use crate::dtype::FloatType;
 use crate::error::Result;
 use crate::scheme::{Granularity, resolve_axis};
+use chopi_kernels::FloatType;
 
 /// A part of a tensor in which every group has the same length, with an axis for the groups and one
 /// for their elements, and which parameters belong to it.

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
+use chopi_kernels::FloatType;
 
 /// A tensor of a framework that computes where the elements are: a cheap handle, without gradient.
 ///

@@ -2,12 +2,10 @@
 
 use super::DeviceTensor;
 use super::parts::Part;
-use crate::dtype::{Compute, FloatType};
 use crate::error::Result;
-use crate::kernel::steps::Sum;
 use crate::qparams::QParams;
-use crate::recipe::{Recipe, integers_fit, reciprocal};
-use crate::scheme::Rounding;
+use crate::recipe::{integers_fit, recipe, reciprocal};
+use chopi_kernels::{Compute, FloatType, Rounding, Steps};
 
 /// The codes of a part, as integers in a float tensor: of the compute type where
 /// [`integers_fit`] says so, else of `f64`; clamped to `room` steps beyond the range. NaN stays NaN.
@@ -20,7 +18,7 @@ pub(super) fn codes<T: DeviceTensor>(
 ) -> Result<T> {
     let float = x.float_type()?;
     let compute = float.compute();
-    let recipe = Recipe::new(params, float);
+    let recipe = recipe(params, float);
     let steps = recipe.steps;
     let wide = if integers_fit(params, float) {
         compute
@@ -32,7 +30,7 @@ pub(super) fn codes<T: DeviceTensor>(
         _ => f64::from(f32::MAGIC),
     };
     let (qmin, qmax) = (recipe.qmin, recipe.qmax);
-    let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
+    let (scale, zero) = (params.scale(), params.zero_points());
     let scale = |group: usize| compute.round(scale[group]);
     let zero = |group: usize| zero[group];
     let native = |v: T| {
@@ -46,8 +44,8 @@ pub(super) fn codes<T: DeviceTensor>(
 
     let x = part.tensor(x)?.cast(compute)?;
     let inverse = || part.constant(&x, compute, |group| reciprocal(params, float, scale(group)));
-    let mut v = match (steps.multiplies(), steps.sum()) {
-        (_, Sum::Fused) => {
+    let mut v = match steps {
+        Steps::Fused => {
             // The product of two f32 is exact in f64; of the sum with z, what f64 rounds off decides
             // where it lies halfway between two f32.
             let exact = FloatType::F64;
@@ -65,20 +63,16 @@ pub(super) fn codes<T: DeviceTensor>(
             })?
             .cast(compute)?
         }
-        (true, _) => native(x.mul(&inverse()?)?)?,
-        (false, _) => native(x.div(&part.constant(&x, compute, scale)?)?)?,
+        _ if steps.multiplies() => native(x.mul(&inverse()?)?)?,
+        _ => native(x.div(&part.constant(&x, compute, scale)?)?)?,
     };
-    if steps.sum() == Sum::Rounded {
+    if steps.rounds_sum() && steps != Steps::Fused {
         let zero = native(part.constant(&x, compute, zero)?)?;
         v = native(v.add(&zero)?)?;
     }
     v = v.cast(wide)?;
     let offset = |group| {
-        if steps.sum().before_clamp() {
-            0.0
-        } else {
-            zero(group)
-        }
+        if steps.rounds_sum() { 0.0 } else { zero(group) }
     };
     let low = part.constant(&x, wide, |group| qmin as f64 - offset(group) - room)?;
     let high = part.constant(&x, wide, |group| qmax as f64 - offset(group) + room)?;
@@ -88,16 +82,16 @@ pub(super) fn codes<T: DeviceTensor>(
     let zero = part.constant(&x, wide, zero)?;
     let m = number(&x, magic)?;
     if recipe.rounding == Rounding::NearestEven {
-        return match steps.sum() {
-            Sum::Exact => v.add(&m.add(&zero)?)?.sub(&m),
-            Sum::Rounded | Sum::Fused => v.add(&m)?.sub(&m),
-            Sum::After => v.add(&m)?.sub(&m)?.add(&zero),
+        return match steps {
+            Steps::DivideExact => v.add(&m.add(&zero)?)?.sub(&m),
+            Steps::DivideAfter | Steps::MultiplyAfter => v.add(&m)?.sub(&m)?.add(&zero),
+            Steps::DivideRounded | Steps::MultiplyRounded | Steps::Fused => v.add(&m)?.sub(&m),
         };
     }
     // As in the kernels: v rounded to nearest even, what is left, and a step to a neighbour.
     let r = v.add(&m)?.sub(&m)?;
     let d = v.sub(&r)?;
-    let sum = if steps.sum() == Sum::Exact {
+    let sum = if steps == Steps::DivideExact {
         v.add(&zero)?
     } else {
         v
@@ -136,7 +130,7 @@ pub(super) fn codes<T: DeviceTensor>(
         }
     };
     let r = r.add(&step)?;
-    if steps.sum().before_clamp() {
+    if steps.rounds_sum() {
         Ok(r)
     } else {
         r.add(&zero)
@@ -151,9 +145,9 @@ pub(super) fn values<T: DeviceTensor>(
     float: FloatType,
 ) -> Result<T> {
     let compute = float.compute();
-    let (scale, zero) = (params.scale(), params.zero_points().collect::<Vec<_>>());
+    let (scale, zero) = (params.scale(), params.zero_points());
     let scale = |group: usize| compute.round(scale[group]);
-    let recipe = Recipe::new(params, float);
+    let recipe = recipe(params, float);
     let fit = integers_fit(params, float) || params.has_real_zero_points();
     if fit || compute == FloatType::F64 || !recipe.has_exact_difference() {
         let wide = if fit { compute } else { FloatType::F64 };

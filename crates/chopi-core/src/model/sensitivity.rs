@@ -3,14 +3,14 @@
 use super::named;
 use super::weights::quantize;
 use crate::backend::{Backend, FloatTensor, HostFloats};
-use crate::dtype::FloatType;
+use crate::builder::Builder;
 use crate::error::{Error, Result};
 use crate::groups::on_host;
 use crate::metrics::Metrics;
 use crate::observer::Calibration;
 use crate::qparams::QParams;
-use crate::quantizer::Builder;
 use crate::scheme::Symmetry;
+use chopi_kernels::FloatType;
 
 /// What quantizing one tensor, and nothing else, costs and saves.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,7 +112,7 @@ impl Sensitivity {
         T: FloatTensor<B> + ?Sized,
         E: From<Error>,
     {
-        let size = |host: HostFloats<'_>| Ok((host.layout.len() as u64, host.data.float_type()));
+        let size = |host: HostFloats<'_>| Ok((host.layout().len() as u64, host.float_type()));
         let (count, float) = named(name, on_host(tensor, size))?;
         let mut choices = Vec::with_capacity(bits.len());
         for &bits in bits {

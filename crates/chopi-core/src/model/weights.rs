@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{is_linear_weight, named};
 use crate::backend::{Backend, FloatTensor};
+use crate::builder::Builder;
 use crate::error::Result;
 use crate::metrics::{Metrics, quantization_metrics};
 use crate::observer::Calibration;
 use crate::qparams::QParams;
-use crate::quantizer::{Builder, Chopi};
 
 /// Which tensors are taken, by their name and shape.
 type Select = dyn Fn(&str, &[usize]) -> bool + Send + Sync;
@@ -129,7 +129,7 @@ pub(crate) fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(
     // A tensor that could be calibrated has at least one group.
     let mut metrics = groups.next().unwrap_or_else(|| Metrics::new(0.0));
     groups.for_each(|group| metrics.merge(&group));
-    let values = Chopi::from_params(params.clone()).fake_quantize(tensor)?;
+    let values = params.fake_quantize(tensor)?;
     Ok((values, QuantizedWeight { params, metrics }))
 }
 

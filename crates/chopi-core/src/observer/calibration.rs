@@ -5,14 +5,14 @@ use std::str::FromStr;
 
 use crate::backend::{Backend, FloatTensor};
 use crate::convention::Convention;
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
+use crate::observer::Ranges;
 use crate::observer::divergence;
-use crate::observer::histogram::Histogram;
 use crate::observer::histograms::{Histograms, for_each_histogram};
 use crate::observer::squared_error::range_of_least_error;
-use crate::ranges::Ranges;
 use crate::scheme::{Scheme, Symmetry};
+use chopi_kernels::FloatType;
+use chopi_kernels::Histogram;
 
 /// How the range that codes cover is chosen from the values of a group.
 ///

@@ -1,13 +1,13 @@
 //! The histogram of each group of elements.
 
 use crate::backend::{Backend, FloatTensor};
-use crate::dtype::FloatType;
 use crate::error::{Error, Result};
 use crate::groups::{Groups, on_host};
-use crate::match_float;
-use crate::observer::histogram::Histogram;
-use crate::ranges::non_finite;
+use crate::host::non_finite;
 use crate::scheme::Granularity;
+use chopi_kernels::FloatType;
+use chopi_kernels::Histogram;
+use chopi_kernels::{Float, match_float};
 
 /// The [`Histogram`] of each group of elements.
 ///
@@ -91,19 +91,18 @@ pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
     mut f: impl FnMut(&Histogram, FloatType),
 ) -> Result<(Vec<usize>, FloatType)> {
     on_host(tensor, |host| {
-        let float = host.data.float_type();
-        let groups = Groups::new(&host.layout, granularity)?;
+        let groups = Groups::new(host.layout(), granularity)?;
         let mut histogram = Histogram::new();
-        match_float!(FloatSlice, host.data, data => {
+        match_float!(FloatSlice, host.data(), data => {
             let mut buffer = Vec::new();
-            for runs in groups.iter() {
+            for elements in groups.iter() {
                 histogram.clear();
-                if !histogram.observe(runs.gather(data, &mut buffer)) {
-                    return Err(non_finite(data, &host.layout));
+                if !histogram.observe(Float::slice(elements.gather(data, &mut buffer))) {
+                    return Err(non_finite(&host));
                 }
-                f(&histogram, float);
+                f(&histogram, host.float_type());
             }
         });
-        Ok((groups.shape, float))
+        Ok((groups.shape, host.float_type()))
     })
 }

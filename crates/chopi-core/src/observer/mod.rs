@@ -1,25 +1,26 @@
 //! What sees data and gives ranges.
 //!
-//! A file for each statistic that is kept (`histogram`, `histograms`; the smallest and the largest
-//! value are [`Ranges`]), and one for each way to a range (`percentile`, `squared_error`,
+//! A file for each statistic that is kept ([`Ranges`], [`Histograms`], [`MovingAverage`]), and one for
+//! each way to a range but the percentiles, which a [`Histogram`] gives itself (`squared_error`,
 //! `divergence`).
 
 mod calibration;
 mod divergence;
-pub(crate) mod histogram;
 mod histograms;
-mod percentile;
+mod moving_average;
+mod ranges;
 mod squared_error;
 
 pub use calibration::Calibration;
-pub use histogram::{Bin, Histogram};
+pub use chopi_kernels::{Bin, Histogram};
 pub use histograms::Histograms;
+pub use moving_average::MovingAverage;
+pub use ranges::Ranges;
 
 use crate::backend::{Backend, FloatTensor};
 use crate::convention::Convention;
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
-use crate::ranges::Ranges;
 use crate::scheme::Scheme;
 
 /// What a point of a model has seen, for one scheme: fed with tensors of any framework, it gives the

@@ -1,10 +1,10 @@
 //! The range of least mean squared error.
 
 use crate::convention::Convention;
-use crate::dtype::FloatType;
-use crate::kernel::squared_error::{Grid, SquaredError, squared_error};
-use crate::observer::histogram::Histogram;
 use crate::scheme::{Scheme, Symmetry};
+use chopi_kernels::FloatType;
+use chopi_kernels::Histogram;
+use chopi_kernels::{Grid, SquaredError, squared_error};
 
 /// Searches the range whose scale and zero point, by the formulas of the convention, give the least
 /// Σ(x − x̂)² over the values of a histogram, each taken to lie in the middle of its bin.

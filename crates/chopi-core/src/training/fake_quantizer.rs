@@ -3,10 +3,10 @@
 use crate::backend::{Backend, FloatTensor};
 use crate::convention::Convention;
 use crate::error::{Error, Result};
-use crate::moving_average::MovingAverage;
+use crate::observer::MovingAverage;
+use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::quantizer::Chopi;
-use crate::ranges::Ranges;
 use crate::scheme::Scheme;
 use crate::training::initial::{least_squares, mean_magnitude};
 use crate::training::{GradientFactor, Ste};

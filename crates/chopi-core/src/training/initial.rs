@@ -1,15 +1,15 @@
 //! Where learned scales start.
 
-use crate::backend::{Backend, FloatTensor, HostFloats};
+use crate::backend::{Backend, FloatTensor};
 use crate::convention::{Convention, ScaleZero};
-use crate::dtype::{Compute, Float};
 use crate::error::Result;
 use crate::groups::{Groups, on_host};
-use crate::kernel::squared_error::{Grid, squared_error};
-use crate::match_float;
+use crate::observer::Ranges;
 use crate::qparams::QParams;
-use crate::ranges::Ranges;
 use crate::scheme::Scheme;
+use chopi_kernels::match_float;
+use chopi_kernels::{Compute, Float};
+use chopi_kernels::{Grid, squared_error};
 
 /// How many ranges [`least_squares`] tries.
 const CANDIDATES: usize = 64;
@@ -86,10 +86,10 @@ fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
     // What the convention refuses is refused before the search.
     QParams::from_ranges(&observed, scheme, convention)?;
     let (mut scale, mut zero_point) = (Vec::new(), Vec::new());
-    on_host(x, |HostFloats { data, layout }| {
-        let groups = Groups::new(&layout, granularity)?;
+    on_host(x, |host| {
+        let groups = Groups::new(host.layout(), granularity)?;
         let ranges = observed.min().iter().zip(observed.max());
-        match_float!(FloatSlice, data, data => {
+        match_float!(FloatSlice, host.data(), data => {
             let mut buffer = Vec::new();
             for ((group, elements), (&min, &max)) in groups.iter().enumerate().zip(ranges) {
                 let elements = elements.gather(data, &mut buffer).iter();

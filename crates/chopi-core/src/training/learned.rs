@@ -1,17 +1,16 @@
 //! Learned scales (LSQ) and zero points (LSQ+).
 
-use crate::backend::{Backend, FloatTensor, HostFloats};
-use crate::buffer::{Fill, FloatSliceMut};
+use chopi_kernels::{Float, FloatSliceMut, FloatType, GradientRule, Layout, Sums, Tiles};
+
+use crate::backend::{Backend, Fill, FloatTensor, HostFloats, check_len};
 use crate::convention::{Convention, ZeroPoints};
-use crate::dtype::{Float, FloatType};
+use crate::device;
 use crate::error::{Error, Result};
-use crate::kernel::gradient::{self, Rule, Sums};
-use crate::layout::Layout;
+use crate::host::{check_type, ordered};
 use crate::qparams::QParams;
+use crate::recipe::kernel_params;
 use crate::scheme::{Granularity, Scheme, Symmetry};
-use crate::tiles::Tiles;
-use crate::training::straight_through::check_len;
-use crate::{device, match_float, slices};
+use crate::training::straight_through::in_order;
 
 /// The scale and the zero point of each group as an optimizer holds them, real numbers, and what
 /// they mean for one step.
@@ -141,22 +140,21 @@ impl LearnedParams {
     /// # Errors
     /// [`Error::ParamsShape`] where the parameters are for another shape.
     pub fn factors(&self, layout: &Layout) -> Result<Vec<f64>> {
-        let tiles = slices::tiles(&self.forward, self.forward.float_type(), layout)?;
-        Ok(tiles
-            .to_row_major(&self.factors_of(&tiles, layout))
-            .into_owned())
+        let kernel = kernel_params(&self.forward, self.forward.float_type(), layout)?;
+        let factors = self.factors_of(kernel.tiles());
+        Ok(kernel.tiles().to_row_major(&factors).into_owned())
     }
 
-    /// The same in memory order.
-    fn factors_of(&self, tiles: &Tiles, layout: &Layout) -> Vec<f64> {
+    /// The factor of the gradients of each group, in memory order.
+    fn factors_of(&self, tiles: &Tiles) -> Vec<f64> {
         let groups = tiles.groups();
         match self.factor {
             GradientFactor::Fixed(factor) => vec![factor; groups],
             GradientFactor::Lsq => {
                 let steps = self.forward.scheme().qmax.max(1) as f64;
                 let elements = match self.forward.scheme().granularity {
-                    Granularity::PerGroup { .. } => tiles.elements_per_group(layout.len()),
-                    _ => vec![layout.len() / groups.max(1); groups],
+                    Granularity::PerGroup { .. } => tiles.elements_per_group(),
+                    _ => vec![tiles.len() / groups.max(1); groups],
                 };
                 let factor = |n: usize| 1.0 / (n.max(1) as f64 * steps).sqrt();
                 elements.into_iter().map(factor).collect()
@@ -175,42 +173,36 @@ impl LearnedParams {
         dy: &[F],
         layout: &Layout,
     ) -> Result<LearnedGradients<F>> {
-        check_len(x, layout)?;
-        check_len(dy, layout)?;
+        check_len(x.len(), layout)?;
+        check_len(dy.len(), layout)?;
         let rounding = self.forward.scheme().rounding;
-        let (x, ordered) = slices::ordered(x, layout.clone(), rounding);
-        let (dy, _) = slices::ordered(dy, layout.clone(), rounding);
-        let tiles = slices::tiles(&self.backward, F::TYPE, &ordered)?;
-        let factors = self.factors_of(&tiles, &ordered);
+        let (x, order) = ordered(x, layout, rounding);
+        let (dy, _) = ordered(dy, layout, rounding);
+        let kernel = kernel_params(&self.backward, F::TYPE, &order)?;
+        let tiles = kernel.tiles();
+        let factors = self.factors_of(tiles);
         let rule = match self.backward.convention().has_torch_gradients() {
-            false => Rule::Exact,
-            true => Rule::Torch {
+            false => GradientRule::Exact,
+            true => GradientRule::Torch {
                 factor: factors.first().copied().unwrap_or(1.0),
             },
         };
         let mut sums = None;
         let dx = |out: FloatSliceMut<'_>| {
-            let out = slices::same_float(out)?;
-            sums = Some(gradient::learned(
-                &x,
-                &dy,
-                &self.backward,
-                &tiles,
-                rule,
-                out,
-            ));
+            let (x, dy) = (F::slice(&x), F::slice(&dy));
+            sums = Some(chopi_kernels::learned(x, dy, &kernel, rule, out));
             Ok(())
         };
-        let dx = Fill::new(dx).floats(layout.len())?;
+        let dx = Fill::new(x.len(), dx).into_floats()?;
         let Sums {
             mut scale,
-            zero: mut zero_point,
+            mut zero_point,
         } = sums.unwrap_or_else(|| Sums {
             scale: Vec::new(),
-            zero: Vec::new(),
+            zero_point: Vec::new(),
         });
         let compute = F::TYPE.compute();
-        if rule == Rule::Exact {
+        if rule == GradientRule::Exact {
             let scales = tiles.to_memory_order(self.backward.scale());
             let groups = scale.iter_mut().zip(&mut zero_point);
             for ((ds, dz), (factor, s)) in groups.zip(factors.iter().zip(&*scales)) {
@@ -223,11 +215,7 @@ impl LearnedParams {
             tiles.to_row_major(&rounded).into_owned()
         };
         Ok(LearnedGradients {
-            x: if ordered == *layout {
-                dx
-            } else {
-                layout.to_memory_order(&dx).into_owned()
-            },
+            x: in_order(dx, &order, layout),
             scale: of_groups(scale),
             zero_point: of_groups(zero_point),
         })
@@ -253,13 +241,11 @@ impl LearnedParams {
         if let Some(x) = x.on_device() {
             return device::scale_derivative(&x, params);
         }
-        x.with_host(|HostFloats { data, layout }| {
-            match_float!(FloatSlice, data, data => {
-                let (data, layout) = slices::ordered(data, layout, params.scheme().rounding);
-                let values = |out: FloatSliceMut<'_>| {
-                    derivatives(&data, &layout, params, slices::same_float(out)?)
-                };
-                x.float_like(&layout, Fill::new(values))
+        x.with_host(|host| {
+            host.ordered_for(params.scheme().rounding, |host| {
+                let layout = host.layout();
+                let values = |out: FloatSliceMut<'_>| derivatives(&host, params, out);
+                x.float_like(layout, Fill::new(layout.len(), values))
             })
         })
     }
@@ -270,13 +256,9 @@ impl LearnedParams {
     }
 }
 
-fn derivatives<F: Float>(
-    x: &[F],
-    layout: &Layout,
-    params: &QParams,
-    out: &mut [std::mem::MaybeUninit<F>],
-) -> Result<()> {
-    let tiles = slices::tiles(params, F::TYPE, layout)?;
-    gradient::scale_derivatives(x, params, &tiles, out);
+fn derivatives(x: &HostFloats<'_>, params: &QParams, out: FloatSliceMut<'_>) -> Result<()> {
+    let kernel = kernel_params(params, x.float_type(), x.layout())?;
+    check_type(x, &out)?;
+    chopi_kernels::scale_derivatives(x.data(), &kernel, out);
     Ok(())
 }

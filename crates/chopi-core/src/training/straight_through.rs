@@ -1,12 +1,12 @@
 //! The straight-through estimator on slices.
 
-use crate::buffer::{Fill, FloatSliceMut};
-use crate::dtype::Float;
-use crate::error::{Error, Result};
-use crate::kernel;
-use crate::layout::Layout;
+use chopi_kernels::{Float, FloatSliceMut, Layout};
+
+use crate::backend::{Fill, HostFloats, check_len};
+use crate::error::Result;
+use crate::host::{self, ordered};
 use crate::qparams::QParams;
-use crate::slices;
+use crate::recipe::kernel_params;
 
 /// What stands in for the gradient of rounding and clamping, which is 0 almost everywhere: the
 /// straight-through estimator (Bengio, Léonard, Courville 2013).
@@ -23,61 +23,49 @@ pub enum Ste {
 }
 
 /// The fake-quantized elements of a dense tensor, in memory order: the bits of
-/// [`Chopi::fake_quantize`](crate::Chopi::fake_quantize).
+/// [`QParams::fake_quantize`].
 ///
 /// # Errors
-/// [`Error::Elements`] where `x` is not as long as the layout says; [`Error::ParamsShape`] where the
-/// parameters are for another shape.
+/// [`Error::Elements`](crate::Error::Elements) where `x` is not as long as the layout says;
+/// [`Error::ParamsShape`](crate::Error::ParamsShape) where the parameters are for another shape.
 pub fn fake_quantize<F: Float>(x: &[F], layout: &Layout, params: &QParams) -> Result<Vec<F>> {
-    check_len(x, layout)?;
-    let (x, ordered) = slices::ordered(x, layout.clone(), params.scheme().rounding);
-    let values =
-        |out: FloatSliceMut<'_>| slices::fake_quantize(F::slice(&x), &ordered, params, out);
-    let values = Fill::new(values).floats(layout.len())?;
-    Ok(if ordered == *layout {
-        values
-    } else {
-        layout.to_memory_order(&values).into_owned()
-    })
+    check_len(x.len(), layout)?;
+    let (x, order) = ordered(x, layout, params.scheme().rounding);
+    let host = HostFloats::new(F::slice(&x), order)?;
+    let values = |out: FloatSliceMut<'_>| host::fake_quantize(&host, params, out);
+    let values = Fill::new(x.len(), values).into_floats()?;
+    Ok(in_order(values, host.layout(), layout))
 }
 
 /// dx of [`Ste::Clipped`] for the gradient `dy` of what [`fake_quantize`] gave for `x`.
 ///
 /// # Errors
-/// Those of [`fake_quantize`], also for `dy`.
+/// The errors of [`fake_quantize`], also for `dy`.
 pub fn straight_through<F: Float>(
     x: &[F],
     dy: &[F],
     layout: &Layout,
     params: &QParams,
 ) -> Result<Vec<F>> {
-    check_len(x, layout)?;
-    check_len(dy, layout)?;
+    check_len(x.len(), layout)?;
+    check_len(dy.len(), layout)?;
     let rounding = params.scheme().rounding;
-    let (x, ordered) = slices::ordered(x, layout.clone(), rounding);
-    let (dy, _) = slices::ordered(dy, layout.clone(), rounding);
+    let (x, order) = ordered(x, layout, rounding);
+    let (dy, _) = ordered(dy, layout, rounding);
+    let kernel = kernel_params(params, F::TYPE, &order)?;
     let dx = |out: FloatSliceMut<'_>| {
-        let (tiles, out) = (
-            slices::tiles(params, F::TYPE, &ordered)?,
-            slices::same_float(out)?,
-        );
-        kernel::gradient::straight_through(&x, &dy, params, &tiles, out);
+        chopi_kernels::straight_through(F::slice(&x), F::slice(&dy), &kernel, out);
         Ok(())
     };
-    let dx = Fill::new(dx).floats(layout.len())?;
-    Ok(if ordered == *layout {
-        dx
-    } else {
-        layout.to_memory_order(&dx).into_owned()
-    })
+    let dx = Fill::new(x.len(), dx).into_floats()?;
+    Ok(in_order(dx, &order, layout))
 }
 
-pub(super) fn check_len<T>(data: &[T], layout: &Layout) -> Result<()> {
-    if data.len() == layout.len() {
-        return Ok(());
+/// Elements in the order of one layout, which is row-major or the other, put into the order of the
+/// other.
+pub(super) fn in_order<F: Float>(values: Vec<F>, from: &Layout, to: &Layout) -> Vec<F> {
+    match from == to {
+        true => values,
+        false => to.to_memory_order(&values).into_owned(),
     }
-    Err(Error::Elements {
-        elements: data.len(),
-        shape: layout.shape().to_vec(),
-    })
 }

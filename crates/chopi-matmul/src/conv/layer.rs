@@ -1,8 +1,10 @@
 //! The convolution as a layer, on tensors of any framework.
 
 use chopi_core::{
-    Backend, Builder, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout,
-    QParams, bf16, f16,
+    Builder, QParams,
+    backend::{
+        Backend, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout, bf16, f16,
+    },
 };
 
 use super::{ConvInput, ConvParams, PackedConv};
@@ -46,7 +48,7 @@ impl Conv {
         activations.quantizer(Builder::per_tensor)?;
         let pack = |codes: HostInts<'_>| {
             check_params("the weights", params.bounds(), Some(params))?;
-            let shape = codes.layout.shape();
+            let shape = codes.layout().shape();
             if !is_per_output(params, shape) {
                 let expected = "one for all, or one for each output channel";
                 return Err(Error::weights(&codes, params, expected));
@@ -106,7 +108,7 @@ impl Conv {
         let codes = quantizer.quantize(x)?;
         let params = quantizer.params().ok_or(chopi_core::Error::NotCalibrated)?;
         let output = codes.with_host(|codes| {
-            let geometry = self.packed.geometry(codes.layout.shape())?;
+            let geometry = self.packed.geometry(codes.layout().shape())?;
             let y = self.images(&codes, params)?;
             let layout = Layout::row_major(&geometry.output_shape());
             let fill = |out: FloatSliceMut<'_>| {
@@ -123,14 +125,14 @@ impl Conv {
                 Ok(())
             };
             // SAFETY: `y` has as many elements as the layout, and all are written.
-            x.float_like(&layout, unsafe { Fill::new_unchecked(fill) })
+            x.float_like(&layout, unsafe { Fill::new_unchecked(layout.len(), fill) })
         });
         Ok(output?)
     }
 
     /// The output of quantized images, row-major.
     fn images(&self, codes: &HostInts<'_>, params: &QParams) -> Result<Vec<f32>> {
-        let shape = codes.layout.shape();
+        let shape = codes.layout().shape();
         let bytes = narrow(codes, params.bounds())?;
         let (all, scales) = (bytes.codes(), to_f32(params.scale()));
         let images = shape.first().copied().unwrap_or(0);

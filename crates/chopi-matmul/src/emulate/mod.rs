@@ -11,7 +11,7 @@
 //! padding the product is 0.
 //!
 //! ```
-//! use chopi_core::IntSlice;
+//! use chopi_core::backend::IntSlice;
 //! use chopi_matmul::emulate::{Accumulator, Matrix, Overflow, matmul};
 //!
 //! let a = Matrix { codes: IntSlice::I8(&[100, 100, -100]), shape: (1, 3), range: (-128, 127), zero_points: &[0] };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chopi_core::{Int, IntSlice, match_int};
+use chopi_core::backend::{Int, IntSlice, match_int};
 
 use crate::{Error, Result};
 

@@ -216,7 +216,7 @@ impl Row<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chopi_core::IntSlice;
+    use chopi_core::backend::IntSlice;
     use proptest::prelude::*;
 
     use super::*;

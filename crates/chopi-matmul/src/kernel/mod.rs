@@ -10,7 +10,7 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use chopi_core::Isa;
+use chopi_kernels::Isa;
 
 /// The columns of a panel.
 pub(crate) const PANEL: usize = 16;

@@ -1,6 +1,6 @@
 //! Requantization of many accumulators at once.
 
-use chopi_core::Isa;
+use chopi_kernels::Isa;
 
 use super::{Code, Multiplier, OutputCodes};
 use crate::{Error, Result};

@@ -3,8 +3,11 @@
 use std::marker::PhantomData;
 
 use chopi_core::{
-    Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, HostOnly, Int,
-    IntSliceMut, IntTensor, Layout, Result,
+    Result,
+    backend::{
+        Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, HostOnly, Int,
+        IntSliceMut, IntTensor, Layout,
+    },
 };
 use ndarray::{Array, ArrayBase, ArrayView, Data, Dimension, OwnedRepr};
 
@@ -43,7 +46,7 @@ impl<A: Float, Z: Int, D: Dimension> FloatTensor<NdArray> for QuantizedTo<'_, A,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Int> {
         Ok(Codes {
-            array: from_memory(fill.ints(layout.len())?, layout)?,
+            array: from_memory(fill.into_ints()?, layout)?,
             values: PhantomData,
         })
     }
@@ -63,10 +66,7 @@ impl<S: Data<Elem: Int>, A: Float, D: Dimension> IntTensor<NdArray> for Codes<S,
 
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
         with_slice(&self.array, |data, layout| {
-            f(HostInts {
-                data: S::Elem::slice(data),
-                layout,
-            })
+            f(HostInts::new(S::Elem::slice(data), layout)?)
         })
     }
 
@@ -76,6 +76,6 @@ impl<S: Data<Elem: Int>, A: Float, D: Dimension> IntTensor<NdArray> for Codes<S,
         layout: &Layout,
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Float> {
-        from_memory(fill.floats(layout.len())?, layout)
+        from_memory(fill.into_floats()?, layout)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use chopi_core::{Chopi, Float, IntType};
+use chopi_core::backend::{Float, IntType};
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::Codes;
@@ -100,7 +100,7 @@ where
             array: x.view(),
             values: PhantomData,
         };
-        return Ok(Chopi::from_params(params).dequantize(&codes)?);
+        return Ok(params.dequantize(&codes)?);
     }
     let scale = x_scale.mapv(|s| s.widen());
     let values = Zip::from(x)

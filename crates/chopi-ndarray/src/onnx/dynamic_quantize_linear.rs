@@ -1,6 +1,6 @@
 //! DynamicQuantizeLinear: floats to codes, with the scale and the zero point of their range.
 
-use chopi_core::{Chopi, Convention, Granularity, NanPolicy, QParams, Ranges};
+use chopi_core::{Chopi, Convention, Granularity, NanPolicy, QParams, observer::Ranges};
 use ndarray::{Array, ArrayRef, Dimension};
 
 use super::Result;

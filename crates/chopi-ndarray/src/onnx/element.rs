@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chopi_core::{Int, IntType};
+use chopi_core::backend::{Int, IntType};
 
 /// An integer type that QuantizeLinear quantizes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! What can be wrong with an operator's inputs and attributes.
 
-use chopi_core::{FloatType, IntType};
+use chopi_core::backend::{FloatType, IntType};
 
 use super::QuantizedType;
 

@@ -34,7 +34,7 @@
 //!
 //! | ONNX | Rust |
 //! |---|---|
-//! | float, float16, bfloat16 | `f32`, [`f16`](chopi_core::f16), [`bf16`](chopi_core::bf16) |
+//! | float, float16, bfloat16 | `f32`, [`f16`](chopi_core::backend::f16), [`bf16`](chopi_core::backend::bf16) |
 //! | int8, uint8, int16, uint16 | `i8`, `u8`, `i16`, `u16` |
 //! | int4, int2 | `i8`, one code an element, in −8..=7 and −2..=1 |
 //! | uint4, uint2 | `u8`, one code an element, in 0..=15 and 0..=3 |

@@ -1,6 +1,6 @@
 //! QLinearConv: the convolution of codes, as codes.
 
-use chopi_core::Float;
+use chopi_core::backend::Float;
 use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes};
 use ndarray::{Array, ArrayRef, Dimension, Ix1};
 

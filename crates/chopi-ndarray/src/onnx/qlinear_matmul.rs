@@ -1,6 +1,6 @@
 //! QLinearMatMul: the product of codes, as codes.
 
-use chopi_core::Float;
+use chopi_core::backend::Float;
 use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, requantize_row};
 use ndarray::{ArrayD, Dimension};
 

@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 
 use chopi_core::{
-    Chopi, Convention, Float, FloatType, Granularity, NanPolicy, QParams, Rounding, Scheme,
-    Symmetry, Zero, bf16, f16,
+    Convention, Granularity, NanPolicy, QParams, Rounding, Scheme, Symmetry, Zero,
+    backend::{Float, FloatType, bf16, f16},
 };
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
@@ -199,13 +199,11 @@ pub(super) fn codes<A: Float, Z: QuantizedElement, D: Dimension>(
     params: QParams,
     nan: NanPolicy,
 ) -> Result<Array<Z, D>> {
-    let mut chopi = Chopi::from_params(params);
-    chopi.set_nan_policy(nan);
     let x = QuantizedTo {
         array: x.view(),
         codes: PhantomData::<Z>,
     };
-    Ok(chopi.quantize(&x)?.array)
+    Ok(params.with_nan_policy(nan).quantize(&x)?.array)
 }
 
 /// P(P(x)/P(s)). Rounding the `f32` quotient of two halves to their type rounds the exact quotient:

@@ -1,6 +1,6 @@
 //! A quantized input of the operators that take scales.
 
-use chopi_core::Float;
+use chopi_core::backend::Float;
 use chopi_matmul::requantize::Code;
 use ndarray::{ArrayRef, Dimension, IxDyn};
 

@@ -1,6 +1,6 @@
 //! Inputs that fit each other, drawn by proptest.
 
-use chopi_core::{Float, FloatType};
+use chopi_core::backend::{Float, FloatType};
 use chopi_ndarray::onnx::QuantizedType;
 use ndarray::{Array, ArrayD, ArrayViewD, Axis, IxDyn, Slice};
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! The definitions, naively.
 
-use chopi_core::{Float, FloatType};
+use chopi_core::backend::{Float, FloatType};
 use chopi_ndarray::onnx::QuantizedType;
 use ndarray::{Dimension, IxDyn};
 

@@ -1,6 +1,9 @@
 //! The operators equal their definitions.
 
-use chopi_core::{Float, FloatType, NanPolicy, bf16, f16};
+use chopi_core::{
+    NanPolicy,
+    backend::{Float, FloatType, bf16, f16},
+};
 use chopi_ndarray::onnx::{
     DequantizableElement, DequantizeAttributes, Error, QuantizeAttributes, QuantizedElement,
     QuantizedType, dequantize_linear, dynamic_quantize_linear, quantize_linear,

@@ -1,6 +1,6 @@
 //! What does not fit is refused, with the numbers that explain it.
 
-use chopi_core::FloatType;
+use chopi_core::backend::FloatType;
 use chopi_ndarray::onnx::{
     self, DequantizeAttributes, Error, QuantizeAttributes, QuantizedType, dequantize_linear,
     dynamic_quantize_linear, quantize_linear,

@@ -9,7 +9,7 @@ use chopi_core::training::{
     CHECKPOINT_MEAN as MEAN, CHECKPOINT_QUANTIZERS as QUANTIZERS, CHECKPOINT_SQUARE as SQUARE,
     CHECKPOINT_STEPS as STEP, Quantizers, write_checkpoint,
 };
-use chopi_core::{Backend, Error, Result};
+use chopi_core::{Error, Result, backend::Backend};
 use safetensors::{Dtype, SafeTensors, View};
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};

@@ -1,7 +1,7 @@
 //! The layer that fake-quantizes what flows through it.
 
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
-use chopi_core::{Chopi, Error, FloatType, QParams, Result, Symmetry};
+use chopi_core::{Chopi, Error, QParams, Result, Symmetry, backend::FloatType};
 use tch::nn::{Init, Module, ModuleT, Path};
 use tch::{Device, Kind, Tensor};
 

@@ -1,7 +1,7 @@
 //! Fake quantization, with gradients composed from libtorch's operations.
 
 use chopi_core::training::{LearnedParams, Ste};
-use chopi_core::{Chopi, Granularity, Layout, QParams, Result};
+use chopi_core::{Granularity, QParams, Result, backend::Layout};
 use tch::{Kind, Tensor};
 
 use crate::framework;
@@ -111,7 +111,7 @@ fn learnable(
 
 /// The fake-quantized values, without gradient, and the mask of the straight-through estimator.
 fn values_and_mask(x: &Tensor, params: &QParams) -> Result<(Tensor, Tensor)> {
-    let (values, mask) = Chopi::from_params(params.clone()).fake_quantize_with_mask(&x.detach())?;
+    let (values, mask) = params.fake_quantize_with_mask(&x.detach())?;
     let mask = mask.f_to_kind(Kind::Bool).map_err(framework)?;
     Ok((values, mask))
 }

@@ -1,0 +1,208 @@
+//! What parameters do with tensors.
+
+use chopi_kernels::{FloatSliceMut, IntSliceMut, Layout};
+
+use crate::backend::{Backend, Fill, FloatTensor, FloatTensorMut, IntTensor, IntTensorMut};
+use crate::error::{Error, Result};
+use crate::qparams::QParams;
+use crate::scheme::Rounding;
+use crate::{device, host};
+
+impl QParams {
+    /// The codes of a tensor, in the framework's smallest integer type that holds their range.
+    ///
+    /// # Errors
+    /// [`Error::NaN`] for NaN, unless the [policy](Self::with_nan_policy) has a code for it;
+    /// [`Error::ParamsShape`] where the parameters are for another shape; [`Error::Unsupported`] where
+    /// the convention does not have such tensors.
+    pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Int> {
+        if let Some(device) = x.on_device() {
+            return device::quantize(&device, self);
+        }
+        x.with_host(|host| {
+            host.ordered_for(self.scheme().rounding, |host| {
+                let layout = host.layout();
+                let codes = |out: IntSliceMut<'_>| host::quantize(&host, self, out);
+                x.int_like(self.bounds(), layout, Fill::new(layout.len(), codes))
+            })
+        })
+    }
+
+    /// The codes of a tensor, written into one that is there: of the same shape, dense, of any
+    /// integer type that holds the range.
+    ///
+    /// Nothing is allocated where the two lie in memory in the same order, but for a list of the
+    /// parameters where there are several groups.
+    ///
+    /// # Errors
+    /// The errors of [`quantize`](Self::quantize), which leave codes without meaning;
+    /// [`Error::OutputShape`], [`Error::OutputType`] and [`Error::OutputLayout`].
+    pub fn quantize_into<B, T, Q>(&self, x: &T, out: &mut Q) -> Result<()>
+    where
+        B: Backend,
+        T: FloatTensor<B> + ?Sized,
+        Q: IntTensorMut<B> + ?Sized,
+    {
+        x.with_host(|host| {
+            out.with_host_mut(|out| {
+                check_shape(&out.layout, host.layout(), self.scheme().rounding)?;
+                check_int_type(&out.data, self.bounds())?;
+                host.reordered(&out.layout, |host| host::quantize(&host, self, out.data))
+            })
+        })
+    }
+
+    /// The values of codes: x̂ = (q − z)·s.
+    ///
+    /// # Errors
+    /// [`Error::ParamsShape`] where the parameters are for another shape; [`Error::Code`] for a code
+    /// outside of the scheme's range.
+    pub fn dequantize<B: Backend, Q: IntTensor<B> + ?Sized>(&self, q: &Q) -> Result<Q::Float> {
+        if let Some(q) = q.on_device() {
+            return device::dequantize(&q, self);
+        }
+        q.with_host(|codes| {
+            let layout = codes.layout();
+            let values = |out: FloatSliceMut<'_>| host::dequantize(&codes, self, out);
+            q.float_like(self.float_type(), layout, Fill::new(layout.len(), values))
+        })
+    }
+
+    /// The values of codes, written into a tensor that is there: of the same shape, dense, of any
+    /// float type.
+    ///
+    /// # Errors
+    /// The errors of [`dequantize`](Self::dequantize), which leave `out` as it was;
+    /// [`Error::OutputShape`] and [`Error::OutputLayout`].
+    pub fn dequantize_into<B, Q, T>(&self, q: &Q, out: &mut T) -> Result<()>
+    where
+        B: Backend,
+        Q: IntTensor<B> + ?Sized,
+        T: FloatTensorMut<B> + ?Sized,
+    {
+        q.with_host(|codes| {
+            out.with_host_mut(|out| {
+                check_shape(&out.layout, codes.layout(), Rounding::NearestEven)?;
+                codes.reordered(&out.layout, |codes| {
+                    host::dequantize(&codes, self, out.data)
+                })
+            })
+        })
+    }
+
+    /// Quantizes and dequantizes in one pass: the bits of `dequantize(quantize(x))`, but for NaN,
+    /// which stays NaN, or has the value of qmin in
+    /// [`Convention::TORCH_FAKE`](crate::Convention::TORCH_FAKE).
+    ///
+    /// # Errors
+    /// [`Error::ParamsShape`] where the parameters are for another shape; [`Error::Unsupported`] where
+    /// the convention does not have such tensors.
+    pub fn fake_quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
+        if let Some(x) = x.on_device() {
+            return device::fake_quantize(&x, self);
+        }
+        x.with_host(|host| {
+            host.ordered_for(self.scheme().rounding, |host| {
+                let layout = host.layout();
+                let values = |out: FloatSliceMut<'_>| host::fake_quantize(&host, self, out);
+                x.float_like(layout, Fill::new(layout.len(), values))
+            })
+        })
+    }
+
+    /// [`fake_quantize`](Self::fake_quantize), written into a tensor that is there: of the same shape and
+    /// type, dense.
+    ///
+    /// # Errors
+    /// The errors of [`fake_quantize`](Self::fake_quantize), which leave `out` as it was;
+    /// [`Error::OutputShape`], [`Error::OutputType`] and [`Error::OutputLayout`].
+    pub fn fake_quantize_into<B, T, U>(&self, x: &T, out: &mut U) -> Result<()>
+    where
+        B: Backend,
+        T: FloatTensor<B> + ?Sized,
+        U: FloatTensorMut<B> + ?Sized,
+    {
+        x.with_host(|host| {
+            out.with_host_mut(|out| {
+                check_shape(&out.layout, host.layout(), self.scheme().rounding)?;
+                let (float, expected) = (out.data.float_type(), host.float_type());
+                if float != expected {
+                    return Err(Error::OutputType {
+                        dtype: float.to_string(),
+                        expected: expected.to_string(),
+                    });
+                }
+                host.reordered(&out.layout, |host| {
+                    host::fake_quantize(&host, self, out.data)
+                })
+            })
+        })
+    }
+
+    /// [`fake_quantize`](Self::fake_quantize), and the mask of the straight-through estimator: a tensor of
+    /// `u8` that holds 1 where the code lies in qmin..=qmax before it is clamped, else 0, and 0 for NaN.
+    ///
+    /// # Errors
+    /// The errors of [`fake_quantize`](Self::fake_quantize).
+    pub fn fake_quantize_with_mask<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        x: &T,
+    ) -> Result<(T::Owned, T::Int)> {
+        if let Some(x) = x.on_device() {
+            return device::fake_quantize_with_mask(&x, self);
+        }
+        x.with_host(|host| {
+            host.ordered_for(self.scheme().rounding, |host| {
+                let layout = host.layout();
+                let unwritten = || Error::Framework {
+                    backend: B::NAME,
+                    source: "the framework made a tensor without writing it".into(),
+                };
+                let mut mask = None;
+                // Both tensors are written in one pass, so the one is made while the other is.
+                let values = |out: FloatSliceMut<'_>| {
+                    let mut written = false;
+                    let inside = |mask: IntSliceMut<'_>| {
+                        host::fake_quantize_with_mask(&host, self, out, mask)?;
+                        written = true;
+                        Ok(())
+                    };
+                    mask = Some(x.int_like((0, 255), layout, Fill::new(layout.len(), inside))?);
+                    // `out` is written only if the framework has had the mask written.
+                    if written { Ok(()) } else { Err(unwritten()) }
+                };
+                let values = x.float_like(layout, Fill::new(layout.len(), values))?;
+                Ok((values, mask.ok_or_else(unwritten)?))
+            })
+        })
+    }
+}
+
+/// Checks that a result of layout `expected` can be written to an output of layout `out`.
+pub(crate) fn check_shape(out: &Layout, expected: &Layout, rounding: Rounding) -> Result<()> {
+    if out.shape() != expected.shape() {
+        return Err(Error::OutputShape {
+            shape: out.shape().to_vec(),
+            expected: expected.shape().to_vec(),
+        });
+    }
+    if matches!(rounding, Rounding::Stochastic { .. }) && !out.is_row_major() {
+        return Err(Error::OutputLayout {
+            shape: out.shape().to_vec(),
+            expected: "in row-major order, by which stochastic rounding goes",
+        });
+    }
+    Ok(())
+}
+
+/// Checks that an output has an integer type that holds the codes.
+pub(crate) fn check_int_type(out: &IntSliceMut<'_>, (qmin, qmax): (i64, i64)) -> Result<()> {
+    let int = out.int_type();
+    match int.holds(qmin, qmax) {
+        true => Ok(()),
+        false => Err(Error::OutputType {
+            dtype: int.to_string(),
+            expected: format!("a type that holds {qmin}..={qmax}"),
+        }),
+    }
+}

@@ -1,0 +1,190 @@
+//! q = clamp(round(x/s + z)): floats to codes.
+
+use std::mem::MaybeUninit;
+
+use crate::element::{Code, Element, unsigned};
+use crate::float::FloatType;
+use crate::int::Int;
+use crate::isa::{Loop, dispatch};
+use crate::lanes::{Lanes, Params};
+use crate::loops::affine::{
+    ANY, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Run,
+};
+use crate::loops::driver::{Piece, Step, drive};
+use crate::loops::wide::Wide;
+use crate::slice::{FloatSlice, IntSliceMut};
+use crate::vector::{Arch, Mask, Vector};
+use crate::{match_float, match_int};
+
+/// Writes the code of every element of `x` to `out`, both in memory order. Returns whether `x` holds
+/// NaN, whose code is that of the zero point: clamp(RNE(z), qmin, qmax).
+///
+/// `out` must be of a type that holds qmin..=qmax; the codes lose their high bits in any other.
+///
+/// # Panics
+/// Where `x` or `out` is not as long as the tiles say.
+pub fn quantize(x: FloatSlice<'_>, params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
+    match_float!(FloatSlice, x, x => quantize_floats(x, params, out))
+}
+
+fn quantize_floats<F: Element>(x: &[F], params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
+    if !params.fit::<F::Compute>() {
+        return quantize_wide(x, params, out);
+    }
+    match out {
+        IntSliceMut::U8(out) => quantize_codes(x, params, out),
+        // SAFETY: i8 and u8 have one width.
+        IntSliceMut::I8(out) => quantize_codes::<F, u8>(x, params, unsafe { unsigned(out) }),
+        // Loops for 16-bit codes of `f64` data are not worth their size.
+        out if F::TYPE == FloatType::F64 => quantize_wide(x, params, out),
+        IntSliceMut::U16(out) => quantize_codes(x, params, out),
+        // SAFETY: i16 and u16 have one width.
+        IntSliceMut::I16(out) => quantize_codes::<F, u16>(x, params, unsafe { unsigned(out) }),
+        out => quantize_wide(x, params, out),
+    }
+}
+
+fn quantize_wide<F: Element>(x: &[F], params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
+    let wide = Wide::<F>::new(params);
+    match_int!(IntSliceMut, out, out => {
+        Piece::whole(params, x, out, &mut []).any(|piece| {
+            wide.quantize(piece.x, piece.first, Int::slice_mut(piece.out))
+        })
+    })
+}
+
+fn quantize_codes<F: Element, O: Code>(
+    x: &[F],
+    params: &Params<'_>,
+    out: &mut [MaybeUninit<O>],
+) -> bool {
+    let lanes = Lanes::new(params);
+    let run = match params.recipe().kind() {
+        DIVIDE_EXACT if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT>,
+        DIVIDE_ROUNDED if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_ROUNDED>,
+        DIVIDE_AFTER if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_AFTER>,
+        MULTIPLY_ROUNDED if const { is_usual::<F, O>() } => run::<F, O, MULTIPLY_ROUNDED>,
+        MULTIPLY_AFTER if const { is_usual::<F, O>() } => run::<F, O, MULTIPLY_AFTER>,
+        FUSED if const { is_usual::<F, O>() } => run::<F, O, FUSED>,
+        _ => run::<F, O, ANY>,
+    };
+    Piece::whole(params, x, out, &mut []).any(|mut piece| {
+        // The loops for known steps notice NaN, and the loop for any steps gives it a code.
+        run(piece.reborrow(), params, &lanes) && self::run::<F, O, ANY>(piece, params, &lanes)
+    })
+}
+
+/// Whether a loop for each of the [`Steps`](crate::Steps) is worth its size, and one by blocks of vectors:
+/// what is not is not compiled.
+const fn is_usual<F: Element, O: Code>() -> bool {
+    O::BY_BLOCKS && matches!(F::TYPE, FloatType::F32)
+}
+
+fn run<F: Element, O: Code, const KIND: u8>(
+    piece: Piece<'_, F, O>,
+    params: &Params<'_>,
+    lanes: &Lanes<F::Compute>,
+) -> bool {
+    dispatch(Quantize::<F, O, KIND> {
+        piece,
+        params,
+        lanes,
+    })
+}
+
+/// Writes the codes of a piece; gives whether it holds NaN, whose code has no meaning but in the loop
+/// [`ANY`].
+struct Quantize<'a, F: Element, O, const KIND: u8> {
+    piece: Piece<'a, F, O>,
+    params: &'a Params<'a>,
+    lanes: &'a Lanes<F::Compute>,
+}
+
+impl<F: Element, O: Code, const KIND: u8> Loop for Quantize<'_, F, O, KIND> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<A: Arch>(self, arch: A) -> bool {
+        match A::SPECIALIZED {
+            true => codes::<F, O, A, KIND>(arch, self.piece, self.params, self.lanes),
+            false => any_codes(arch, self.piece, self.params, self.lanes),
+        }
+    }
+}
+
+#[inline(always)]
+fn codes<F: Element, O: Code, A: Arch, const KIND: u8>(
+    arch: A,
+    piece: Piece<'_, F, O>,
+    params: &Params<'_>,
+    lanes: &Lanes<F::Compute>,
+) -> bool {
+    let mut step = NanSeen::<F, O, A>::new(arch);
+    drive::<F::Vector<A>, _, KIND>(arch, &mut step, params, lanes, piece);
+    step.any_nan.any()
+}
+
+/// The one loop of an instruction set for which no others are compiled.
+#[inline(never)]
+fn any_codes<F: Element, O: Code, A: Arch>(
+    arch: A,
+    piece: Piece<'_, F, O>,
+    params: &Params<'_>,
+    lanes: &Lanes<F::Compute>,
+) -> bool {
+    codes::<F, O, A, ANY>(arch, piece, params, lanes)
+}
+
+/// The step that writes codes, with what it has seen.
+struct NanSeen<F: Element, O, A: Arch> {
+    any_nan: <F::Vector<A> as Vector>::Mask,
+    types: std::marker::PhantomData<(F, O)>,
+}
+
+impl<F: Element, O, A: Arch> NanSeen<F, O, A> {
+    #[inline(always)]
+    fn new(arch: A) -> Self {
+        Self {
+            any_nan: F::Vector::<A>::none(arch),
+            types: std::marker::PhantomData,
+        }
+    }
+}
+
+impl<F: Element, O: Code, A: Arch, const KIND: u8> Step<F::Vector<A>, KIND> for NanSeen<F, O, A> {
+    type In = F;
+    type Out = O;
+    const MASK: bool = false;
+    const BY_BLOCKS: bool = is_usual::<F, O>();
+
+    #[inline(always)]
+    fn step<const UNIFORM: bool, const N: usize>(
+        &mut self,
+        run: &Run<'_, F::Vector<A>>,
+        i: usize,
+        x: &[F],
+        out: &mut [MaybeUninit<O>],
+        _: &mut [MaybeUninit<u8>],
+    ) {
+        let zero = F::Vector::splat(run.arch, F::Compute::default());
+        let mut block = [zero; N];
+        for (k, number) in block.iter_mut().enumerate() {
+            *number = F::load(run.arch, &x[k * <F::Vector<A>>::LANES..]);
+        }
+        if KIND == ANY {
+            for number in &mut block {
+                let is_nan = number.is_nan();
+                self.any_nan = self.any_nan.or(is_nan);
+                // 0.0 has the zero point's code.
+                *number = Vector::select(is_nan, zero, *number);
+            }
+        } else {
+            for k in (0..N).step_by(2) {
+                let is_nan = block[k].is_either_nan(block[(k + 1) % N]);
+                self.any_nan = self.any_nan.or(is_nan);
+            }
+        }
+        let codes = run.codes::<F, KIND, UNIFORM, N>(block, i, zero);
+        O::store(codes, out);
+    }
+}

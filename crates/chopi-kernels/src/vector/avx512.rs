@@ -1,0 +1,285 @@
+//! AVX-512: F, BW, DQ and VL.
+
+use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
+
+use half::{bf16, f16};
+
+use super::{Arch, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
+
+/// The instruction set.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512(());
+
+impl Avx512 {
+    /// The instruction set, without a look at the CPU.
+    ///
+    /// # Safety
+    /// The CPU must have AVX-512 F, BW, DQ and VL, AVX2, FMA and F16C.
+    pub(crate) unsafe fn assume() -> Self {
+        Self(())
+    }
+}
+
+impl Arch for Avx512 {
+    type F32 = F32;
+    type F64 = F64;
+    const SPECIALIZED: bool = true;
+}
+
+/// 16 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct F32(__m512);
+
+/// 8 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct F64(__m512d);
+
+/// 16 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Words16(__m512i);
+
+/// 8 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Words8(__m256i);
+
+/// 16 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask16(__mmask16);
+
+/// 8 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mask8(__mmask8);
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
+const UP: i32 = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
+
+impl Vector for F32 {
+    type Arch = Avx512;
+    type Scalar = f32;
+    type Mask = Mask16;
+    type Words = Words16;
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    fn arch(self) -> Avx512 {
+        Avx512(())
+    }
+
+    intrinsics! {
+        fn splat(_: Avx512, x: f32) -> Self { Self(_mm512_set1_ps(x)) }
+        fn load(_: Avx512, from: &[f32]) -> Self { Self(_mm512_loadu_ps(first::<16, _>(from).as_ptr())) }
+        fn load_i8(_: Avx512, from: &[i8]) -> Self {
+            let codes = _mm_loadu_si128(first::<16, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)))
+        }
+        fn load_u8(_: Avx512, from: &[u8]) -> Self {
+            let codes = _mm_loadu_si128(first::<16, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes)))
+        }
+        fn load_i16(_: Avx512, from: &[i16]) -> Self {
+            let codes = _mm256_loadu_si256(first::<16, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(codes)))
+        }
+        fn load_u16(_: Avx512, from: &[u16]) -> Self {
+            let codes = _mm256_loadu_si256(first::<16, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(codes)))
+        }
+        fn store(self, to: &mut [MaybeUninit<f32>]) {
+            _mm512_storeu_ps(first_mut::<16, _>(to).as_mut_ptr().cast(), self.0)
+        }
+        fn store_low_8(self, to: &mut [MaybeUninit<u8>]) {
+            let codes = _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0));
+            _mm_storeu_si128(first_mut::<16, _>(to).as_mut_ptr().cast(), codes)
+        }
+        fn store_low_16(self, to: &mut [MaybeUninit<u16>]) {
+            let codes = _mm512_cvtepi32_epi16(_mm512_castps_si512(self.0));
+            _mm256_storeu_si256(first_mut::<16, _>(to).as_mut_ptr().cast(), codes)
+        }
+        fn add(self, other: Self) -> Self { Self(_mm512_add_ps(self.0, other.0)) }
+        fn sub(self, other: Self) -> Self { Self(_mm512_sub_ps(self.0, other.0)) }
+        fn mul(self, other: Self) -> Self { Self(_mm512_mul_ps(self.0, other.0)) }
+        fn div(self, other: Self) -> Self { Self(_mm512_div_ps(self.0, other.0)) }
+        fn mul_add(self, factor: Self, summand: Self) -> Self { Self(_mm512_fmadd_ps(self.0, factor.0, summand.0)) }
+        fn max(self, other: Self) -> Self { Self(_mm512_max_ps(self.0, other.0)) }
+        fn min(self, other: Self) -> Self { Self(_mm512_min_ps(self.0, other.0)) }
+        fn floor(self) -> Self { Self(_mm512_roundscale_ps::<DOWN>(self.0)) }
+        fn ceil(self) -> Self { Self(_mm512_roundscale_ps::<UP>(self.0)) }
+        // Rounded up to a float, and that to an integer: together, the difference rounded up to an
+        // integer.
+        fn ceil_difference(self, other: Self, unit: Self) -> Self {
+            Self(_mm512_fnmadd_round_ps::<UP>(other.0, unit.0, self.0)).ceil()
+        }
+        fn gt(self, other: Self) -> Mask16 { Mask16(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0)) }
+        fn eq(self, other: Self) -> Mask16 { Mask16(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0)) }
+        fn is_either_nan(self, other: Self) -> Mask16 { Mask16(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, other.0)) }
+        fn select(mask: Mask16, yes: Self, no: Self) -> Self { Self(_mm512_mask_blend_ps(mask.0, no.0, yes.0)) }
+        fn store_mask(mask: Mask16, to: &mut [MaybeUninit<u8>]) {
+            _mm_storeu_si128(first_mut::<16, _>(to).as_mut_ptr().cast(), _mm_maskz_set1_epi8(mask.0, 1))
+        }
+        fn from_words(words: Words16) -> Self { Self(_mm512_cvtepi32_ps(words.0)) }
+    }
+
+    #[inline(always)]
+    fn none(_: Avx512) -> Mask16 {
+        Mask16(0)
+    }
+}
+
+impl Halves for F32 {
+    intrinsics! {
+        fn load_f16(_: Avx512, from: &[f16]) -> Self {
+            Self(_mm512_cvtph_ps(_mm256_loadu_si256(first::<16, _>(from).as_ptr().cast())))
+        }
+        fn load_bf16(_: Avx512, from: &[bf16]) -> Self {
+            let words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(first::<16, _>(from).as_ptr().cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(words)))
+        }
+        fn store_f16(self, to: &mut [MaybeUninit<f16>]) {
+            let halves = _mm512_cvtps_ph::<NEAREST>(self.0);
+            _mm256_storeu_si256(first_mut::<16, _>(to).as_mut_ptr().cast(), halves)
+        }
+        fn store_bf16(self, to: &mut [MaybeUninit<bf16>]) {
+            let words = _mm512_srli_epi32::<16>(_mm512_castps_si512(self.round_bf16().0));
+            let halves = _mm512_cvtepi32_epi16(words);
+            _mm256_storeu_si256(first_mut::<16, _>(to).as_mut_ptr().cast(), halves)
+        }
+        fn round_f16(self) -> Self { Self(_mm512_cvtph_ps(_mm512_cvtps_ph::<NEAREST>(self.0))) }
+        fn round_bf16(self) -> Self {
+            // Half of the last place that is kept, and one more where that place is odd.
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x0040_0000));
+            let sum = _mm512_mask_mov_epi32(sum, self.is_nan().0, quiet);
+            let kept = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+            Self(_mm512_castsi512_ps(_mm512_and_si512(sum, kept)))
+        }
+    }
+}
+
+impl Vector for F64 {
+    type Arch = Avx512;
+    type Scalar = f64;
+    type Mask = Mask8;
+    type Words = Words8;
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    fn arch(self) -> Avx512 {
+        Avx512(())
+    }
+
+    intrinsics! {
+        fn splat(_: Avx512, x: f64) -> Self { Self(_mm512_set1_pd(x)) }
+        fn load(_: Avx512, from: &[f64]) -> Self { Self(_mm512_loadu_pd(first::<8, _>(from).as_ptr())) }
+        fn load_i8(_: Avx512, from: &[i8]) -> Self {
+            let codes = _mm_loadl_epi64(first::<8, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_pd(_mm256_cvtepi8_epi32(codes)))
+        }
+        fn load_u8(_: Avx512, from: &[u8]) -> Self {
+            let codes = _mm_loadl_epi64(first::<8, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(codes)))
+        }
+        fn load_i16(_: Avx512, from: &[i16]) -> Self {
+            let codes = _mm_loadu_si128(first::<8, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_pd(_mm256_cvtepi16_epi32(codes)))
+        }
+        fn load_u16(_: Avx512, from: &[u16]) -> Self {
+            let codes = _mm_loadu_si128(first::<8, _>(from).as_ptr().cast());
+            Self(_mm512_cvtepi32_pd(_mm256_cvtepu16_epi32(codes)))
+        }
+        fn store(self, to: &mut [MaybeUninit<f64>]) {
+            _mm512_storeu_pd(first_mut::<8, _>(to).as_mut_ptr().cast(), self.0)
+        }
+        fn store_low_8(self, to: &mut [MaybeUninit<u8>]) {
+            let codes = _mm512_cvtepi64_epi8(_mm512_castpd_si512(self.0));
+            _mm_storel_epi64(first_mut::<8, _>(to).as_mut_ptr().cast(), codes)
+        }
+        fn store_low_16(self, to: &mut [MaybeUninit<u16>]) {
+            let codes = _mm512_cvtepi64_epi16(_mm512_castpd_si512(self.0));
+            _mm_storeu_si128(first_mut::<8, _>(to).as_mut_ptr().cast(), codes)
+        }
+        fn add(self, other: Self) -> Self { Self(_mm512_add_pd(self.0, other.0)) }
+        fn sub(self, other: Self) -> Self { Self(_mm512_sub_pd(self.0, other.0)) }
+        fn mul(self, other: Self) -> Self { Self(_mm512_mul_pd(self.0, other.0)) }
+        fn div(self, other: Self) -> Self { Self(_mm512_div_pd(self.0, other.0)) }
+        fn mul_add(self, factor: Self, summand: Self) -> Self { Self(_mm512_fmadd_pd(self.0, factor.0, summand.0)) }
+        fn max(self, other: Self) -> Self { Self(_mm512_max_pd(self.0, other.0)) }
+        fn min(self, other: Self) -> Self { Self(_mm512_min_pd(self.0, other.0)) }
+        fn floor(self) -> Self { Self(_mm512_roundscale_pd::<DOWN>(self.0)) }
+        fn ceil(self) -> Self { Self(_mm512_roundscale_pd::<UP>(self.0)) }
+        // Rounded up to a float, and that to an integer: together, the difference rounded up to an
+        // integer.
+        fn ceil_difference(self, other: Self, unit: Self) -> Self {
+            Self(_mm512_fnmadd_round_pd::<UP>(other.0, unit.0, self.0)).ceil()
+        }
+        fn gt(self, other: Self) -> Mask8 { Mask8(_mm512_cmp_pd_mask::<_CMP_GT_OQ>(self.0, other.0)) }
+        fn eq(self, other: Self) -> Mask8 { Mask8(_mm512_cmp_pd_mask::<_CMP_EQ_OQ>(self.0, other.0)) }
+        fn is_either_nan(self, other: Self) -> Mask8 { Mask8(_mm512_cmp_pd_mask::<_CMP_UNORD_Q>(self.0, other.0)) }
+        fn select(mask: Mask8, yes: Self, no: Self) -> Self { Self(_mm512_mask_blend_pd(mask.0, no.0, yes.0)) }
+        fn store_mask(mask: Mask8, to: &mut [MaybeUninit<u8>]) {
+            let ones = _mm_maskz_set1_epi8(mask.0.into(), 1);
+            _mm_storel_epi64(first_mut::<8, _>(to).as_mut_ptr().cast(), ones)
+        }
+        fn from_words(words: Words8) -> Self { Self(_mm512_cvtepi32_pd(words.0)) }
+    }
+
+    #[inline(always)]
+    fn none(_: Avx512) -> Mask8 {
+        Mask8(0)
+    }
+}
+
+impl Mask for Mask16 {
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl Mask for Mask8 {
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl Words for Words16 {
+    type Arch = Avx512;
+
+    intrinsics! {
+        fn count_from(_: Avx512, first: u32) -> Self {
+            let count = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+            Self(_mm512_add_epi32(count, _mm512_set1_epi32(first as i32)))
+        }
+        fn splat(_: Avx512, x: u32) -> Self { Self(_mm512_set1_epi32(x as i32)) }
+        fn xor(self, other: Self) -> Self { Self(_mm512_xor_si512(self.0, other.0)) }
+        fn mul(self, other: Self) -> Self { Self(_mm512_mullo_epi32(self.0, other.0)) }
+        fn shift_right[const N: i32](self) -> Self { Self(_mm512_srl_epi32(self.0, _mm_cvtsi32_si128(N))) }
+    }
+}
+
+impl Words for Words8 {
+    type Arch = Avx512;
+
+    intrinsics! {
+        fn count_from(_: Avx512, first: u32) -> Self {
+            let count = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            Self(_mm256_add_epi32(count, _mm256_set1_epi32(first as i32)))
+        }
+        fn splat(_: Avx512, x: u32) -> Self { Self(_mm256_set1_epi32(x as i32)) }
+        fn xor(self, other: Self) -> Self { Self(_mm256_xor_si256(self.0, other.0)) }
+        fn mul(self, other: Self) -> Self { Self(_mm256_mullo_epi32(self.0, other.0)) }
+        fn shift_right[const N: i32](self) -> Self { Self(_mm256_srl_epi32(self.0, _mm_cvtsi32_si128(N))) }
+    }
+}

@@ -1,0 +1,114 @@
+//! Plain Rust, for any CPU: arrays, which the compiler puts into what vectors there are.
+
+use std::mem::MaybeUninit;
+
+use half::{bf16, f16};
+
+use super::{Arch, Halves, Mask, Vector, Words, first, first_mut};
+use crate::float::Compute;
+
+/// No instruction set in particular.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+impl Arch for Portable {
+    type F32 = Array<f32>;
+    type F64 = Array<f64>;
+    const SPECIALIZED: bool = false;
+}
+
+/// 4 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Array<T>([T; LANES]);
+
+const LANES: usize = 4;
+
+impl<T: Copy> Array<T> {
+    #[inline(always)]
+    fn each<U>(self, f: impl Fn(T) -> U) -> [U; LANES] {
+        std::array::from_fn(|i| f(self.0[i]))
+    }
+
+    #[inline(always)]
+    fn both<U>(self, other: Self, f: impl Fn(T, T) -> U) -> [U; LANES] {
+        std::array::from_fn(|i| f(self.0[i], other.0[i]))
+    }
+}
+
+/// Writes a number for each lane.
+#[inline(always)]
+fn write<T: Copy>(lanes: [T; LANES], to: &mut [MaybeUninit<T>]) {
+    *first_mut::<LANES, _>(to) = lanes.map(MaybeUninit::new);
+}
+
+#[rustfmt::skip]
+impl<C: Compute> Vector for Array<C> {
+    type Arch = Portable;
+    type Scalar = C;
+    type Mask = [bool; LANES];
+    type Words = Array<u32>;
+    const LANES: usize = LANES;
+
+    #[inline(always)] fn arch(self) -> Portable { Portable }
+    #[inline(always)] fn splat(_: Portable, x: C) -> Self { Self([x; LANES]) }
+    #[inline(always)] fn load(_: Portable, from: &[C]) -> Self { Self(*first(from)) }
+    #[inline(always)] fn load_i8(_: Portable, from: &[i8]) -> Self { Self(first(from).map(|q| C::from_i32(q.into()))) }
+    #[inline(always)] fn load_u8(_: Portable, from: &[u8]) -> Self { Self(first(from).map(|q| C::from_i32(q.into()))) }
+    #[inline(always)] fn load_i16(_: Portable, from: &[i16]) -> Self { Self(first(from).map(|q| C::from_i32(q.into()))) }
+    #[inline(always)] fn load_u16(_: Portable, from: &[u16]) -> Self { Self(first(from).map(|q| C::from_i32(q.into()))) }
+    #[inline(always)] fn store(self, to: &mut [MaybeUninit<C>]) { write(self.0, to) }
+    #[inline(always)] fn store_low_8(self, to: &mut [MaybeUninit<u8>]) { write(self.each(|x| x.low_bits() as u8), to) }
+    #[inline(always)] fn store_low_16(self, to: &mut [MaybeUninit<u16>]) { write(self.each(|x| x.low_bits() as u16), to) }
+    #[inline(always)] fn add(self, other: Self) -> Self { Self(self.both(other, |a, b| a + b)) }
+    #[inline(always)] fn sub(self, other: Self) -> Self { Self(self.both(other, |a, b| a - b)) }
+    #[inline(always)] fn mul(self, other: Self) -> Self { Self(self.both(other, |a, b| a * b)) }
+    #[inline(always)] fn div(self, other: Self) -> Self { Self(self.both(other, |a, b| a / b)) }
+    #[inline(always)] fn mul_add(self, factor: Self, summand: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], summand.0[i])))
+    }
+    // Where there is no instruction for it, `mul_add` is a function.
+    #[inline(always)] fn poison(self, sum: Self) -> Self { Self(self.both(sum, |x, sum| x * C::default() + sum)) }
+    #[inline(always)] fn max(self, other: Self) -> Self { Self(self.both(other, |a, b| if a > b { a } else { b })) }
+    #[inline(always)] fn min(self, other: Self) -> Self { Self(self.both(other, |a, b| if a < b { a } else { b })) }
+    #[inline(always)] fn gt(self, other: Self) -> [bool; LANES] { self.both(other, |a, b| a > b) }
+    #[inline(always)] fn eq(self, other: Self) -> [bool; LANES] { self.both(other, |a, b| a == b) }
+    #[inline(always)] fn is_either_nan(self, other: Self) -> [bool; LANES] { self.both(other, |a, b| a.is_nan() | b.is_nan()) }
+    #[inline(always)] fn none(_: Portable) -> [bool; LANES] { [false; LANES] }
+    #[inline(always)] fn select(mask: [bool; LANES], yes: Self, no: Self) -> Self {
+        Self(std::array::from_fn(|i| if mask[i] { yes.0[i] } else { no.0[i] }))
+    }
+    #[inline(always)] fn store_mask(mask: [bool; LANES], to: &mut [MaybeUninit<u8>]) { write(mask.map(u8::from), to) }
+    #[inline(always)] fn from_words(words: Array<u32>) -> Self { Self(words.each(|x| C::from_i32(x as i32))) }
+}
+
+#[rustfmt::skip]
+impl Halves for Array<f32> {
+    #[inline(always)] fn load_f16(_: Portable, from: &[f16]) -> Self { Self(first(from).map(f16::to_f32)) }
+    #[inline(always)] fn load_bf16(_: Portable, from: &[bf16]) -> Self { Self(first(from).map(bf16::to_f32)) }
+    #[inline(always)] fn store_f16(self, to: &mut [MaybeUninit<f16>]) { write(self.each(f16::from_f32), to) }
+    #[inline(always)] fn store_bf16(self, to: &mut [MaybeUninit<bf16>]) { write(self.each(bf16::from_f32), to) }
+    #[inline(always)] fn round_f16(self) -> Self { Self(self.each(|x| f16::from_f32(x).to_f32())) }
+    #[inline(always)] fn round_bf16(self) -> Self { Self(self.each(|x| bf16::from_f32(x).to_f32())) }
+}
+
+impl Mask for [bool; LANES] {
+    #[inline(always)]
+    fn or(self, other: Self) -> Self {
+        std::array::from_fn(|i| self[i] | other[i])
+    }
+    #[inline(always)]
+    fn any(self) -> bool {
+        self.iter().fold(false, |any, &lane| any | lane)
+    }
+}
+
+#[rustfmt::skip]
+impl Words for Array<u32> {
+    type Arch = Portable;
+
+    #[inline(always)] fn count_from(_: Portable, first: u32) -> Self { Self(std::array::from_fn(|i| first.wrapping_add(i as u32))) }
+    #[inline(always)] fn splat(_: Portable, x: u32) -> Self { Self([x; LANES]) }
+    #[inline(always)] fn xor(self, other: Self) -> Self { Self(self.both(other, |a, b| a ^ b)) }
+    #[inline(always)] fn mul(self, other: Self) -> Self { Self(self.both(other, u32::wrapping_mul)) }
+    #[inline(always)] fn shift_right<const N: i32>(self) -> Self { Self(self.each(|x| x >> N)) }
+}
