@@ -3,7 +3,6 @@
 //! Where each group lies in one piece, a few groups at a time are observed, calibrated and quantized
 //! while they are still in cache. The numbers are those of `calibrate` and then `quantize`.
 
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chopi_kernels::{
@@ -80,9 +79,7 @@ fn by_groups(
         convention,
     };
     let (mut scale, mut zero_point) = (vec![0.0; tiles.groups()], vec![0.0; tiles.groups()]);
-    match_float!(FloatSlice, x.data(), x => match_int!(IntSliceMut, out, out => {
-        rows.quantize(x, out, &mut scale, &mut zero_point)?;
-    }));
+    rows.quantize(x.data(), out.reborrow(), &mut scale, &mut zero_point)?;
     let row_major = |values: &[f64]| tiles.to_row_major(values).into_owned();
     let params = QParams::from_values(
         scheme,
@@ -105,30 +102,40 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Writes the codes, the scales and the zero points, if nothing is wrong.
-    fn quantize<F: Float, I: Int>(
+    fn quantize(
         &self,
-        x: &[F],
-        out: &mut [MaybeUninit<I>],
+        x: FloatSlice<'_>,
+        out: IntSliceMut<'_>,
         scale: &mut [f64],
         zero_point: &mut [f64],
     ) -> Option<()> {
         let failed = AtomicBool::new(false);
-        let elements = x
-            .chunks(self.count * self.size)
-            .zip(out.chunks_mut(self.count * self.size));
+        let (mut x, mut out) = (Some(x), Some(out));
         let params = scale
             .chunks_mut(self.count)
             .zip(zero_point.chunks_mut(self.count));
-        let work =
-            |(): &mut (), ((x, out), (scale, zero)): ((&[F], &mut [_]), (&mut [_], &mut [_]))| {
-                if self
-                    .few(F::slice(x), I::slice_mut(out), scale, zero)
-                    .is_err()
-                {
-                    failed.store(true, Ordering::Relaxed);
-                }
-            };
-        parallel::for_each(elements.zip(params), || (), work, |()| ());
+        let pieces = params.map(|(scale, zero_point)| {
+            let len = scale.len() * self.size;
+            let (x_piece, x_rest) = x.take()?.split_at(len);
+            let (out_piece, out_rest) = out.take()?.split_at_mut(len);
+            (x, out) = (Some(x_rest), Some(out_rest));
+            Some((x_piece, out_piece, scale, zero_point))
+        });
+        type Piece<'a> = (
+            FloatSlice<'a>,
+            IntSliceMut<'a>,
+            &'a mut [f64],
+            &'a mut [f64],
+        );
+        let work = |(): &mut (), piece: Option<Piece<'_>>| {
+            let done = piece.is_some_and(|(x, out, scale, zero_point)| {
+                self.few(x, out, scale, zero_point).is_ok()
+            });
+            if !done {
+                failed.store(true, Ordering::Relaxed);
+            }
+        };
+        parallel::for_each(pieces, || (), work, |()| ());
         (!failed.into_inner()).then_some(())
     }
 

@@ -65,10 +65,10 @@ pub(crate) fn dequantize(
 }
 
 fn check_codes(codes: &HostInts<'_>, (qmin, qmax): (i64, i64)) -> Result<()> {
+    if !any_outside(codes.data(), qmin, qmax) {
+        return Ok(());
+    }
     match_int!(IntSlice, codes.data(), data => {
-        if !any_outside(data, qmin, qmax) {
-            return Ok(());
-        }
         let outside = |q: &_| !(qmin..=qmax).contains(&Int::to_i64(*q));
         match first_index(data, codes.layout(), outside) {
             None => Ok(()),

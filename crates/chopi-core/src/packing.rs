@@ -161,7 +161,7 @@ impl Packing {
     /// Checks that the bits hold the codes, the first of which has this index.
     fn check<I: Int>(&self, codes: &[I], first: usize) -> Result<()> {
         let (qmin, qmax) = self.bounds();
-        if !any_outside(codes, qmin, qmax) {
+        if !any_outside(I::slice(codes), qmin, qmax) {
             return Ok(());
         }
         let outside = |code: &I| !(qmin..=qmax).contains(&code.to_i64());

@@ -107,6 +107,51 @@ impl FloatSlice<'_> {
     }
 }
 
+impl<'a> FloatSlice<'a> {
+    /// The elements before `at`, and the others.
+    ///
+    /// # Panics
+    /// Where there are fewer elements.
+    pub fn split_at(self, at: usize) -> (Self, Self) {
+        macro_rules! split {
+            ($($variant:ident)*) => {
+                match self {
+                    $(Self::$variant(data) => {
+                        let (before, after) = data.split_at(at);
+                        (Self::$variant(before), Self::$variant(after))
+                    })*
+                }
+            };
+        }
+        split!(F16 BF16 F32 F64)
+    }
+}
+
+impl<'a> IntSliceMut<'a> {
+    /// The elements before `at`, and the others.
+    ///
+    /// # Panics
+    /// Where there are fewer elements.
+    pub fn split_at_mut(self, at: usize) -> (Self, Self) {
+        macro_rules! split {
+            ($($variant:ident)*) => {
+                match self {
+                    $(Self::$variant(data) => {
+                        let (before, after) = data.split_at_mut(at);
+                        (Self::$variant(before), Self::$variant(after))
+                    })*
+                }
+            };
+        }
+        split!(I8 U8 I16 U16 I32 U32 I64)
+    }
+
+    /// The slice, for a shorter time.
+    pub fn reborrow(&mut self) -> IntSliceMut<'_> {
+        match_int!(IntSliceMut, self, data => crate::Int::slice_mut(data))
+    }
+}
+
 impl FloatSliceMut<'_> {
     /// The number of elements.
     #[inline]

@@ -115,18 +115,24 @@ where
 }
 
 /// Whether a code lies outside of `qmin..=qmax`.
-pub fn any_outside<I: Int>(codes: &[I], qmin: i64, qmax: i64) -> bool {
-    if I::TYPE.bounds().0 >= qmin && I::TYPE.bounds().1 <= qmax {
+pub fn any_outside(codes: IntSlice<'_>, qmin: i64, qmax: i64) -> bool {
+    let (least, most) = codes.int_type().bounds();
+    if least >= qmin && most <= qmax {
         return false;
     }
-    let any = AtomicBool::new(false);
-    let work = |(): &mut (), codes: &[I]| {
-        if dispatch(Outside { codes, qmin, qmax }) {
-            any.store(true, Ordering::Relaxed);
-        }
-    };
-    parallel::for_each(codes.chunks(piece_len(codes.len())), || (), work, |()| ());
-    any.into_inner()
+    match_int!(IntSlice, codes, codes => {
+        let any = AtomicBool::new(false);
+        let mut pieces = codes.chunks(piece_len(codes.len()));
+        parallel::run_all(pieces.len(), &mut || {
+            let (codes, any) = (pieces.next()?, &any);
+            Some(Box::new(move || {
+                if dispatch(Outside { codes, qmin, qmax }) {
+                    any.store(true, Ordering::Relaxed);
+                }
+            }))
+        });
+        any.into_inner()
+    })
 }
 
 struct Outside<'a, I> {
