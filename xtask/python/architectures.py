@@ -32,6 +32,21 @@ def last(name):
     return ".".join(parts[-2:]) if parts[-1] == "#" else parts[-1]
 
 
+def aligned(file, module):
+    """The templates of two names of one module, with # for the numbers that both have."""
+    left, right = file.split("."), module.split(".")
+    ours = [i for i, part in enumerate(left) if part.isdigit()]
+    theirs = [i for i, part in enumerate(right) if part.isdigit()]
+    while ours and theirs:
+        if left[ours[0]] == right[theirs[0]]:
+            left[ours.pop(0)] = right[theirs.pop(0)] = "#"
+        elif len(ours) > len(theirs):
+            ours.pop(0)
+        else:
+            theirs.pop(0)
+    return ".".join(left), ".".join(right)
+
+
 def rows_of(model):
     """Each matrix of a saved model: its module in the file, its module in the model, what it is."""
     load = Loading(model)
@@ -52,8 +67,14 @@ def rows_of(model):
         place, _, parameter = to.rpartition(".")
         module = modules.get(place)
         if parameter == "weight" and isinstance(module, nn.Linear):
-            keeps = load.keeps_parts(name)
-            yield file, template(place) if keeps else None, "linear" if keeps else "converted"
+            if not load.keeps_parts(name):
+                yield file, None, "converted"
+                continue
+            names = aligned(name.removesuffix(WEIGHT), place)
+            if names[0] != file:
+                # Its numbers mean something: each name has a row of its own.
+                seen.discard(file)
+            yield *names, "linear"
         elif to in load.state:
             yield file, None, what(module)
 
@@ -78,14 +99,15 @@ def survey():
                 heads = {template(name) for name in linear_layers(model)}
                 entry["heads"] |= {name for name in heads if not name.startswith(f"{prefix}.")}
             entry["rows"] |= {(prefix, *row) for row in rows}
-            plain = {module for _, module, kind in rows if kind == "linear"}
+            plain = {template(module) for _, module, kind in rows if kind == "linear"}
             layers = {template(layer) for layer in linear_layers(model)}
             entry["implicit"] |= layers - plain
             for key, layers in zip(("tied", "may_tie"), tied_layers(model)):
                 entry[key] |= {template(layer) for layer in layers}
             entry["unopenable"] |= unopenable(model) is not None
             whole = {template(layer) for layer in initialized_by_others(model)}
-            entry["whole"] |= {(prefix, file) for file, module, _ in rows if module in whole}
+            of_linear = [(f, template(m)) for f, m, kind in rows if kind == "linear"]
+            entry["whole"] |= {(prefix, template(f)) for f, m in of_linear if m in whole}
         if entry["rows"]:
             found[model_type] = entry
     return found
@@ -100,7 +122,7 @@ def table(found):
     seen = defaultdict(lambda: defaultdict(set))
     for model_type, entry in found.items():
         for _, file, _, kind in entry["rows"]:
-            seen[last(file)][kind].add(model_type)
+            seen[last(template(file))][kind].add(model_type)
     linear, other = set(), {}
     for word, kinds in seen.items():
         # What is converted on loading is listed by its whole name in any case.
@@ -113,26 +135,24 @@ def table(found):
     for model_type, entry in sorted(found.items()):
         facts = defaultdict(set)
         others = defaultdict(set)
-        renamed = {}
+        renamed = defaultdict(set)
         for prefix, file, module, kind in entry["rows"]:
-            name = file.removeprefix(f"{prefix}.") if prefix else file
-            if kind == "linear" and module != file:
-                # In the base model the name is the same but for the prefix.
-                renamed[file] = max(
-                    module, renamed.get(file, ""), key=lambda name: (len(name), name)
-                )
+            name = template(file.removeprefix(f"{prefix}.") if prefix else file)
+            if kind == "linear":
+                renamed[file].add(module)
             if kind in KINDS:
                 facts[kind].add(name)
             elif kind == "linear":
-                if last(file) not in linear:
+                if last(name) not in linear:
                     facts["linear"].add(name)
-            elif last(file) not in other:
+            elif last(name) not in other:
                 others[kind].add(name)
         result = {key: sorted(value) for key, value in sorted(facts.items())}
         if others:
             result["other"] = {key: sorted(value) for key, value in sorted(others.items())}
-        if renamed:
-            result["renamed"] = dict(sorted(renamed.items()))
+        # A name in a file can be another one in each class.
+        renamed = {file: sorted(names) for file, names in sorted(renamed.items()) if names != {file}}
+        result["renamed"] = renamed
         whole = {f.removeprefix(f"{prefix}.") if prefix else f for prefix, f in entry["whole"]}
         if whole:
             result["whole"] = sorted(whole)

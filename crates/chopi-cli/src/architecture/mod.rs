@@ -28,7 +28,7 @@ pub struct Architecture {
     /// Whether the table knows it.
     is_known: bool,
     modules: BTreeMap<&'static str, Kind>,
-    renamed: BTreeMap<&'static str, &'static str>,
+    renamed: BTreeMap<&'static str, &'static [String]>,
     prefixes: BTreeSet<&'static str>,
     tied: BTreeSet<&'static str>,
     implicit: BTreeSet<&'static str>,
@@ -233,14 +233,24 @@ impl Architecture {
         suffixes(&template).any(|name| self.whole.contains(name))
     }
 
-    /// The name that a file's module has in the model.
-    pub fn module(&self, module: &str) -> String {
+    /// The names that a file's module has in the classes of the model.
+    pub fn modules(&self, module: &str) -> Vec<String> {
         let (template, numbers) = template(module);
-        let whole = self
+        let filled = |names: &[String], numbers: &[&str]| -> Vec<String> {
+            names.iter().filter_map(|to| fill(to, numbers)).collect()
+        };
+        if let Some(names) = self.renamed.get(&*template) {
+            return filled(names, &numbers);
+        }
+        let mut partly = self
             .renamed
-            .get(&*template)
-            .and_then(|to| fill(to, &numbers));
-        whole.unwrap_or_else(|| module.to_owned())
+            .iter()
+            .filter(|(from, _)| name::has_number(from));
+        let named = partly.find_map(|(from, names)| {
+            let numbers = name::numbers(from, module)?;
+            Some(filled(names, &numbers))
+        });
+        named.unwrap_or_else(|| vec![module.to_owned()])
     }
 
     /// A module's name without the prefix that the base model has in models with a head.

@@ -25,6 +25,27 @@ fn is_number(part: &str) -> bool {
     !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// The numbers of a module that a template with some numbers of its own stands for: 3 for `layers.3.net.0`
+/// and `layers.#.net.0`.
+pub fn numbers<'a>(template: &str, module: &'a str) -> Option<Vec<&'a str>> {
+    let mut numbers = Vec::new();
+    let mut parts = module.split('.');
+    for expected in template.split('.') {
+        let part = parts.next()?;
+        match expected {
+            NUMBER if is_number(part) => numbers.push(part),
+            _ if part == expected => {}
+            _ => return None,
+        }
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// Whether a template has a number of its own.
+pub fn has_number(template: &str) -> bool {
+    template.split('.').any(is_number)
+}
+
 /// A template with numbers in their places; none where there are not as many as places.
 pub fn fill(template: &str, numbers: &[&str]) -> Option<String> {
     let mut numbers = numbers.iter();
@@ -72,6 +93,10 @@ mod tests {
         assert_eq!(fill("layers.#", &numbers), None);
         assert_eq!(fill("layers.#.#.#", &numbers), None);
         assert_eq!(template("a1.b").0, "a1.b");
+        assert_eq!(super::numbers("net.#.fc.0", "net.3.fc.0").unwrap(), ["3"]);
+        assert_eq!(super::numbers("net.#.fc.0", "net.3.fc.1"), None);
+        assert_eq!(super::numbers("net.#", "net.3.fc"), None);
+        assert!(has_number("net.#.fc.0") && !has_number("net.#"));
     }
 
     #[test]

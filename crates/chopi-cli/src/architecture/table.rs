@@ -50,8 +50,8 @@ pub struct Facts {
     pub may_tie: Vec<String>,
     /// Linear layers whose weight no tensor of the file is, because it is tied or made on loading.
     pub implicit: Vec<String>,
-    /// Names in files that are others in the model.
-    pub renamed: BTreeMap<String, String>,
+    /// Names in files that are others in the model, and there others in each class.
+    pub renamed: BTreeMap<String, Vec<String>>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {

@@ -65,9 +65,9 @@ impl Reason {
     /// Whether what is kept for this reason may be the weight of a linear layer.
     pub fn may_be_linear(&self) -> bool {
         match self {
-            Self::Dtype(_) | Self::Dimensions(_) | Self::NoWeight | Self::NoElements => false,
+            Self::Dtype(_) | Self::Dimensions(_) | Self::NoWeight => false,
             Self::Other(Other::Module(_) | Other::Transposed) => false,
-            Self::Other(_) => true,
+            Self::Other(_) | Self::NoElements => true,
             Self::Excluded | Self::NotIncluded | Self::NotPlanned | Self::Edge => true,
         }
     }

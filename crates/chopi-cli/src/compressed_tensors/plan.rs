@@ -142,11 +142,13 @@ impl<'a> FolderPlan<'a> {
                 Decision::Keep(reason) if reason.may_be_linear() => None,
                 Decision::Keep(_) => continue,
             };
-            let loaded = architecture.module(module);
+            let loaded = architecture.modules(module);
             let short = |module| architecture.without_prefix(module);
-            in_model.add(short(&loaded), group);
+            for loaded in &loaded {
+                in_model.add(short(loaded), group);
+            }
             // Other readers know the names of the file.
-            if loaded != module && group.is_some() {
+            if group.is_some() && !loaded.iter().any(|loaded| loaded == module) {
                 in_file.add(short(module), group);
             }
         }
