@@ -207,7 +207,9 @@ impl Architecture {
         if suffixes(&template).any(|name| self.tied.contains(name)) {
             return Role::Other(Other::Tied);
         }
-        let linear = || match self.heads.contains(&*template) || words::is_edge(&template) {
+        // The base model's own name may be that of a norm.
+        let is_edge = words::is_edge(self.without_prefix(&template));
+        let linear = || match self.heads.contains(&*template) || is_edge {
             true => Role::Edge,
             false => Role::Linear,
         };

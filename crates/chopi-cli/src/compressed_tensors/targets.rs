@@ -43,12 +43,16 @@ impl Targets {
         }
     }
 
-    /// The patterns that match the modules of a group, and no other module.
+    /// The patterns that match the modules of a group, and no other module; and a head by its name alone, which
+    /// some readers look for.
     pub fn of(&self, group: Option<usize>) -> Vec<String> {
-        let templates = self.modules.keys();
-        templates
-            .filter_map(|template| self.pattern(template, group))
-            .collect()
+        const HEAD: &str = "lm_head";
+        let head = self.modules.get(HEAD);
+        let head = head.is_some_and(|head| head.values().any(|of| *of == group));
+        let patterns = self.modules.keys();
+        let patterns = patterns.filter_map(|template| self.pattern(template, group));
+        let head = head.then(|| HEAD.to_owned());
+        patterns.chain(head).collect()
     }
 
     fn pattern(&self, template: &str, group: Option<usize>) -> Option<String> {
@@ -60,9 +64,6 @@ impl Targets {
             .collect();
         if chosen.is_empty() {
             return None;
-        }
-        if chosen.len() == 1 && template == "lm_head" {
-            return Some(template.to_owned());
         }
         let body = match chosen.len() == modules.len() {
             true => regex(template, |_| r"\d+".to_owned()),

@@ -123,7 +123,8 @@ fn shards_with_an_index_in_are_shards_with_an_index_out() {
     // The module is found with and without the prefix of the base model.
     let target = r"re:(?:.*\.)?layers\.\d+\.q_proj$";
     assert_eq!(group["targets"], json!([target]));
-    assert_eq!(quantization["ignore"], json!(["lm_head"]));
+    let head = r"re:(?:.*\.)?lm_head$";
+    assert_eq!(quantization["ignore"], json!([head, "lm_head"]));
 }
 
 /// Checks the tensors that a weight becomes against the quantizer, packed and unpacked.
@@ -252,7 +253,11 @@ fn include_and_exclude_choose_other_weights() {
     assert_eq!(quantization["ignore"], patterns("1"));
     assert_eq!(
         quantization["config_groups"]["group_0"]["targets"],
-        json!([r"re:(?:.*\.)?layers\.0\.q_proj$", "lm_head"])
+        json!([
+            r"re:(?:.*\.)?layers\.0\.q_proj$",
+            r"re:(?:.*\.)?lm_head$",
+            "lm_head"
+        ])
     );
     let index = read_json(&out.join("model.safetensors.index.json"));
     assert!(index["weight_map"].get("lm_head.weight_scale").is_some());
