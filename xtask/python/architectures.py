@@ -32,6 +32,12 @@ def last(name):
     return ".".join(parts[-2:]) if parts[-1] == "#" else parts[-1]
 
 
+def in_base(name, prefixes):
+    """The name without the prefix of the base model."""
+    first, _, rest = name.partition(".")
+    return rest if first in prefixes and rest else name
+
+
 def aligned(file, module):
     """The templates of two names of one module, with # for the numbers that both have."""
     left, right = file.split("."), module.split(".")
@@ -79,16 +85,36 @@ def rows_of(model):
             yield file, None, what(module)
 
 
+def rows_of_others(models, rows):
+    """What the names that one class saves are in the other classes, which may be parts of it."""
+    for saving, of_saving in rows.items():
+        files = {file for file, _, kind in of_saving if kind == "linear"}
+        modules = [name.removesuffix(WEIGHT) for name in saved(models[saving])]
+        samples = {template(module): module for module in modules}
+        for opening, model in models.items():
+            if opening == saving:
+                continue
+            load, layers = Loading(model), linear_layers(model)
+            for file in files:
+                name = samples.get(file, file.replace("#", "0"))
+                to, converter = load.place(name + WEIGHT)
+                if converter is None and to in load.state and to.removesuffix(WEIGHT) in layers:
+                    yield saving, *aligned(name, to.removesuffix(WEIGHT)), "linear"
+
+
 def survey():
     """By model type: rows, prefixes, tied layers, layers without a tensor of their own."""
     found = {}
     for model_type, names in classes().items():
         keys = ("rows", "prefixes", "tied", "may_tie", "implicit", "heads", "whole")
         entry = {key: set() for key in keys} | dict(unopenable=False)
+        models, rows_by_class = {}, {}
         for name in names:
             try:
                 model = build(model_type, name)
                 rows = set(rows_of(model))
+                # The surveyed model is of no use afterwards.
+                models[name], rows_by_class[name] = build(model_type, name), rows
             except Exception as error:
                 line = str(error).strip().split("\n")[0][:100]
                 print(f"{model_type}: {name}: {type(error).__name__}: {line}", file=sys.stderr)
@@ -108,6 +134,8 @@ def survey():
             whole = {template(layer) for layer in initialized_by_others(model)}
             of_linear = [(f, template(m)) for f, m, kind in rows if kind == "linear"]
             entry["whole"] |= {(prefix, template(f)) for f, m in of_linear if m in whole}
+        for saving, *row in rows_of_others(models, rows_by_class):
+            entry["rows"].add((models[saving].base_model_prefix, *row))
         if entry["rows"]:
             found[model_type] = entry
     return found
@@ -150,8 +178,13 @@ def table(found):
         result = {key: sorted(value) for key, value in sorted(facts.items())}
         if others:
             result["other"] = {key: sorted(value) for key, value in sorted(others.items())}
-        # A name in a file can be another one in each class.
-        renamed = {file: sorted(names) for file, names in sorted(renamed.items()) if names != {file}}
+        # A name in a file can be another one in each class, beside the prefix of the base model.
+        prefixes = entry["prefixes"]
+        renamed = {
+            file: sorted(names)
+            for file, names in sorted(renamed.items())
+            if {in_base(name, prefixes) for name in names} != {in_base(file, prefixes)}
+        }
         result["renamed"] = renamed
         whole = {f.removeprefix(f"{prefix}.") if prefix else f for prefix, f in entry["whole"]}
         if whole:

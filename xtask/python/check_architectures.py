@@ -112,6 +112,12 @@ def check(program, model_type, names, result):
                 line = str(error).strip().split("\n")[0][:160]
                 result["not_built"][f"{model_type}: {name}: saved"] = line
                 continue
+            load = Loading(model)
+            lost = [n for n in saved(model) if load.place(n)[0] not in load.state]
+            if lost:
+                found = f"transformers saves names that it does not load, such as {lost[0]}"
+                result["not_built"][f"{model_type}: {name}: saved"] = found
+                continue
             result["classes"] += 1
             plan, refused = dry_run(program, folder, "--bits", "4")
             plans = {"4 bits": plan}

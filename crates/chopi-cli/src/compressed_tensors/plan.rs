@@ -143,18 +143,18 @@ impl<'a> FolderPlan<'a> {
                 Decision::Keep(_) => continue,
             };
             let loaded = architecture.modules(module);
-            let short = |module| architecture.without_prefix(module);
             for loaded in &loaded {
-                in_model.add(short(loaded), group);
+                in_model.add_in_base(loaded, architecture.without_prefix(loaded), group);
             }
             // Other readers know the names of the file.
             if group.is_some() && !loaded.iter().any(|loaded| loaded == module) {
-                in_file.add(short(module), group);
+                in_file.add_in_base(module, architecture.without_prefix(module), group);
             }
         }
         for template in architecture.implicit() {
             in_model.add_template(template);
         }
+        let in_file = in_file.beside(&in_model);
         let numbered = groups.iter().enumerate();
         let numbered = numbered.map(|(i, (_, how))| {
             let mut targets = in_model.of(Some(i));

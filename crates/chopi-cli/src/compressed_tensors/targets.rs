@@ -13,6 +13,8 @@ use crate::architecture::{Architecture, NUMBER, fill, suffixes, template};
 pub struct Targets {
     /// By template: the numbers of each module, and its group.
     modules: BTreeMap<String, BTreeMap<Vec<String>, Option<usize>>>,
+    /// The templates of modules that are named by other targets.
+    others: BTreeSet<String>,
     prefixes: BTreeSet<String>,
 }
 
@@ -20,18 +22,36 @@ impl Targets {
     pub fn new(architecture: &Architecture) -> Self {
         Self {
             modules: BTreeMap::new(),
+            others: BTreeSet::new(),
             prefixes: architecture.prefixes().map(str::to_owned).collect(),
         }
     }
 
-    /// Adds a module, named without the prefix of the base model.
-    pub fn add(&mut self, module: &str, group: Option<usize>) {
+    /// Adds a module by its name in a model with a head, and in the base model.
+    pub fn add_in_base(&mut self, module: &str, in_base: &str, group: Option<usize>) {
+        let prefix = module
+            .strip_suffix(in_base)
+            .and_then(|prefix| prefix.strip_suffix('.'));
+        self.prefixes.extend(prefix.map(str::to_owned));
+        self.add(in_base, group);
+    }
+
+    /// Adds a module, named as in the base model.
+    fn add(&mut self, module: &str, group: Option<usize>) {
         let (template, numbers) = template(module);
         let numbers = numbers.into_iter().map(str::to_owned).collect();
         let modules = self.modules.entry(template).or_default();
         // What is quantized stays so, where two names of the file are one in the model.
         let entry = modules.entry(numbers).or_default();
         *entry = entry.or(group);
+    }
+
+    /// The same modules by other names, where these are not the names of modules in `targets` already.
+    pub fn beside(mut self, targets: &Self) -> Self {
+        self.modules
+            .retain(|template, _| !targets.modules.contains_key(template));
+        self.others.extend(targets.modules.keys().cloned());
+        self
     }
 
     /// Adds the modules of a template, of which the file has no tensor. Where it has some of which one is
@@ -74,7 +94,7 @@ impl Targets {
 
     /// What may stand before the name: anything, unless another module's name ends in this one.
     fn before(&self, template: &str) -> String {
-        let mut others = self.modules.keys();
+        let mut others = self.modules.keys().chain(&self.others);
         let is_end = |other: &String| suffixes(other).skip(1).any(|end| end == template);
         match others.any(is_end) {
             false => r"(?:.*\.)?".to_owned(),
