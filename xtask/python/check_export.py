@@ -3,8 +3,8 @@
 Input: the float model's folder and a folder of quantized models. Output: a JSON object with, for
 each of them, how many tensors and values were compared, how many values differ from what
 compressed-tensors makes of the same scheme (only where the observer is min/max: the ranges of others
-are chopi's own), how many weights have how many bits, and the cosine of the sentence embeddings to those of the float model where
-transformers can load the scheme.
+are chopi's own), how many weights have how many bits, and the cosine of the sentence embeddings to those of
+the float model.
 """
 
 import argparse
@@ -22,8 +22,9 @@ from compressed_tensors.compressors import BaseCompressor
 from compressed_tensors.compressors.format import infer_model_format
 from compressed_tensors.quantization import QuantizationConfig
 from compressed_tensors.quantization.utils import calculate_qparams
+from compressed_tensors.utils.match import match_name
 from safetensors import safe_open
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, CompressedTensorsConfig
 
 SENTENCES = [
     "The committee will publish its report on water quality next Thursday.",
@@ -46,8 +47,12 @@ SENTENCES = [
 
 
 def load(folder):
-    """The model, and the tensors that transformers did not find in the folder or had no place for."""
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    """The model, and the tensors that transformers did not find in the folder or had no place for. Packed zero
+    points are loaded by dequantizing."""
+    how = {}
+    if not is_float(folder) and not loads(folder):
+        how = dict(quantization_config=CompressedTensorsConfig(dequantize=True))
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **how)
     return model.eval(), set(info["missing_keys"]) | set(info["unexpected_keys"])
 
 
@@ -61,12 +66,16 @@ def embeddings(model, tokenizer):
 
 
 def loads(folder):
-    """Whether transformers 5.23 can load the scheme at all: it expects zero points that are not
-    packed, where compressed-tensors packs them."""
+    """Whether transformers 5.23 loads the scheme without dequantizing it at once: it expects zero points
+    that are not packed, where compressed-tensors packs them."""
     schemes = quantization(folder).config_groups.values()
     packed = (s.format == "pack-quantized" and s.weights.strategy != "tensor" for s in schemes)
     symmetric = (s.weights.symmetric for s in schemes)
     return all(s or not p for s, p in zip(symmetric, packed))
+
+
+def is_float(folder):
+    return "quantization_config" not in json.loads((folder / "config.json").read_text())
 
 
 def quantization(folder):
@@ -74,10 +83,12 @@ def quantization(folder):
     return QuantizationConfig.model_validate(config["quantization_config"])
 
 
-def schemes_by_target(folder):
-    """The scheme of each target: a module by its name, or all linear layers that none is for."""
-    schemes = quantization(folder).config_groups.values()
-    return {target: scheme for scheme in schemes for target in scheme.targets}
+def scheme_of(module, folder):
+    """The scheme of the group that names a module."""
+    for scheme in quantization(folder).config_groups.values():
+        if any(match_name(module, target) for target in scheme.targets):
+            return scheme
+    raise ValueError(f"no group is for {module}")
 
 
 def tensors(folder):
@@ -116,8 +127,7 @@ def differing(a, b):
 
 
 def compare(float_tensors, folder):
-    schemes = schemes_by_target(folder)
-    ignored = set(quantization(folder).ignore)
+    ignored = quantization(folder).ignore
     actual = tensors(folder)
     result = dict(tensors=0, values=0, differing=0, bits={}, notes=[])
 
@@ -140,9 +150,9 @@ def compare(float_tensors, folder):
             seen.add(name)
             check(name, tensor, actual[name])
             continue
-        if module in ignored:
+        if any(match_name(module, target) for target in ignored):
             result["notes"].append(f"{module}: quantized and ignored")
-        scheme = schemes.get(module) or schemes["Linear"]
+        scheme = scheme_of(module, folder)
         bits = scheme.weights.num_bits
         result["bits"][bits] = result["bits"].get(bits, 0) + 1
         result["tensors"] += 1
@@ -173,17 +183,17 @@ def main():
     results = {}
     for folder in sorted(a.quantized.iterdir()):
         result = compare(float_tensors, folder)
+        model, unmatched = load(folder)
+        if unmatched:
+            result["notes"].append(f"transformers has no match for {sorted(unmatched)}")
         if loads(folder):
-            model, unmatched = load(folder)
-            if unmatched:
-                result["notes"].append(f"transformers has no match for {sorted(unmatched)}")
             said, inferred = quantization(folder).format, infer_model_format(model).value
             if said != inferred:
                 result["notes"].append(f"the format is {said}, to compressed-tensors {inferred}")
-            cosine = torch.nn.functional.cosine_similarity(
-                embeddings(model, tokenizer), reference, dim=-1
-            )
-            result |= dict(cosine=float(cosine.mean()), least_cosine=float(cosine.min()))
+        cosine = torch.nn.functional.cosine_similarity(
+            embeddings(model, tokenizer), reference, dim=-1
+        )
+        result |= dict(cosine=float(cosine.mean()), least_cosine=float(cosine.min()))
         results[folder.name] = result
     print(json.dumps(results))
 

@@ -1,6 +1,6 @@
 //! `cargo xtask check-export`: the real model as compressed-tensors, opened by transformers
 //! (`python/check_export.py`); with `--large`, a checkpoint of 8 GB, for what it costs; with
-//! `--calibrations`, the table of docs/calibration.md.
+//! `--calibrations`, the table of docs/calibration.md; with `--zoo`, small models of many architectures.
 //!
 //! The Python packages are those of `cargo xtask conformance`.
 
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use crate::conformance::libraries;
 use crate::table::{count, table};
 use crate::workspace::Workspace;
-use crate::{built, large_model, model, process};
+use crate::{built, large_model, model, process, zoo};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -24,6 +24,12 @@ pub struct Args {
     /// A table instead: the cosine by each way to choose ranges
     #[arg(long, conflicts_with = "large")]
     calibrations: bool,
+    /// Small models of many architectures instead, opened by the base class and a class with a head
+    #[arg(long, conflicts_with_all = ["large", "calibrations"])]
+    zoo: bool,
+    /// Only these model types
+    #[arg(value_name = "TYPE", requires = "zoo")]
+    types: Vec<String>,
     /// A program that is built already
     #[arg(long, value_name = "CHOPI")]
     program: Option<PathBuf>,
@@ -125,6 +131,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     if args.large {
         return large_model::check(&program, args.folder.as_deref());
+    }
+    if args.zoo {
+        return zoo::check(&program, &args.types);
     }
     if args.calibrations {
         return calibrations(&program);

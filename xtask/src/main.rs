@@ -3,6 +3,7 @@
 //! Every command that needs something from the network keeps it in a per-user cache folder
 //! ([`cache`]), so that it is fetched once per machine.
 
+mod architectures;
 mod built;
 mod cache;
 mod check_backends;
@@ -23,6 +24,7 @@ mod table;
 mod test;
 mod wheel;
 mod workspace;
+mod zoo;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,10 @@ enum Command {
     CheckModel(check_model::Args),
     /// Check that transformers opens what the program exports, with compressed-tensors' own numbers
     CheckExport(check_export::Args),
+    /// Make the table of what is special in each architecture of transformers, which the program has built in
+    Architectures,
+    /// Check what the program would take of every model of transformers against the model's own modules
+    CheckArchitectures(architectures::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
     /// Check the convention PYCHOP against pychop's NumPy backend
@@ -86,6 +92,8 @@ fn run(command: Command) -> Result<()> {
         }
         Command::CheckModel(args) => check_model::run(&args),
         Command::CheckExport(args) => check_export::run(&args),
+        Command::Architectures => architectures::make(),
+        Command::CheckArchitectures(args) => architectures::check(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),

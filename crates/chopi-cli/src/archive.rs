@@ -1,5 +1,7 @@
 //! A safetensors file, mapped into memory.
 
+mod kind;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,6 +10,8 @@ use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{Error, Fault, Result};
+use crate::json;
+use crate::model::QUANTIZATION;
 
 /// The memory of a file. Its tensors are read when they are used, and not before.
 #[derive(Debug)]
@@ -48,6 +52,12 @@ impl Mapped {
         };
         // Asked before it is opened: opening a pipe would wait for its other end.
         let metadata = std::fs::metadata(path).map_err(read)?;
+        if metadata.is_dir() {
+            return Err(Error::Folder {
+                path: path.to_owned(),
+                hint: folder_hint(path),
+            });
+        }
         if !metadata.is_file() {
             return Err(Error::NotRegular {
                 path: path.to_owned(),
@@ -76,26 +86,41 @@ impl Mapped {
     }
 }
 
+/// What to say of a folder where a file is needed.
+fn folder_hint(folder: &Path) -> &'static str {
+    let quantized = json::object(&folder.join("config.json"));
+    match quantized.is_ok_and(|config| config.get(QUANTIZATION).is_some_and(|v| !v.is_null())) {
+        true => " (chopi report reads the folder of a quantized model)",
+        false => " (chopi quantize --format compressed-tensors reads a model's folder)",
+    }
+}
+
 fn parse<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Archive<'a>> {
     let invalid = |source| Error::Header {
         path: path.to_owned(),
         source,
     };
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
-    let views = SafeTensors::deserialize(bytes).map_err(invalid)?;
-    let tensors = views.iter().map(|(name, view)| {
+    if let Some(reason) = kind::no_safetensors(bytes) {
+        let path = path.to_owned();
+        return Err(Error::NoSafetensors { path, reason });
+    }
+    let (len, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
+    let data = &bytes[size_of::<u64>() + len..];
+    let tensors = header.tensors().into_iter().map(|(name, info)| {
+        let (start, end) = info.data_offsets;
         let tensor = Tensor {
-            name: name.to_owned(),
-            dtype: view.dtype(),
-            shape: view.shape().to_vec(),
-            data: view.data(),
+            name: name.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            // The header has been found to describe the file.
+            data: &data[start..end],
         };
-        (name.to_owned(), tensor)
+        (name, tensor)
     });
     Ok(Archive {
         path,
-        metadata: header.metadata().clone().into_iter().flatten().collect(),
         tensors: tensors.collect(),
+        metadata: header.metadata().clone().into_iter().flatten().collect(),
         len: bytes.len(),
     })
 }

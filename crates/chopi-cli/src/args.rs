@@ -60,10 +60,11 @@ pub enum Command {
 /// the key `chopi`, keep what `dequantize` and `inspect` need.
 ///
 /// With `--format compressed-tensors` the input is a model's folder, or a file, and the output a
-/// folder: its safetensors files hold the quantized weights, config.json says how, and all other
-/// files are copied. Only the weights of linear layers are taken: two-dimensional tensors named
-/// `*.weight`, but not those whose name says that they are embeddings, norms or heads; --include
-/// names others. The folder appears whole, when all has gone well.
+/// folder: its safetensors files hold the quantized weights, config.json says how, and other files are
+/// copied, but for weights in other forms. Only the weights of linear layers are taken: two-dimensional
+/// tensors named `*.weight` that the architecture in config.json has as such, or where it says nothing the
+/// name or the bias; not those at the input or the output, which --include takes. The folder appears
+/// whole, when all has gone well; what cannot be done is said before anything is written.
 ///
 /// Prints a table of what it did: the bytes before and after, the signal-to-quantization-noise
 /// ratio (SQNR, 10·log10(Σx²/Σ(x−x̂)²), "inf" where every element comes back exactly) and the
@@ -111,6 +112,11 @@ pub struct QuantizeArgs {
     /// How the output is laid out.
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Format::Chopi)]
     pub format: Format,
+
+    /// Read the headers, print as one JSON object what would become of each tensor and what config.json
+    /// would say, and write nothing; with --format compressed-tensors.
+    #[arg(long)]
+    pub dry_run: bool,
 
     #[command(flatten)]
     pub work: WorkArgs,

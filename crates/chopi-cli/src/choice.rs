@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chopi::backend::FloatType;
+use globset::GlobMatcher;
 
 use crate::archive::{Archive, Tensor};
 use crate::args::Settings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::selection::Selection;
+use crate::selection::{Chosen, Selection};
 
 /// Which tensors are quantized, and how each of them.
 #[derive(Debug)]
@@ -27,14 +28,6 @@ enum How {
         plan: Plan,
         settings: BTreeMap<u32, Settings>,
     },
-}
-
-/// Tensors that are quantized alike.
-#[derive(Debug)]
-pub struct Group<'a> {
-    pub settings: &'a Settings,
-    /// The names of the tensors, where a plan has them.
-    pub names: Option<Vec<&'a str>>,
 }
 
 impl Choice {
@@ -66,16 +59,62 @@ impl Choice {
     /// The float type of a tensor and how it is quantized, if it is.
     pub fn of(&self, tensor: &Tensor<'_>) -> Option<(FloatType, &Settings)> {
         let float = self.selection.float_type_of(tensor)?;
-        let settings = match &self.how {
-            How::Alike(settings) => settings,
-            How::Planned { plan, settings } => settings.get(plan.bits.get(&tensor.name)?)?,
+        Some((float, self.settings_of(&tensor.name)?))
+    }
+
+    /// What the command line and the plan say of a tensor's name.
+    pub fn chosen(&self, name: &str) -> Chosen {
+        match &self.how {
+            How::Alike(_) => self.selection.chosen(name),
+            How::Planned { plan, .. } if plan.bits.contains_key(name) => Chosen::Named,
+            How::Planned { .. } => Chosen::NotPlanned,
+        }
+    }
+
+    /// How a tensor of this name is quantized, if it is.
+    pub fn settings_of(&self, name: &str) -> Option<&Settings> {
+        match &self.how {
+            How::Alike(settings) => Some(settings),
+            How::Planned { plan, settings } => settings.get(plan.bits.get(name)?),
+        }
+    }
+
+    /// The names of the tensors in the plan, if there is one.
+    pub fn planned_names(&self) -> impl Iterator<Item = &str> {
+        let plan = match &self.how {
+            How::Alike(_) => None,
+            How::Planned { plan, .. } => Some(plan),
         };
-        Some((float, settings))
+        plan.into_iter()
+            .flat_map(|plan| plan.bits.keys().map(String::as_str))
+    }
+
+    /// The globs of `--include`.
+    pub fn included(&self) -> impl Iterator<Item = &GlobMatcher> {
+        self.selection.included()
+    }
+
+    /// The error for a tensor of the plan that a model does not have.
+    pub fn not_there(&self, name: &str, model: &Path) -> Error {
+        let reason = format!("there is no such tensor in {}", model.display());
+        match &self.how {
+            How::Planned { plan, .. } => plan.fault(name, reason),
+            How::Alike(_) => Error::Plan {
+                path: model.to_owned(),
+                reason,
+            },
+        }
     }
 
     /// Whether the command line names tensors to take.
     pub fn is_explicit(&self) -> bool {
         self.selection.is_explicit()
+    }
+
+    /// The error where no tensor of a file is quantized.
+    pub fn nothing(&self, archive: &Archive<'_>) -> Error {
+        self.selection
+            .nothing(archive.path, archive.tensors.values())
     }
 
     /// Checks that a model has all tensors of the plan, and that they can be quantized.
@@ -88,8 +127,7 @@ impl Choice {
         };
         for name in plan.bits.keys() {
             let Some(tensor) = archives.iter().find_map(|a| a.tensors.get(name)) else {
-                let model = model.display();
-                return Err(plan.fault(name, format_args!("there is no such tensor in {model}")));
+                return Err(self.not_there(name, model));
             };
             if self.of(tensor).is_none() {
                 let (dtype, shape) = (tensor.dtype, &tensor.shape);
@@ -99,23 +137,5 @@ impl Choice {
             }
         }
         Ok(())
-    }
-
-    /// The groups of tensors that are quantized alike, those of few bits first.
-    pub fn groups(&self) -> Vec<Group<'_>> {
-        match &self.how {
-            How::Alike(settings) => vec![Group {
-                settings,
-                names: None,
-            }],
-            How::Planned { plan, settings } => {
-                let group = |(bits, settings)| {
-                    let names = plan.bits.iter().filter(|(_, of)| *of == bits);
-                    let names = Some(names.map(|(name, _)| &**name).collect());
-                    Group { settings, names }
-                };
-                settings.iter().map(group).collect()
-            }
-        }
     }
 }

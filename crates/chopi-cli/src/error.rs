@@ -19,6 +19,12 @@ pub enum Error {
     #[error("{path}: not a regular file")]
     NotRegular { path: PathBuf },
 
+    #[error("{path}: is a folder, expected a safetensors file{hint}")]
+    Folder { path: PathBuf, hint: &'static str },
+
+    #[error("{path}: not a safetensors file: {reason}")]
+    NoSafetensors { path: PathBuf, reason: String },
+
     #[error("{path}: not a safetensors file: it is empty")]
     Empty { path: PathBuf },
 
@@ -36,8 +42,36 @@ pub enum Error {
         fault: Box<Fault>,
     },
 
-    #[error("{path}: no tensor that can be quantized matches --include")]
-    NothingIncluded { path: PathBuf },
+    #[error(
+        "{path}: no tensor that can be quantized{}: {found}",
+        if *explicit { " matches --include" } else { "" }
+    )]
+    NothingQuantized {
+        path: PathBuf,
+        /// What there is, and why it is not quantized.
+        found: String,
+        /// Whether the command line names tensors to take.
+        explicit: bool,
+    },
+
+    #[error(
+        "{path}: nothing is written: transformers cannot open quantized weights of {model_type:?}, some of \
+         whose weights it splits, merges or replaces on loading"
+    )]
+    Unopenable { path: PathBuf, model_type: String },
+
+    #[error("{path}: nothing is written: {reasons}")]
+    Refused { path: PathBuf, reasons: String },
+
+    #[error(
+        "{path}: weights are quantized already: {found}, the first of {count} tensors that belong to \
+         quantized weights"
+    )]
+    QuantizedWeights {
+        path: PathBuf,
+        found: String,
+        count: usize,
+    },
 
     #[error(
         "{path}: has no model.safetensors, no model.safetensors.index.json, and not one \
@@ -60,8 +94,8 @@ pub enum Error {
     #[error("{path}: bad JSON: {reason}")]
     Json { path: PathBuf, reason: String },
 
-    #[error("{path}: the model is quantized already (it has a \"quantization_config\")")]
-    AlreadyCompressed { path: PathBuf },
+    #[error("{path}: the model is quantized already (its \"quantization_config\" says {method})")]
+    AlreadyCompressed { path: PathBuf, method: String },
 
     #[error("{path}: exists and is not a folder")]
     NotFolder { path: PathBuf },

@@ -60,12 +60,18 @@ impl Record {
             return Ok(None);
         };
         let invalid = |error| archive.bad_metadata(error);
-        let Version { version } = serde_json::from_str(json).map_err(invalid)?;
-        if version != VERSION {
-            let reason = format!("version {version} is unknown, expected {VERSION}");
-            return Err(archive.bad_metadata(reason));
+        let unknown = |version| {
+            archive.bad_metadata(format!("version {version} is unknown, expected {VERSION}"))
+        };
+        match serde_json::from_str::<Self>(json) {
+            Ok(record) if record.version != VERSION => Err(unknown(record.version)),
+            Ok(record) => Ok(Some(record)),
+            // Another version may look otherwise.
+            Err(error) => match serde_json::from_str(json) {
+                Ok(Version { version }) if version != VERSION => Err(unknown(version)),
+                _ => Err(invalid(error)),
+            },
         }
-        serde_json::from_str(json).map(Some).map_err(invalid)
     }
 }
 

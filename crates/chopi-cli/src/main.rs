@@ -4,6 +4,7 @@
 //! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad or
 //! files that are compared differ, or 2 where the command line is bad.
 
+mod architecture;
 mod archive;
 mod args;
 mod choice;
@@ -18,6 +19,7 @@ mod framework;
 mod header;
 mod inspect;
 mod interrupt;
+mod json;
 mod model;
 mod output;
 mod page;

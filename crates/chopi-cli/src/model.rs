@@ -1,5 +1,7 @@
 //! The model that is read: a folder of shards and other files, or a file.
 
+mod others;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::archive::Mapped;
 use crate::error::{Error, Result};
+use crate::json;
 
 /// A model on disk.
 #[derive(Debug)]
@@ -28,6 +31,10 @@ const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 const EXTENSION: &str = ".safetensors";
+/// The key of `config.json` that says how a model is quantized.
+pub const QUANTIZATION: &str = "quantization_config";
+/// The key that compressed-tensors had for it before.
+const OLD_QUANTIZATION: &str = "compression_config";
 
 impl Model {
     /// # Errors
@@ -50,11 +57,13 @@ impl Model {
                 input: input_owned,
             });
         }
-        let index = input.join(INDEX).is_file().then(|| INDEX.to_owned());
-        let shards = match &index {
-            Some(name) => shards(&input.join(name))?,
-            None if input.join(SINGLE).is_file() => vec![SINGLE.to_owned()],
-            None => vec![only_file(input)?],
+        // Of a single file and an index transformers takes the single file.
+        let (index, shards) = if input.join(SINGLE).is_file() {
+            (None, vec![SINGLE.to_owned()])
+        } else if input.join(INDEX).is_file() {
+            (Some(INDEX.to_owned()), shards(&input.join(INDEX))?)
+        } else {
+            (None, vec![only_file(input)?])
         };
         Ok(Self {
             folder: input_owned.clone(),
@@ -105,58 +114,48 @@ impl Model {
         let Some(path) = self.config_path() else {
             return Ok(Map::new());
         };
-        let config = json_object(&path)?;
-        if config.contains_key("quantization_config") {
-            return Err(Error::AlreadyCompressed { path });
+        let mut config = json::object(&path)?;
+        match quantization(&config) {
+            Some(method) => Err(Error::AlreadyCompressed { path, method }),
+            None => {
+                // null says as much as nothing.
+                config.remove(QUANTIZATION);
+                Ok(config)
+            }
         }
-        Ok(config)
     }
 
-    /// Copies all files but those that are written anew, and those of folders whose names begin
-    /// with a dot.
+    /// Copies all files but those that are written anew, other files of weights, and folders whose names
+    /// begin with a dot. Gives the names of the weights that it has left out.
     ///
     /// # Errors
     /// What the system says.
-    pub fn copy_others(&self, target: &Path) -> Result<()> {
+    pub fn copy_others(&self, target: &Path) -> Result<Vec<String>> {
         match self.is_folder {
-            true => self.copy_folder(&self.folder, target, true),
-            false => Ok(()),
+            true => others::copy(self, target),
+            false => Ok(Vec::new()),
         }
     }
 
-    fn copy_folder(&self, folder: &Path, target: &Path, top: bool) -> Result<()> {
-        let read = |source| Error::Read {
-            path: folder.to_owned(),
-            source,
-        };
-        for entry in fs::read_dir(folder).map_err(read)? {
-            let name = entry.map_err(read)?.file_name();
-            let (from, to) = (folder.join(&name), target.join(&name));
-            let text = name.to_string_lossy();
-            let written = |name: &str| {
-                name == CONFIG || name == INDEX || self.shards.iter().any(|shard| shard == name)
-            };
-            if top && written(&text) {
-                continue;
-            }
-            let read = |source| Error::Read {
-                path: from.clone(),
-                source,
-            };
-            let write = |source| Error::Write {
-                path: to.clone(),
-                source,
-            };
-            // Links are followed: model caches are full of them.
-            let metadata = fs::metadata(&from).map_err(read)?;
-            if metadata.is_dir() && !text.starts_with('.') {
-                fs::create_dir(&to).map_err(write)?;
-                self.copy_folder(&from, &to, false)?;
-            } else if metadata.is_file() {
-                fs::copy(&from, &to).map_err(write)?;
-            }
+    /// Whether a file of the folder is written anew, or is the index of shards that are not read.
+    fn is_written(&self, name: &str) -> bool {
+        name == CONFIG || name == INDEX || self.shards.iter().any(|shard| shard == name)
+    }
+}
+
+/// How a model is quantized already, if its configuration or that of a model in it says so.
+fn quantization(config: &Map<String, Value>) -> Option<String> {
+    let keys = [QUANTIZATION, OLD_QUANTIZATION].into_iter();
+    let mut found = keys.filter_map(|key| config.get(key).filter(|value| !value.is_null()));
+    match found.next() {
+        Some(found) => {
+            let method = found.get("quant_method").and_then(Value::as_str);
+            Some(method.unwrap_or("no \"quant_method\"").to_owned())
         }
-        Ok(())
+        None => {
+            let mut inner = config.values().filter_map(Value::as_object);
+            inner.find_map(quantization)
+        }
     }
 }
 
@@ -189,7 +188,7 @@ fn shards(index: &Path) -> Result<Vec<String>> {
         path: index.to_owned(),
         reason: reason.to_owned(),
     };
-    let json = json_object(index)?;
+    let json = json::object(index)?;
     let weight_map = json.get("weight_map").and_then(Value::as_object);
     let weight_map = weight_map.ok_or_else(|| invalid("it has no object \"weight_map\""))?;
     let mut shards = BTreeSet::new();
@@ -207,16 +206,4 @@ fn shards(index: &Path) -> Result<Vec<String>> {
         true => Err(invalid("it names no file")),
         false => Ok(shards.into_iter().collect()),
     }
-}
-
-/// A file that holds a JSON object.
-pub fn json_object(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Json {
-        path: path.to_owned(),
-        reason: error.to_string(),
-    })
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::args::PrintArgs;
 use crate::error::Result;
-use crate::print::{print, print_json};
+use crate::print::{print, print_json, printable};
 
 /// What became of the tensors of a file.
 #[derive(Debug, Serialize)]
@@ -19,6 +19,9 @@ pub struct Report<R> {
     bytes_in: usize,
     bytes_out: usize,
     seconds: f64,
+    /// Files with weights that were not copied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
 }
 
 /// What became of one tensor.
@@ -44,7 +47,13 @@ impl<R: Row> Report<R> {
             bytes_out: tensors.iter().map(R::bytes_out).sum(),
             tensors,
             seconds: start.elapsed().as_secs_f64(),
+            left_out: Vec::new(),
         }
+    }
+
+    /// The same, with the names of files that were not copied.
+    pub fn left_out(self, left_out: Vec<String>) -> Self {
+        Self { left_out, ..self }
     }
 
     /// # Errors
@@ -70,8 +79,13 @@ impl<R: Row> Report<R> {
         totals.push(grouped(self.bytes_out));
         table.add_row(totals);
         let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
+        let left_out: Vec<_> = self.left_out.iter().map(|name| printable(name)).collect();
+        let left_out = match &left_out[..] {
+            [] => String::new(),
+            names => format!("\nother weights, not copied: {}", names.join(", ")),
+        };
         format!(
-            "{table}\n\n{percent:.1} % of the bytes, {:.2} s",
+            "{table}\n\n{percent:.1} % of the bytes, {:.2} s{left_out}",
             self.seconds
         )
     }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use chopi::model::{Allocation, Sensitivity, allocate_bits, rank};
+use chopi::model::{Allocation, Choice as MeasuredChoice, Sensitivity, allocate_bits, rank};
 use chopi::ndarray::NdArray;
 use chopi::{Builder, backend::FloatType};
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::archive::{Archive, Tensor};
 use crate::args::SensitivityArgs;
+use crate::compressed_tensors::{Loaded, Weights, check_floats};
 use crate::element::{elements, with_float};
 use crate::error::{Error, Fault, Result};
 use crate::format::KEY;
@@ -18,7 +20,7 @@ use crate::output::Target;
 use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
 use crate::report::{grouped, table};
-use crate::selection::Selection;
+use crate::selection::{Ranks, Selection};
 use crate::workers;
 
 /// # Errors
@@ -39,26 +41,13 @@ pub fn run(
         let path = archive.path.to_owned();
         return Err(Error::AlreadyQuantized { path });
     }
-    let tasks: Vec<Task<'_>> = archives
-        .iter()
-        .flat_map(|archive| {
-            archive
-                .tensors
-                .values()
-                .map(move |tensor| (archive, tensor))
-        })
-        .filter_map(|(archive, tensor)| {
-            let float = selection.float_type_of(tensor)?;
-            Some(Task {
-                archive,
-                tensor,
-                float,
-            })
-        })
-        .collect();
+    if selection.ranks() == Ranks::Linear {
+        check_floats(&archives)?;
+    }
+    let tasks = tasks(&archives, &model.config()?, &selection);
     if tasks.is_empty() {
-        let path = model.input;
-        return Err(Error::NothingIncluded { path });
+        let all = archives.iter().flat_map(|archive| archive.tensors.values());
+        return Err(selection.nothing(&model.input, all));
     }
     let size = |task: &Task<'_>| task.tensor.data.len();
     let progress = workers::progress(tasks.iter().map(size).sum(), args.print.quiet);
@@ -76,12 +65,14 @@ pub fn run(
     let left = bytes - measured.iter().map(Sensitivity::bytes).sum::<u64>();
     let proposed = match args.budget.map(|budget| budget.bytes(bytes)) {
         None => None,
-        Some(budget) => Some(
-            propose(&measured, left, budget).map_err(|source| Error::Budget {
-                path: model.input,
-                source,
-            })?,
-        ),
+        Some(budget) => {
+            Some(
+                propose(&measured, &tasks, left, budget).map_err(|source| Error::Budget {
+                    path: model.input,
+                    source,
+                })?,
+            )
+        }
     };
     if let (Some(target), Some(proposed)) = (target, &proposed) {
         Plan::write(&proposed.bits, target)?;
@@ -99,6 +90,35 @@ struct Task<'a> {
     archive: &'a Archive<'a>,
     tensor: &'a Tensor<'a>,
     float: FloatType,
+    /// Whether it is one of the matrices that are stacked for all experts of a layer on loading.
+    is_expert: bool,
+}
+
+/// The tensors that are selected.
+fn tasks<'a>(
+    archives: &'a [Archive<'a>],
+    config: &Map<String, Value>,
+    selection: &Selection,
+) -> Vec<Task<'a>> {
+    let weights = Weights::new(archives, config);
+    let tensors = archives.iter().flat_map(|archive| {
+        let tensors = archive.tensors.values();
+        tensors.map(move |tensor| (archive, tensor))
+    });
+    let task = |(archive, tensor): (&'a Archive<'a>, &'a Tensor<'a>)| {
+        let linear = weights.linear(tensor, selection.chosen(&tensor.name));
+        let float = match selection.ranks() {
+            Ranks::Linear => linear.as_ref().ok()?.float,
+            _ => selection.float_type_of(tensor)?,
+        };
+        Some(Task {
+            archive,
+            tensor,
+            float,
+            is_expert: linear.is_ok_and(|linear| linear.loaded == Loaded::Stacked),
+        })
+    };
+    tensors.filter_map(task).collect()
 }
 
 impl Task<'_> {
@@ -120,7 +140,21 @@ impl Task<'_> {
 }
 
 /// The bits of each tensor, where `left` bytes of the budget are those of other tensors.
-fn propose(measured: &[Sensitivity], left: u64, budget: u64) -> chopi::Result<Allocation> {
+fn propose(
+    measured: &[Sensitivity],
+    tasks: &[Task<'_>],
+    left: u64,
+    budget: u64,
+) -> chopi::Result<Allocation> {
+    let (experts, mut units): (Vec<_>, Vec<_>) = measured
+        .iter()
+        .cloned()
+        .zip(tasks)
+        .partition(|(_, task)| task.is_expert);
+    let experts: Vec<Sensitivity> = experts.into_iter().map(|(s, _)| s).collect();
+    let mut units: Vec<Sensitivity> = units.drain(..).map(|(s, _)| s).collect();
+    let stack = Stack::of(&experts)?;
+    units.extend(stack.iter().map(|stack| stack.unit.clone()));
     let of_all = |source| match source {
         chopi::Error::Budget { least, .. } => chopi::Error::Budget {
             budget,
@@ -128,13 +162,54 @@ fn propose(measured: &[Sensitivity], left: u64, budget: u64) -> chopi::Result<Al
         },
         source => source,
     };
-    let mut found = allocate_bits(measured, budget.saturating_sub(left)).map_err(of_all)?;
+    let mut found = allocate_bits(&units, budget.saturating_sub(left)).map_err(of_all)?;
+    if let Some(stack) = stack {
+        let bits = found.bits.remove(stack.unit.name()).unwrap_or(stack.most);
+        let names = experts.iter().map(|expert| expert.name().to_owned());
+        found.bits.extend(names.map(|name| (name, bits)));
+    }
     found.bytes += left;
     if found.bytes > budget {
         let least = found.bytes;
         return Err(chopi::Error::Budget { budget, least });
     }
     Ok(found)
+}
+
+/// All matrices that are stacked for the experts of their layers: they get the same bits, and none of them
+/// stays in float beside quantized weights.
+struct Stack {
+    /// What fewer bits than the most cost and save.
+    unit: Sensitivity,
+    /// The most bits.
+    most: u32,
+}
+
+impl Stack {
+    fn of(experts: &[Sensitivity]) -> chopi::Result<Option<Self>> {
+        let bits = |s: &Sensitivity| s.choices().iter().map(|choice| choice.bits).max();
+        let Some((first, most)) = experts.first().and_then(|s| Some((s, bits(s)?))) else {
+            return Ok(None);
+        };
+        let sum = |bits: u32| {
+            let of_bits = experts.iter().filter_map(|expert| expert.choice(bits));
+            of_bits.fold((0, 0.0), |(bytes, damage), choice| {
+                (bytes + choice.bytes, damage + choice.damage)
+            })
+        };
+        let (bytes, least) = sum(most);
+        let fewer = first.choices().iter().filter(|choice| choice.bits < most);
+        let choices = fewer.map(|&MeasuredChoice { bits, .. }| {
+            let (bytes, damage) = sum(bits);
+            MeasuredChoice {
+                bits,
+                bytes,
+                damage: (damage - least).max(0.0),
+            }
+        });
+        let unit = Sensitivity::new(first.name(), bytes, choices.collect())?;
+        Ok(Some(Self { unit, most }))
+    }
 }
 
 /// What the command says.

@@ -5,10 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chopi_kernels::{
-    Float, FloatSlice, Int, IntSliceMut, Layout, match_float, match_int, parallel,
-};
-
+use chopi_kernels::{FloatSlice, IntSliceMut, Layout, parallel};
 use crate::backend::HostFloats;
 use crate::convention::Convention;
 use crate::error::Result;

@@ -12,6 +12,9 @@ use crate::python::{self, Requirements};
 const LIBRARIES: Requirements =
     Requirements(include_str!("../../../tests/conformance/requirements.txt"));
 
+/// What opens the models of transformers.
+const MODELS: Requirements = Requirements(include_str!("../../python/models.txt"));
+
 /// Where PyTorch's libraries look for those of CUDA.
 const CUDA: &str = "nvidia/cu13/lib";
 
@@ -42,16 +45,25 @@ pub struct Python(python::Environment);
 
 /// Installs the libraries, once per machine.
 pub fn python() -> Result<Python> {
-    ensure!(
-        cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "the conventions are those of the libraries on x86-64 Linux"
-    );
     // PyTorch itself is among the libraries; the CUDA libraries that it does call are not.
     let called = libtorch::WHEELS
         .lines()
         .filter(|line| line.starts_with("nvidia-"));
-    let packages: Vec<_> = LIBRARIES.lines().chain(called).collect();
-    let environment = python::Environment::make("conformance", &packages, |folder| {
+    install("conformance", LIBRARIES.lines().chain(called).collect())
+}
+
+/// Installs what opens the models of transformers, once per machine.
+pub fn models() -> Result<Python> {
+    let packages = MODELS.lines().chain(libtorch::WHEELS.lines());
+    install("models", packages.collect())
+}
+
+fn install(name: &str, packages: Vec<&str>) -> Result<Python> {
+    ensure!(
+        cfg!(all(target_os = "linux", target_arch = "x86_64")),
+        "the libraries are those for x86-64 Linux"
+    );
+    let environment = python::Environment::make(name, &packages, |folder| {
         for library in NOT_CALLED {
             empty_library(&folder.join(CUDA), library)?;
         }

@@ -32,10 +32,12 @@ impl QuantizeArgs {
     /// A usage error, where options do not go together.
     pub fn settings(&self) -> Result<(Selection, Settings), clap::Error> {
         let planned = self.bits_from.is_some();
+        if self.dry_run && self.format == Format::Chopi {
+            return Err(wrong("--dry-run goes with --format compressed-tensors"));
+        }
         let (convention, ranks) = match self.format {
             Format::Chopi if self.tensors.all || planned => (self.scheme.convention, Ranks::All),
             Format::Chopi => (self.scheme.convention, Ranks::TwoOrMore),
-            Format::CompressedTensors if planned => (self.compressed_tensors()?, Ranks::Matrices),
             Format::CompressedTensors => (self.compressed_tensors()?, Ranks::Linear),
         };
         if planned && matches!(self.range, Some(CodeRange::Custom { .. })) {

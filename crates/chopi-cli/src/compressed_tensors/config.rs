@@ -1,49 +1,30 @@
 //! What `config.json` says of the quantization.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use chopi::{Calibration, Granularity, Symmetry};
 use serde_json::{Map, Value, json};
 
-use super::WEIGHT;
+use super::plan::Group;
 use crate::args::{Parameters, Settings};
-use crate::choice::{Choice, Group};
 
-/// The name of the format of codes of this many bits.
-fn format(bits: u32) -> &'static str {
-    match bits {
-        8 => "int-quantized",
-        _ => "pack-quantized",
-    }
-}
-
-/// The model's configuration with `quantization_config`. `modules` are those that are linear layers, or
-/// might be, and whether they are quantized.
-pub fn config(
-    mut config: Map<String, Value>,
-    choice: &Choice,
-    modules: &BTreeMap<String, bool>,
-) -> Value {
-    let left = modules.iter().filter(|(_, quantized)| !**quantized);
-    let mut ignore: Vec<&str> = left.map(|(module, _)| &**module).collect();
-    // A head that shares the embedding's weight has no tensor of its own.
-    if !modules.contains_key("lm_head") {
-        ignore.push("lm_head");
-    }
-    let groups = choice.groups();
-    let formats = groups
-        .iter()
-        .map(|group| format(group.settings.scheme.bits));
-    let formats: BTreeSet<&str> = formats.collect();
+/// The object `quantization_config`. `ignore` are the patterns of the linear layers that are not quantized.
+pub fn quantization(groups: &[Group<'_>], ignore: &[String]) -> Value {
+    let formats: BTreeSet<&str> = groups.iter().map(|group| group.format.name()).collect();
     let format = match formats.first() {
         Some(format) if formats.len() == 1 => format,
         _ => "mixed-precision",
     };
     let numbered = groups.iter().enumerate();
     let groups: Map<String, Value> = numbered
-        .map(|(i, group)| (format!("group_{i}"), group_json(group)))
+        .map(|(i, group)| {
+            (
+                format!("group_{i:0width$}", width = digits(groups.len())),
+                group_json(group),
+            )
+        })
         .collect();
-    let quantization = json!({
+    json!({
         "quant_method": "compressed-tensors",
         "version": "0.20.0",
         "format": format,
@@ -52,22 +33,18 @@ pub fn config(
         "kv_cache_scheme": null,
         "ignore": ignore,
         "config_groups": groups,
-    });
-    config.insert("quantization_config".to_owned(), quantization);
-    config.into()
+    })
+}
+
+/// The digits of the numbers below `count`, so that names sort as numbers do.
+fn digits(count: usize) -> usize {
+    count.saturating_sub(1).to_string().len()
 }
 
 fn group_json(group: &Group<'_>) -> Value {
     let Settings {
         scheme, parameters, ..
     } = group.settings;
-    let targets = match &group.names {
-        None => vec!["Linear"],
-        Some(names) => names
-            .iter()
-            .filter_map(|n| n.strip_suffix(WEIGHT))
-            .collect(),
-    };
     let (strategy, group_size) = match scheme.granularity {
         Granularity::PerTensor => ("tensor", None),
         Granularity::PerChannel { .. } => ("channel", None),
@@ -79,9 +56,9 @@ fn group_json(group: &Group<'_>) -> Value {
         Parameters::Given { .. } => Calibration::MinMax,
     };
     json!({
-        "targets": targets,
+        "targets": group.targets,
         // Without it transformers takes 8-bit weights for packed ones.
-        "format": format(scheme.bits),
+        "format": group.format.name(),
         "weights": {
             "num_bits": scheme.bits,
             "type": "int",

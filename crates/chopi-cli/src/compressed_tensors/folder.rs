@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::args::FileArgs;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::model::json_object;
+use crate::json;
 
 /// A folder that is being written. Dropped, it vanishes. A program that is killed leaves it behind
 /// under a name that no model has, `.chopi-*.tmp`, and its `config.json` is written last.
@@ -66,8 +66,8 @@ impl OutputFolder {
     /// What the system says.
     pub fn write_json(&self, name: &str, json: &Value) -> Result<()> {
         let path = self.path().join(name);
-        let text = serde_json::to_string_pretty(json).map_err(io::Error::from);
-        let written = text.and_then(|text| fs::write(&path, text + "\n"));
+        let text = json::text(json).map_err(io::Error::from);
+        let written = text.and_then(|text| fs::write(&path, text));
         written.map_err(|source| self.error(source))
     }
 
@@ -141,7 +141,7 @@ fn check_replaceable(target: &Path, files: &FileArgs) -> Result<()> {
     if !files.force {
         return Err(Error::OutputExists { path });
     }
-    let quantized = json_object(&target.join("config.json"));
+    let quantized = json::object(&target.join("config.json"));
     match quantized.is_ok_and(|config| config.contains_key("quantization_config")) {
         true => Ok(()),
         false => Err(Error::OutputNotQuantized { path }),

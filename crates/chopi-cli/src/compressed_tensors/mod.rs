@@ -2,48 +2,59 @@
 //!
 //! The weight `NAME.weight` of a linear layer, of shape [out, in], becomes
 //!
-//! | | `int-quantized`, 8 bits | `pack-quantized`, fewer bits |
+//! | | `int-quantized` | `pack-quantized` |
 //! |---|---|---|
 //! | codes | `NAME.weight` I8 [out, in] | `NAME.weight_packed` I32 [out, ⌈in·bits/32⌉] and `NAME.weight_shape` I64 [2] |
 //! | scales | `NAME.weight_scale` [1], [out, 1] or [out, groups], of the weight's dtype | likewise |
 //! | zero points, asymmetric | `NAME.weight_zero_point` I8, like the scales | I32 [⌈out·bits/32⌉, 1 or groups], packed along the first axis; per tensor I8 [1] |
 //!
-//! `quantization_config` in `config.json` says how, in groups of modules that are quantized alike: one for
-//! all linear layers, or where a plan has the bits one for each number of bits, with the names of its
-//! modules. Groups of both formats make the model's `mixed-precision`.
+//! Codes of 8 bits lie in `int-quantized`, those of fewer bits in `pack-quantized`; but weights that the model
+//! stacks on loading are always packed, and those whose name is asked for on loading never ([`linear`]).
+//!
+//! `quantization_config` in `config.json` says how, in groups of modules that are quantized alike, which are
+//! named by patterns that match in the base model and in a model with a head ([`targets`]). Groups of both
+//! formats make the model's `mixed-precision`. What becomes of each tensor is decided from the headers of all
+//! files ([`plan`]); then the files are written.
 
 mod config;
 mod folder;
+mod linear;
+mod plan;
+mod quantized;
+mod refusal;
 mod schemes;
 mod stored;
+mod targets;
 mod weight;
 
+pub use linear::{Loaded, Weights};
+pub use quantized::check as check_floats;
+pub use quantized::check_of as check_floats_of;
 pub use schemes::CompressedSchemes;
 pub use stored::CompressedWeight;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use chopi::model::is_matrix_weight;
 use indicatif::ProgressBar;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::archive::{Archive, Mapped, Tensor};
+use crate::architecture::WEIGHT;
+use crate::archive::{Archive, Mapped};
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
-use crate::model::Model;
+use crate::model::{Model, QUANTIZATION};
 use crate::output::Target;
+use crate::print::print_json;
 use crate::quantize::row::QuantizeRow;
 use crate::report::Report;
 use crate::workers;
 use folder::OutputFolder;
+use plan::{Decision, FolderPlan};
 use weight::{Shared, Task};
-
-/// The end of the name of a weight, after that of its module.
-const WEIGHT: &str = ".weight";
 
 /// Quantizes a model's folder, or a file, into a folder.
 ///
@@ -52,52 +63,58 @@ const WEIGHT: &str = ".weight";
 pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
     let model = Model::open(&args.files.input)?;
+    let mut config = model.config()?;
+    let files = model.map()?;
+    let archives = files
+        .iter()
+        .map(Mapped::parse)
+        .collect::<Result<Vec<_>>>()?;
+    let plan = FolderPlan::new(&model, &config, &archives, choice)?;
+    let (groups, ignore) = plan.groups();
+    let quantization = config::quantization(&groups, &ignore);
+    if args.dry_run {
+        return print_json(&outline(&plan, &quantization));
+    }
     let folder = OutputFolder::create(&args.files)?;
-    check(&model, choice)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
     let mut rows = Vec::new();
-    let mut modules = BTreeMap::new();
     let mut index = Index::default();
-    for shard in &model.shards {
-        let mapped = Mapped::open(&model.folder.join(shard))?;
-        let archive = mapped.parse()?;
-        modules.extend(modules_of(&archive, choice));
+    for (shard, archive) in model.shards.iter().zip(&archives) {
         let written = with_framework!(args.work.backend, K => {
-            write_shard::<K>(&archive, args, choice, &folder, shard, &progress)?
+            write_shard::<K>(archive, args, &plan, &folder, shard, &progress)?
         });
         index.add(shard, &written.names, written.bytes);
         rows.extend(written.rows);
     }
     progress.finish_and_clear();
-    if choice.is_explicit() && !rows.iter().any(QuantizeRow::is_quantized) {
-        return Err(Error::NothingIncluded { path: model.input });
-    }
-    model.copy_others(folder.path())?;
+    let left_out = model.copy_others(folder.path())?;
     if let Some(name) = &model.index {
         folder.write_json(name, &index.json())?;
     }
-    let config = config::config(model.config()?, choice, &modules);
-    folder.write_json("config.json", &config)?;
+    config.insert(QUANTIZATION.to_owned(), quantization);
+    folder.write_json("config.json", &config.into())?;
     folder.persist()?;
-    Report::new(rows, start).print(&args.print)
+    Report::new(rows, start)
+        .left_out(left_out)
+        .print(&args.print)
 }
 
-/// Checks all shards for what a plan names, before the first is written.
-fn check(model: &Model, choice: &Choice) -> Result<()> {
-    let files = model.map()?;
-    let archives = files.iter().map(Mapped::parse);
-    choice.check(&model.input, &archives.collect::<Result<Vec<_>>>()?)
-}
-
-/// The modules of an archive that might be linear layers, and whether they are quantized.
-fn modules_of(archive: &Archive<'_>, choice: &Choice) -> BTreeMap<String, bool> {
-    let matrices = archive.tensors.values();
-    let matrices = matrices.filter(|tensor| is_matrix_weight(&tensor.name, &tensor.shape));
-    let module = |tensor: &Tensor<'_>| {
-        let module = tensor.name.strip_suffix(WEIGHT)?;
-        Some((module.to_owned(), choice.of(tensor).is_some()))
-    };
-    matrices.filter_map(module).collect()
+/// What would be done: the bits and the format of each tensor that would be quantized, the reason of the
+/// others, and what `config.json` would say.
+fn outline(plan: &FolderPlan<'_>, quantization: &Value) -> Value {
+    let tensors: Map<String, Value> = plan
+        .tensors()
+        .map(|(name, decision)| {
+            let said = match decision {
+                Decision::Quantize(how) => {
+                    json!({"bits": how.settings.scheme.bits, "format": how.format.name()})
+                }
+                Decision::Keep(reason) => json!({"reason": reason.to_string()}),
+            };
+            (name.to_owned(), said)
+        })
+        .collect();
+    json!({"tensors": tensors, QUANTIZATION: quantization})
 }
 
 /// What a shard's file holds.
@@ -110,17 +127,12 @@ struct Written {
 fn write_shard<K: Framework>(
     archive: &Archive<'_>,
     args: &QuantizeArgs,
-    choice: &Choice,
+    plan: &FolderPlan<'_>,
     folder: &OutputFolder,
     shard: &str,
     progress: &ProgressBar,
 ) -> Result<Written> {
     let mut metadata = archive.metadata.clone();
-    if metadata.contains_key(crate::format::KEY) {
-        return Err(Error::AlreadyQuantized {
-            path: archive.path.to_owned(),
-        });
-    }
     // transformers asks for it.
     metadata
         .entry("format".to_owned())
@@ -128,9 +140,9 @@ fn write_shard<K: Framework>(
     let mut header = Header::new(metadata);
     let mut tasks = Vec::with_capacity(archive.tensors.len());
     for tensor in archive.tensors.values() {
-        tasks.push(match choice.of(tensor) {
-            None => Task::copy(tensor, &mut header),
-            Some(how) => Task::quantize(archive, tensor, how, &mut header)
+        tasks.push(match plan.of(tensor) {
+            Decision::Keep(reason) => Task::copy(tensor, reason, &mut header),
+            Decision::Quantize(how) => Task::quantize(tensor, how, &mut header)
                 .map_err(|fault| archive.fault(&tensor.name, fault))?,
         });
     }

@@ -4,16 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use chopi::{Chopi, Convention, Scheme};
+use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::model::json_object;
+use crate::json;
+use crate::model::QUANTIZATION;
 
-/// How the weights of a folder are quantized, by the targets of the groups: the names of modules, or
-/// [`LINEAR`] for the others.
-#[derive(Clone, Debug)]
-pub struct CompressedSchemes(BTreeMap<String, Scheme>);
+/// How the weights of a folder are quantized, by the targets of the groups: the names of modules, patterns
+/// that begin with [`PATTERN`], or [`LINEAR`] for the others.
+#[derive(Clone, Debug, Default)]
+pub struct CompressedSchemes {
+    names: BTreeMap<String, Scheme>,
+    patterns: Vec<(Regex, Scheme)>,
+}
+
+const PATTERN: &str = "re:";
 
 const LINEAR: &str = "Linear";
 
@@ -46,8 +53,9 @@ impl CompressedSchemes {
     /// # Errors
     /// What is not as [`quantize`](super::quantize) writes it.
     pub fn of(config: &Path) -> Result<Option<Self>> {
-        let mut json = json_object(config)?;
-        let Some(quantization) = json.remove("quantization_config") else {
+        let mut json = json::object(config)?;
+        let quantization = json.remove(QUANTIZATION).filter(|value| !value.is_null());
+        let Some(quantization) = quantization else {
             return Ok(None);
         };
         let schemes = Self::parse(quantization).map_err(|reason| Error::QuantizationConfig {
@@ -59,7 +67,12 @@ impl CompressedSchemes {
 
     /// The scheme of a module's weight, if a group is for it.
     pub fn of_module(&self, module: &str) -> Option<&Scheme> {
-        self.0.get(module).or_else(|| self.0.get(LINEAR))
+        let pattern = || {
+            let mut patterns = self.patterns.iter();
+            patterns.find_map(|(regex, scheme)| regex.is_match(module).then_some(scheme))
+        };
+        let named = self.names.get(module).or_else(pattern);
+        named.or_else(|| self.names.get(LINEAR))
     }
 
     fn parse(json: Value) -> std::result::Result<Self, String> {
@@ -76,29 +89,36 @@ impl CompressedSchemes {
         if config_groups.len() == 1 {
             let schemes = config_groups.into_values();
             let schemes = schemes.map(|group| Ok((LINEAR.to_owned(), group.weights.scheme()?)));
-            return schemes
-                .collect::<std::result::Result<_, String>>()
-                .map(Self);
+            return Ok(Self {
+                names: schemes.collect::<std::result::Result<_, String>>()?,
+                patterns: Vec::new(),
+            });
         }
         if config_groups.is_empty() {
             return Err("no group in \"config_groups\", expected at least one".to_owned());
         }
-        let mut schemes = BTreeMap::new();
+        let mut schemes = Self::default();
         for (name, Group { targets, weights }) in config_groups {
             let scheme = weights.scheme().map_err(|e| format!("{name}: {e}"))?;
             for target in targets {
-                if target.starts_with("re:") {
-                    return Err(format!(
-                        "{name}: the target {target:?}, expected the name of a module or {LINEAR:?}"
-                    ));
+                if let Some(pattern) = target.strip_prefix(PATTERN) {
+                    // A module's name must match from its beginning.
+                    let regex = Regex::new(&format!("^(?:{pattern})")).map_err(|_| {
+                        format!(
+                            "{name}: the target {target:?}, expected a regular expression without \
+                             look-around"
+                        )
+                    })?;
+                    schemes.patterns.push((regex, scheme.clone()));
+                    continue;
                 }
-                if schemes.contains_key(&target) {
+                if schemes.names.contains_key(&target) {
                     return Err(format!("{name}: the target {target:?} is there twice"));
                 }
-                schemes.insert(target, scheme.clone());
+                schemes.names.insert(target, scheme.clone());
             }
         }
-        Ok(Self(schemes))
+        Ok(schemes)
     }
 }
 
@@ -176,6 +196,12 @@ mod tests {
         assert!(
             refused(&|c| two(c, [&["a"], &["b", "a"]])).contains("the target \"a\" is there twice")
         );
-        assert!(refused(&|c| two(c, [&["a"], &["re:.*b"]])).contains("the target \"re:.*b\""));
+        let patterns = config(&|c| two(c, [&["re:.*a$"], &["re:.*b"]])).unwrap();
+        let bits = |module| patterns.of_module(module).map(|scheme| scheme.bits);
+        let found = ["x.a", "x.b.y", "x.ac"].map(bits);
+        assert_eq!(found, [Some(4), Some(8), None]);
+        assert!(
+            refused(&|c| two(c, [&["a"], &["re:(?!x)b"]])).contains("the target \"re:(?!x)b\"")
+        );
     }
 }

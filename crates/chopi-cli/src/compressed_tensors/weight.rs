@@ -9,6 +9,8 @@ use chopi::{
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 
+use super::linear::{Loaded, Reason};
+use super::plan::How;
 use crate::archive::{Archive, Tensor};
 use crate::args::Settings;
 use crate::chunks::Chunks;
@@ -21,6 +23,45 @@ use crate::output::Output;
 use crate::quantize::calibrate::calibrate;
 use crate::quantize::piece;
 use crate::quantize::row::{Kept, QuantizeRow};
+
+/// How the format keeps the codes of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CodeFormat {
+    /// Each in a byte of its own.
+    IntQuantized,
+    /// Without gaps, in words of 32 bits.
+    PackQuantized,
+}
+
+impl CodeFormat {
+    /// That of codes of so many bits. Of weights that are stacked on loading transformers reads packed codes
+    /// only.
+    pub fn of(bits: u32, loaded: Loaded) -> Self {
+        match (bits, loaded) {
+            (_, Loaded::Stacked) => Self::PackQuantized,
+            (8, _) | (_, Loaded::Named) => Self::IntQuantized,
+            _ => Self::PackQuantized,
+        }
+    }
+
+    /// The format's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IntQuantized => "int-quantized",
+            Self::PackQuantized => "pack-quantized",
+        }
+    }
+
+    /// What stands after the weight's name in those of its parts.
+    pub fn suffixes(self, symmetry: Symmetry) -> impl Iterator<Item = &'static str> {
+        let codes: &[&str] = match self {
+            Self::IntQuantized => &["_scale"],
+            Self::PackQuantized => &["_packed", "_shape", "_scale"],
+        };
+        let zero_point = (symmetry == Symmetry::Asymmetric).then_some("_zero_point");
+        codes.iter().copied().chain(zero_point)
+    }
+}
 
 /// What is to be done with one tensor, and where the result goes.
 #[derive(Debug)]
@@ -39,7 +80,7 @@ pub struct Shared<'a> {
 
 #[derive(Debug)]
 enum Work<'a> {
-    Copy(Slot),
+    Copy(Slot, &'a Reason),
     Quantize(Quantize<'a>),
 }
 
@@ -58,58 +99,61 @@ struct Quantize<'a> {
 }
 
 impl<'a> Task<'a> {
-    pub fn copy(tensor: &'a Tensor<'a>, header: &mut Header) -> Self {
+    /// A tensor that is copied, for a reason.
+    pub fn copy(tensor: &'a Tensor<'a>, reason: &'a Reason, header: &mut Header) -> Self {
         let len = tensor.data.len();
         let slot = header.add(&tensor.name, tensor.dtype, &tensor.shape, len);
         Self {
             tensor,
-            work: Work::Copy(slot),
+            work: Work::Copy(slot, reason),
         }
     }
 
+    /// A tensor that a [`FolderPlan`](super::plan::FolderPlan) has found to fit its scheme.
+    ///
     /// # Errors
-    /// Where the scheme does not fit the tensor, or the name of a new tensor is taken.
+    /// Bits that cannot be packed.
     pub fn quantize(
-        archive: &Archive<'_>,
         tensor: &'a Tensor<'a>,
-        (float, settings): (FloatType, &'a Settings),
+        &How {
+            float,
+            settings,
+            format,
+            ..
+        }: &How<'a>,
         header: &mut Header,
     ) -> std::result::Result<Self, Fault> {
         let scheme = &settings.scheme;
-        settings.convention.check_groups(scheme, &tensor.shape)?;
         let (out, width) = (tensor.shape[0], tensor.shape[1]);
         let groups = params_shape(scheme.granularity, [out, width]);
         let mut len = 0;
         let mut add = |suffix: &str, dtype: Dtype, shape: &[usize]| {
             let name = format!("{}{suffix}", tensor.name);
-            if !suffix.is_empty() && archive.tensors.contains_key(&name) {
-                return Err(Fault::NameTaken { name });
-            }
             let bytes = shape.iter().product::<usize>() * dtype.bitsize() / 8;
             len += bytes;
-            Ok(header.add(&name, dtype, shape, bytes))
+            header.add(&name, dtype, shape, bytes)
         };
-        let packing = match scheme.bits {
-            8 => None,
-            bits => Some(Packing::compressed_tensors(bits)?),
+        let packing = match format {
+            CodeFormat::IntQuantized => None,
+            CodeFormat::PackQuantized => Some(Packing::compressed_tensors(scheme.bits)?),
         };
         let (codes, shape, dtype) = match packing {
-            None => (add("", Dtype::I8, &tensor.shape)?, None, Dtype::I8),
+            None => (add("", Dtype::I8, &tensor.shape), None, Dtype::I8),
             Some(packing) => {
                 let words = packing.row_bytes(width) / 4;
-                let codes = add("_packed", Dtype::I32, &[out, words])?;
-                let shape = add("_shape", Dtype::I64, &[2])?;
+                let codes = add("_packed", Dtype::I32, &[out, words]);
+                let shape = add("_shape", Dtype::I64, &[2]);
                 (codes, Some(shape), Dtype::I32)
             }
         };
-        let scale = add("_scale", float_dtype(float), &groups)?;
+        let scale = add("_scale", float_dtype(float), &groups);
         let zero_point = match (scheme.symmetry, packing) {
             (Symmetry::Symmetric, _) => None,
             (_, Some(packing)) if groups.len() == 2 => {
                 let words = packing.row_bytes(out) / 4;
-                Some(add("_zero_point", Dtype::I32, &[words, groups[1]])?)
+                Some(add("_zero_point", Dtype::I32, &[words, groups[1]]))
             }
-            _ => Some(add("_zero_point", Dtype::I8, &groups)?),
+            _ => Some(add("_zero_point", Dtype::I8, &groups)),
         };
         let granularity = settings
             .convention
@@ -144,10 +188,10 @@ impl<'a> Task<'a> {
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
         let quantize = match &self.work {
-            Work::Copy(slot) => {
+            Work::Copy(slot, reason) => {
                 shared.output.write(*slot, 0, self.tensor.data)?;
                 shared.progress.inc(self.size() as u64);
-                return Ok(QuantizeRow::copied(self.tensor));
+                return Ok(QuantizeRow::kept(self.tensor, reason.to_string()));
             }
             Work::Quantize(quantize) => quantize,
         };

@@ -11,6 +11,7 @@ use std::time::Instant;
 use crate::archive::{Archive, Mapped};
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
+use crate::compressed_tensors::check_floats_of;
 use crate::error::{Error, Result};
 use crate::format::{KEY, Quantized, Record};
 use crate::framework::{Framework, with_framework};
@@ -48,6 +49,7 @@ fn write<K: Framework>(
         });
     }
     choice.check(archive.path, std::slice::from_ref(archive))?;
+    check_floats_of(archive, |tensor| choice.of(tensor).is_some())?;
     let record = record(archive, choice)?;
     let json = serde_json::to_string(&record).map_err(|e| archive.bad_metadata(e))?;
     metadata.insert(KEY.to_owned(), json);
@@ -91,9 +93,7 @@ fn record(archive: &Archive<'_>, choice: &Choice) -> Result<Record> {
         }
     }
     if tensors.is_empty() && choice.is_explicit() {
-        return Err(Error::NothingIncluded {
-            path: archive.path.to_owned(),
-        });
+        return Err(choice.nothing(archive));
     }
     Ok(Record::new(tensors))
 }

@@ -26,6 +26,9 @@ pub struct QuantizeRow {
     sqnr_db: Option<f64>,
     mse: Option<f64>,
     max_abs_error: Option<f64>,
+    /// Why it was copied, where the format asks for more than a float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<String>,
     /// The dtype of the codes, and the scheme in words.
     #[serde(skip)]
     codes: Option<(Dtype, String)>,
@@ -57,7 +60,16 @@ impl QuantizeRow {
             sqnr_db: None,
             mse: None,
             max_abs_error: None,
+            kept: None,
             codes: None,
+        }
+    }
+
+    /// A tensor that was copied for a reason.
+    pub fn kept(tensor: &Tensor<'_>, reason: String) -> Self {
+        Self {
+            kept: Some(reason),
+            ..Self::copied(tensor)
         }
     }
 
@@ -117,7 +129,10 @@ impl Row for QuantizeRow {
     fn cells(&self) -> Vec<String> {
         let (dtype, scheme) = match &self.codes {
             Some((codes, scheme)) => (format!("{} → {codes}", self.dtype), scheme.clone()),
-            None => (self.dtype.clone(), "copied".to_owned()),
+            None => match &self.kept {
+                Some(reason) => (self.dtype.clone(), format!("copied: {}", printable(reason))),
+                None => (self.dtype.clone(), "copied".to_owned()),
+            },
         };
         let optional = |text: Option<String>| text.unwrap_or_default();
         vec![

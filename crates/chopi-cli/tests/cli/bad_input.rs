@@ -31,7 +31,7 @@ fn a_file_that_cannot_be_read_is_refused() {
         let missing = convert(verb, &folder.path("missing"), &output, &[]);
         assert!(failure(missing, 1).contains("missing: cannot read"));
         let folder_itself = convert(verb, &folder.path("."), &output, &[]);
-        assert!(failure(folder_itself, 1).contains("not a regular file"));
+        assert!(failure(folder_itself, 1).contains("is a folder, expected a safetensors file"));
     }
     let inspect = chopi(["inspect"]).arg(folder.path("missing")).output();
     assert!(failure(inspect.unwrap(), 1).contains("missing: cannot read"));

@@ -407,7 +407,7 @@ fn bad_files_are_refused_whichever_they_are() {
         failure(done.unwrap(), 1)
     };
     assert!(refused("missing").contains("missing: cannot read"));
-    assert!(refused(".").contains("not a regular file"));
+    assert!(refused(".").contains("is a folder"));
 }
 
 #[test]

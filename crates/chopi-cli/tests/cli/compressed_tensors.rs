@@ -120,10 +120,11 @@ fn shards_with_an_index_in_are_shards_with_an_index_out() {
     assert_eq!(group["format"], "pack-quantized");
     assert_eq!(group["weights"]["strategy"], "group");
     assert_eq!(group["weights"]["group_size"], 32);
-    assert_eq!(
-        quantization["ignore"],
-        json!(["lm_head", "model.embed_tokens"])
-    );
+    // The module is found with and without the prefix of the base model.
+    let target = r"re:(?:.*\.)?layers\.\d+\.q_proj$";
+    assert_eq!(group["targets"], json!([target]));
+    let head = r"re:(?:.*\.)?lm_head$";
+    assert_eq!(quantization["ignore"], json!([head, "lm_head"]));
 }
 
 /// Checks the tensors that a weight becomes against the quantizer, packed and unpacked.
@@ -252,9 +253,16 @@ fn include_and_exclude_choose_other_weights() {
     ];
     quantize_well(&folder.path("model"), &out, &args);
     let config = read_json(&out.join("config.json"));
+    let quantization = &config["quantization_config"];
+    let patterns = |numbers: &str| json!([format!(r"re:(?:.*\.)?layers\.{numbers}\.q_proj$")]);
+    assert_eq!(quantization["ignore"], patterns("1"));
     assert_eq!(
-        config["quantization_config"]["ignore"],
-        json!(["model.embed_tokens", "model.layers.1.q_proj"])
+        quantization["config_groups"]["group_0"]["targets"],
+        json!([
+            r"re:(?:.*\.)?layers\.0\.q_proj$",
+            r"re:(?:.*\.)?lm_head$",
+            "lm_head"
+        ])
     );
     let index = read_json(&out.join("model.safetensors.index.json"));
     assert!(index["weight_map"].get("lm_head.weight_scale").is_some());
@@ -278,8 +286,10 @@ fn a_plan_names_weights_of_all_shards() {
     let quantization = &read_json(&out.join("config.json"))["quantization_config"];
     assert_eq!(quantization["format"], "mixed-precision");
     let groups = &quantization["config_groups"];
-    assert_eq!(groups["group_0"]["targets"], json!([first]));
-    assert_eq!(groups["group_1"]["targets"], json!([second]));
+    for (group, layer) in [("group_0", 0), ("group_1", 1)] {
+        let target = format!(r"re:(?:.*\.)?layers\.{layer}\.q_proj$");
+        assert_eq!(groups[group]["targets"], json!([target]));
+    }
     let index = read_json(&out.join("model.safetensors.index.json"));
     assert!(
         index["weight_map"]

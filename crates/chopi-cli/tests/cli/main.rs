@@ -5,6 +5,7 @@ mod bad_usage;
 mod bits_from;
 mod compare;
 mod compressed_tensors;
+mod folders;
 mod fuzz;
 mod model;
 mod printing;
