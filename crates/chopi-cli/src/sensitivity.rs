@@ -189,7 +189,7 @@ impl Report {
                 .map(|choice| Choice {
                     bits: choice.bits,
                     bytes: choice.bytes,
-                    sqnr_db: -10.0 * choice.damage.log10(),
+                    sqnr_db: -10.0 * choice.loss.log10(),
                 })
                 .collect(),
             bits_proposed: proposed

@@ -199,15 +199,15 @@ pub enum Error {
         source: Box<Error>,
     },
 
-    /// A damage that cannot be compared with others.
-    #[error("the damage of {name:?} with {bits} bits is {damage}, expected a finite number")]
-    Damage {
+    /// A loss that is not finite, so that it cannot be compared with others.
+    #[error("the loss of {name:?} with {bits} bits is {loss}, expected a finite number")]
+    Loss {
         /// The tensor.
         name: String,
         /// The bits that it was quantized to.
         bits: u32,
         /// What was given.
-        damage: f64,
+        loss: f64,
     },
 
     /// A budget that is too small.
