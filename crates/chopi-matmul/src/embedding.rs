@@ -15,7 +15,7 @@ use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
 /// Element k of row i is x̂ = (q\[i, k\] − z\[i\])·s\[i\], the product rounded to `f32`: what dequantizing
 /// the table gives.
 #[derive(Clone, Debug)]
-pub struct Embedding {
+pub struct QuantizedEmbedding {
     table: Bytes<'static>,
     rows: usize,
     columns: usize,
@@ -23,7 +23,7 @@ pub struct Embedding {
     zero_points: Vec<i64>,
 }
 
-impl Embedding {
+impl QuantizedEmbedding {
     /// A table of codes of shape \[rows, columns\], with their parameters: per tensor, or per channel
     /// of axis 0.
     ///

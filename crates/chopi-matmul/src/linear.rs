@@ -106,7 +106,7 @@ pub(crate) fn is_per_output(params: &QParams, shape: &[usize]) -> bool {
 /// The sum is exact. Its conversion to `f32`, and each operation after that, is rounded to `f32`,
 /// and the result to the type of x.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub struct QuantizedLinear {
     weights: Weights,
     bias: Option<Vec<f32>>,
     clamp: Option<(f32, f32)>,
@@ -132,7 +132,7 @@ impl Weights {
     }
 }
 
-impl Linear {
+impl QuantizedLinear {
     /// A layer of the codes of its weights, of shape \[outputs, inputs\], and their parameters: per
     /// tensor, per channel of axis 0, or in groups along axis 1.
     ///

@@ -23,7 +23,7 @@ use crate::linear::{Activations, check_params, is_per_output, narrow, to_f32};
 /// quantized by static parameters or, image by image, by its range: so the other images of a batch do
 /// not change a result. Where there is padding, that range includes zero.
 #[derive(Clone, Debug)]
-pub struct Conv {
+pub struct QuantizedConv {
     packed: PackedConv,
     scales: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -31,7 +31,7 @@ pub struct Conv {
     activations: Activations,
 }
 
-impl Conv {
+impl QuantizedConv {
     /// A layer of the codes of its weights and their parameters: per tensor, or per channel of axis 0.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use chopi_core::training::{QatConfig, Quantizers};
 use tch::nn::{BatchNorm, BatchNormConfig, ModuleT, Path};
 use tch::{TchError, Tensor};
 
-use super::quantized::{convert, quantized_input};
-use super::{Converted, Convolution, IntQuantizedLayer, Quantized, Weighted, expect};
+use super::qat::{convert, quantized_input};
+use super::{Converted, Convolution, IntQuantizedLayer, Qat, Weighted, expect};
 use crate::framework;
 
 /// A convolution and the batch normalization after it, quantized as the one convolution that they
@@ -22,7 +22,7 @@ use crate::framework;
 /// γ must not be 0. After the first epochs [`freeze_statistics`](Self::freeze_statistics) normalizes
 /// by μ and σ² in training too, so that training sees what will be deployed.
 #[derive(Debug)]
-pub struct QuantizedConvBn<C> {
+pub struct QatConvBn<C> {
     conv: C,
     norm: BatchNorm,
     eps: f64,
@@ -32,16 +32,16 @@ pub struct QuantizedConvBn<C> {
 }
 
 /// Along one axis.
-pub type QuantizedConvBn1d = QuantizedConvBn<Convolution<[i64; 1]>>;
+pub type QatConvBn1d = QatConvBn<Convolution<[i64; 1]>>;
 /// Along two axes.
-pub type QuantizedConvBn2d = QuantizedConvBn<Convolution<[i64; 2]>>;
+pub type QatConvBn2d = QatConvBn<Convolution<[i64; 2]>>;
 
-impl<C: Weighted> QuantizedConvBn<C> {
+impl<C: Weighted> QatConvBn<C> {
     /// Quantizes a convolution and the batch normalization after it, with the configuration that
     /// that was made with.
     ///
     /// # Errors
-    /// Those of [`Quantized::from_layer`].
+    /// Those of [`Qat::from_layer`].
     pub fn from_layers(
         conv: C,
         (norm, norm_config): (BatchNorm, BatchNormConfig),
@@ -50,7 +50,7 @@ impl<C: Weighted> QuantizedConvBn<C> {
         quantizers: &Quantizers,
     ) -> Result<Self> {
         // The folded weight has the shape of the weight.
-        let parts = Quantized::from_layer(conv, config, path, quantizers)?;
+        let parts = Qat::from_layer(conv, config, path, quantizers)?;
         let (conv, weights, activations) = parts.into_parts();
         Ok(Self {
             conv,
@@ -162,8 +162,8 @@ impl<C: Weighted> QuantizedConvBn<C> {
 }
 
 /// # Panics
-/// On the errors of [`QuantizedConvBn::f_forward_t`].
-impl<C: Weighted> ModuleT for QuantizedConvBn<C> {
+/// On the errors of [`QatConvBn::f_forward_t`].
+impl<C: Weighted> ModuleT for QatConvBn<C> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
         expect(self.f_forward_t(x, train))
     }

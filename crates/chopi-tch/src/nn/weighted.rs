@@ -9,7 +9,7 @@ use tch::{TchError, Tensor};
 use crate::framework;
 
 /// A layer that multiplies its input with a weight, or looks its rows up: what
-/// [`Quantized`](super::Quantized) needs to know to quantize both. Implement it for layers that are
+/// [`Qat`](super::Qat) needs to know to quantize both. Implement it for layers that are
 /// not in the list.
 pub trait Weighted: Debug + Send {
     /// The weight; its first axis is that of the output channels.

@@ -34,7 +34,7 @@ pub enum FixedRounding {
 /// [`FixedMultiplier`] of s_x·s_w\[j\]/s_y, whose product is rounded as [`FixedRounding`] says. Both are
 /// found once, with the layer, in `f64`. The sum over k is exact, and that with the bias saturates.
 #[derive(Clone, Debug)]
-pub struct IntegerLinear {
+pub struct IntegerOnlyLinear {
     weights: PackedMatrix,
     bias: Vec<i32>,
     multipliers: Vec<FixedMultiplier>,
@@ -43,7 +43,7 @@ pub struct IntegerLinear {
     input_zero: [i32; 1],
 }
 
-impl IntegerLinear {
+impl IntegerOnlyLinear {
     /// A layer of the codes of its weights, per tensor or per channel of axis 0; of its bias, one for
     /// each output; for an input that was quantized per tensor; and an output in units of
     /// `output_scale`.

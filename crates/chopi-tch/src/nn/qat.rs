@@ -11,24 +11,24 @@ use crate::tensor::float_type;
 
 /// A layer whose weights and inputs are fake-quantized, each or none.
 ///
-/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
 /// `activation_quantizer` in its place of the network.
 #[derive(Debug)]
-pub struct Quantized<L> {
+pub struct Qat<L> {
     layer: L,
     weights: Option<IntQuantizedLayer>,
     activations: Option<IntQuantizedLayer>,
 }
 
 /// y = x̂·ŵᵀ + b.
-pub type QuantizedLinear = Quantized<nn::Linear>;
+pub type QatLinear = Qat<nn::Linear>;
 /// A convolution of x̂ with ŵ along one axis.
-pub type QuantizedConv1d = Quantized<Convolution<[i64; 1]>>;
+pub type QatConv1d = Qat<Convolution<[i64; 1]>>;
 /// A convolution of x̂ with ŵ along two axes.
-pub type QuantizedConv2d = Quantized<Convolution<[i64; 2]>>;
+pub type QatConv2d = Qat<Convolution<[i64; 2]>>;
 /// Rows of ŵ. The input are indices, which are not quantized.
-pub type QuantizedEmbedding = Quantized<Embedding>;
+pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Converted {
     pub bias: Option<Tensor>,
 }
 
-impl<L: Weighted> Quantized<L> {
+impl<L: Weighted> Qat<L> {
     /// Quantizes an existing layer. `path` is its place in the network, for the names of the
     /// fake-quantizers and the variables of learned scales.
     ///
@@ -156,8 +156,8 @@ pub(super) fn convert(
 }
 
 /// # Panics
-/// On the errors of [`Quantized::f_forward_t`].
-impl<L: Weighted> ModuleT for Quantized<L> {
+/// On the errors of [`Qat::f_forward_t`].
+impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
         expect(self.f_forward_t(x, train))
     }
@@ -175,7 +175,7 @@ pub(super) fn quantized_input(
     }
 }
 
-impl QuantizedLinear {
+impl QatLinear {
     /// A fresh layer with bias, initialized as [`nn::linear`] does.
     ///
     /// # Errors
@@ -192,7 +192,7 @@ impl QuantizedLinear {
     }
 }
 
-impl<const N: usize> Quantized<Convolution<[i64; N]>>
+impl<const N: usize> Qat<Convolution<[i64; N]>>
 where
     Convolution<[i64; N]>: Weighted,
 {
@@ -217,7 +217,7 @@ where
     }
 }
 
-impl QuantizedEmbedding {
+impl QatEmbedding {
     /// A fresh layer, initialized as [`nn::embedding`] does. Its input are indices, so a
     /// fake-quantizer of activations is left out.
     ///

@@ -9,7 +9,7 @@ use chopi_core::training::{QatConfig, Quantizers};
 
 use super::{Evaluated, IntQuantizedLayer, chopi};
 
-/// A layer that multiplies its input with a weight, or looks its rows up: what [`Quantized`] needs
+/// A layer that multiplies its input with a weight, or looks its rows up: what [`Qat`] needs
 /// to know to quantize both. Implement it for layers that are not in the list.
 pub trait Weighted: Module {
     /// The weight; its first axis is that of the output channels.
@@ -27,24 +27,24 @@ pub trait Weighted: Module {
 
 /// A layer whose weights and inputs are fake-quantized, each or none.
 ///
-/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
 /// `activation_quantizer` in its place of the network.
 #[derive(Clone, Debug)]
-pub struct Quantized<L> {
+pub struct Qat<L> {
     layer: L,
     weights: Option<IntQuantizedLayer>,
     activations: Option<IntQuantizedLayer>,
 }
 
 /// y = x̂·ŵᵀ + b.
-pub type QuantizedLinear = Quantized<Linear>;
+pub type QatLinear = Qat<Linear>;
 /// A convolution of x̂ with ŵ along one axis.
-pub type QuantizedConv1d = Quantized<Conv1d>;
+pub type QatConv1d = Qat<Conv1d>;
 /// A convolution of x̂ with ŵ along two axes.
-pub type QuantizedConv2d = Quantized<Conv2d>;
+pub type QatConv2d = Qat<Conv2d>;
 /// Rows of ŵ. The input are indices, which are not quantized.
-pub type QuantizedEmbedding = Quantized<Embedding>;
+pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl Weighted for Embedding {
     }
 }
 
-impl<L: Weighted> Quantized<L> {
+impl<L: Weighted> Qat<L> {
     /// Quantizes an existing layer. `vb` points to its place in the network, for the names of the
     /// fake-quantizers and the variables of learned scales.
     ///
@@ -207,7 +207,7 @@ pub(super) fn convert(
     })
 }
 
-impl<L: Weighted> ModuleT for Quantized<L> {
+impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         match &self.weights {
@@ -237,7 +237,7 @@ fn is_float(dtype: DType) -> bool {
     crate::tensor::float_type(dtype).is_ok()
 }
 
-impl QuantizedLinear {
+impl QatLinear {
     /// A fresh layer with bias, initialized as [`candle_nn::linear()`] does.
     ///
     /// # Errors
@@ -254,7 +254,7 @@ impl QuantizedLinear {
     }
 }
 
-impl QuantizedConv1d {
+impl QatConv1d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv1d`] does.
     ///
     /// # Errors
@@ -271,7 +271,7 @@ impl QuantizedConv1d {
     }
 }
 
-impl QuantizedConv2d {
+impl QatConv2d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv2d`] does.
     ///
     /// # Errors
@@ -288,7 +288,7 @@ impl QuantizedConv2d {
     }
 }
 
-impl QuantizedEmbedding {
+impl QatEmbedding {
     /// A fresh layer, initialized as [`candle_nn::embedding()`] does. Its input are indices, so a
     /// fake-quantizer of activations is left out.
     ///
