@@ -39,7 +39,7 @@ pub fn run(
         let path = archive.path.to_owned();
         return Err(Error::AlreadyQuantized { path });
     }
-    let tasks: Vec<Task<'_>> = archives
+    let tasks: Vec<SensitivityTask<'_>> = archives
         .iter()
         .flat_map(|archive| {
             archive
@@ -49,7 +49,7 @@ pub fn run(
         })
         .filter_map(|(archive, tensor)| {
             let float = selection.float_type_of(tensor)?;
-            Some(Task {
+            Some(SensitivityTask {
                 archive,
                 tensor,
                 float,
@@ -60,7 +60,7 @@ pub fn run(
         let path = model.input;
         return Err(Error::NothingIncluded { path });
     }
-    let size = |task: &Task<'_>| task.tensor.data.len();
+    let size = |task: &SensitivityTask<'_>| task.tensor.data.len();
     let progress = workers::progress(tasks.iter().map(size).sum(), args.print.quiet);
     let scheme = (&builder, args.scheme.calibration);
     let measured = workers::run(&tasks, size, None, |task| {
@@ -95,13 +95,13 @@ pub fn run(
 }
 
 /// One tensor to measure.
-struct Task<'a> {
+struct SensitivityTask<'a> {
     archive: &'a Archive<'a>,
     tensor: &'a Tensor<'a>,
     float: FloatType,
 }
 
-impl Task<'_> {
+impl SensitivityTask<'_> {
     fn measure(
         &self,
         bits: &[u32],
@@ -141,7 +141,7 @@ fn propose(measured: &[Sensitivity], left: u64, budget: u64) -> chopi::Result<Al
 #[derive(Serialize)]
 struct Report {
     /// The most sensitive first, by the fewest bits.
-    tensors: Vec<Row>,
+    tensors: Vec<SensitivityRow>,
     /// The bytes of all tensors of the model.
     bytes: u64,
     /// Those with the proposed bits.
@@ -149,17 +149,17 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct SensitivityRow {
     name: String,
     shape: Vec<usize>,
     bytes: u64,
-    choices: Vec<Choice>,
+    choices: Vec<ChoiceRow>,
     /// None where the tensor is to stay in float, and where nothing is proposed.
     bits_proposed: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct Choice {
+struct ChoiceRow {
     bits: u32,
     bytes: u64,
     /// JSON has no infinity: written as null where every element comes back exactly.
@@ -169,7 +169,7 @@ struct Choice {
 impl Report {
     fn new(
         measured: &[Sensitivity],
-        tasks: &[Task<'_>],
+        tasks: &[SensitivityTask<'_>],
         bytes: u64,
         proposed: Option<Allocation>,
     ) -> Self {
@@ -179,14 +179,14 @@ impl Report {
             .collect();
         let bits = measured.iter().flat_map(Sensitivity::choices);
         let fewest = bits.map(|choice| choice.bits).min().unwrap_or_default();
-        let row = |s: &Sensitivity| Row {
+        let row = |s: &Sensitivity| SensitivityRow {
             name: s.name().to_owned(),
             shape: shapes.get(s.name()).copied().unwrap_or_default().to_vec(),
             bytes: s.bytes(),
             choices: s
                 .choices()
                 .iter()
-                .map(|choice| Choice {
+                .map(|choice| ChoiceRow {
                     bits: choice.bits,
                     bytes: choice.bytes,
                     sqnr_db: -10.0 * choice.loss.log10(),

@@ -7,26 +7,26 @@ use crate::error::{Error, Result};
 
 /// 8-bit codes, unsigned or signed.
 #[derive(Clone, Copy, Debug)]
-pub enum Codes<'a> {
+pub enum CodeSlice<'a> {
     /// 0..=255.
     U8(&'a [u8]),
     /// −128..=127.
     I8(&'a [i8]),
 }
 
-impl<'a> From<&'a [u8]> for Codes<'a> {
+impl<'a> From<&'a [u8]> for CodeSlice<'a> {
     fn from(codes: &'a [u8]) -> Self {
         Self::U8(codes)
     }
 }
 
-impl<'a> From<&'a [i8]> for Codes<'a> {
+impl<'a> From<&'a [i8]> for CodeSlice<'a> {
     fn from(codes: &'a [i8]) -> Self {
         Self::I8(codes)
     }
 }
 
-impl<'a> TryFrom<IntSlice<'a>> for Codes<'a> {
+impl<'a> TryFrom<IntSlice<'a>> for CodeSlice<'a> {
     type Error = Error;
 
     fn try_from(codes: IntSlice<'a>) -> Result<Self> {
@@ -40,7 +40,7 @@ impl<'a> TryFrom<IntSlice<'a>> for Codes<'a> {
     }
 }
 
-impl<'a> Codes<'a> {
+impl<'a> CodeSlice<'a> {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
@@ -95,7 +95,7 @@ impl<'a> Codes<'a> {
 /// Stands for the numbers code − zero point.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    codes: Codes<'a>,
+    codes: CodeSlice<'a>,
     rows: usize,
     depth: usize,
     zero_points: &'a [i32],
@@ -107,7 +107,7 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// [`Error::Length`] where the lengths are not those.
     pub fn new(
-        codes: impl Into<Codes<'a>>,
+        codes: impl Into<CodeSlice<'a>>,
         rows: usize,
         depth: usize,
         zero_points: &'a [i32],
@@ -138,7 +138,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The codes.
-    pub fn codes(&self) -> Codes<'a> {
+    pub fn codes(&self) -> CodeSlice<'a> {
         self.codes
     }
 

@@ -6,7 +6,7 @@ use chopi_core::{
 };
 
 use crate::broadcast;
-use crate::codes::Codes;
+use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
 use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
 
@@ -83,8 +83,8 @@ impl QuantizedEmbedding {
             let zero = broadcast::of(&self.zero_points, row);
             let codes = row * self.columns..(row + 1) * self.columns;
             match self.table.codes() {
-                Codes::U8(table) => dequantize(&table[codes], zero, scale, out),
-                Codes::I8(table) => dequantize(&table[codes], zero, scale, out),
+                CodeSlice::U8(table) => dequantize(&table[codes], zero, scale, out),
+                CodeSlice::I8(table) => dequantize(&table[codes], zero, scale, out),
             }
         }
         Ok(())

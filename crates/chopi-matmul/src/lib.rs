@@ -51,7 +51,7 @@ pub mod requantize;
 mod tiled;
 mod walk;
 
-pub use codes::{Codes, Matrix};
+pub use codes::{CodeSlice, Matrix};
 pub use embedding::QuantizedEmbedding;
 pub use error::{Error, Result};
 pub use grouped::GroupedMatrix;

@@ -11,7 +11,7 @@ use chopi_core::{
     },
 };
 
-use crate::codes::{Codes, Matrix};
+use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::grouped::GroupedMatrix;
 use crate::kernel::Engine;
@@ -314,10 +314,10 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
-    pub(crate) fn codes(&self) -> Codes<'_> {
+    pub(crate) fn codes(&self) -> CodeSlice<'_> {
         match self {
-            Self::U8(codes) => Codes::U8(codes),
-            Self::I8(codes) => Codes::I8(codes),
+            Self::U8(codes) => CodeSlice::U8(codes),
+            Self::I8(codes) => CodeSlice::I8(codes),
         }
     }
 

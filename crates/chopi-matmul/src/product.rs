@@ -179,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codes::Codes;
+    use crate::codes::CodeSlice;
     use crate::packed::Order;
     use crate::requantize::{DoubleRounded, FixedMultiplier, OutputCodes, requantize_row};
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     impl Owned {
-        fn codes(&self) -> Codes<'_> {
+        fn codes(&self) -> CodeSlice<'_> {
             match self {
                 Self::U8(codes) => codes[..].into(),
                 Self::I8(codes) => codes[..].into(),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Codes, Error, Result};
+use crate::{CodeSlice, Error, Result};
 
 mod sealed {
     pub trait Sealed {}
@@ -20,7 +20,7 @@ pub trait Code:
     const MAX: Self;
 
     /// A slice with its type as a value.
-    fn codes(codes: &[Self]) -> Codes<'_>;
+    fn codes(codes: &[Self]) -> CodeSlice<'_>;
 
     /// The code of this value, which must be one.
     #[doc(hidden)]
@@ -33,7 +33,7 @@ macro_rules! impl_code {
             const MIN: Self = $t::MIN;
             const MAX: Self = $t::MAX;
 
-            fn codes(codes: &[Self]) -> Codes<'_> {
+            fn codes(codes: &[Self]) -> CodeSlice<'_> {
                 codes.into()
             }
 
