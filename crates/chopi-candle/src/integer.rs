@@ -12,10 +12,11 @@ fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::E
     candle_core::Error::wrap(error)
 }
 
-/// A linear layer whose product is one of integers: float tensors in, float tensors out.
+/// [`chopi_matmul::QuantizedLinear`] as a candle module: a linear layer with integer weights, whose
+/// product is one of integers; float tensors in, float tensors out.
 ///
-/// See [`chopi_matmul::QuantizedLinear`] for what it computes. It runs on the CPU; tensors of other devices are copied
-/// there and back.
+/// The layer to train with quantization is [`QatLinear`](crate::nn::QatLinear). This one runs on the
+/// CPU; tensors of other devices are copied there and back.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -42,7 +43,7 @@ impl QuantizedLinear {
     /// or in groups along axis 1.
     ///
     /// # Errors
-    /// Those of quantizing the weights and of [`chopi_matmul::QuantizedLinear::new`].
+    /// The errors of quantizing the weights, and those of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_float(
         layer: &candle_nn::Linear,
         mut weights: Chopi,
@@ -56,7 +57,7 @@ impl QuantizedLinear {
     /// not quantized in training, each row is, to 8 bits.
     ///
     /// # Errors
-    /// Weights that were not quantized; those of [`chopi_matmul::QuantizedLinear::new`].
+    /// Weights that were not quantized; the errors of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
         let (codes, weights, activations) = trained(layer)?;
         Self::new(codes, weights, activations, layer.bias.as_ref())
@@ -76,7 +77,7 @@ impl QuantizedLinear {
         }))
     }
 
-    /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
@@ -89,11 +90,12 @@ impl Module for QuantizedLinear {
     }
 }
 
-/// A convolution along one, two or three axes whose product is one of integers: float tensors in, float
-/// tensors out.
+/// [`chopi_matmul::conv::QuantizedConv`] as a candle module: a convolution along one, two or three axes
+/// with integer weights, whose product is one of integers; float tensors in, float tensors out.
 ///
-/// See [`conv::QuantizedConv`] for what it computes. It runs on the CPU; tensors of other devices are copied there and
-/// back.
+/// The layers to train with quantization are [`QatConv1d`](crate::nn::QatConv1d) and
+/// [`QatConv2d`](crate::nn::QatConv2d). This one runs on the CPU; tensors of other devices are copied
+/// there and back.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -120,7 +122,7 @@ impl QuantizedConv {
     /// channel of axis 0.
     ///
     /// # Errors
-    /// Those of quantizing the weights and of [`conv::QuantizedConv::new`].
+    /// The errors of quantizing the weights, and those of [`conv::QuantizedConv::new`].
     pub fn from_conv1d(
         layer: &Conv1d,
         mut weights: Chopi,
@@ -131,10 +133,11 @@ impl QuantizedConv {
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
 
-    /// The same for a layer along two axes.
+    /// An existing layer along two axes, with its weights quantized by `weights`, per tensor or per
+    /// channel of axis 0.
     ///
     /// # Errors
-    /// Those of [`from_conv1d`](Self::from_conv1d).
+    /// The errors of [`from_conv1d`](Self::from_conv1d).
     pub fn from_conv2d(
         layer: &Conv2d,
         mut weights: Chopi,
@@ -149,7 +152,7 @@ impl QuantizedConv {
     /// kernel. Where its input was not quantized in training, each image is, to 8 bits.
     ///
     /// # Errors
-    /// Weights that were not quantized; those of [`conv::QuantizedConv::new`].
+    /// Weights that were not quantized; the errors of [`conv::QuantizedConv::new`].
     pub fn from_converted(layer: &Converted, params: ConvParams) -> Result<Self> {
         let (codes, weights, activations) = trained(layer)?;
         Self::new(codes, weights, params, activations, layer.bias.as_ref())
@@ -170,7 +173,7 @@ impl QuantizedConv {
         }))
     }
 
-    /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
@@ -230,9 +233,10 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
         .to_vec1()
 }
 
-/// An embedding whose table is kept in 8-bit codes: indices in, `f32` rows out.
+/// [`chopi_matmul::QuantizedEmbedding`] as a candle module: an embedding whose table is kept in 8-bit
+/// codes; indices in, `f32` rows out.
 ///
-/// See [`chopi_matmul::QuantizedEmbedding`] for what it computes.
+/// The layer to train with quantization is [`QatEmbedding`](crate::nn::QatEmbedding).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -254,7 +258,7 @@ impl QuantizedEmbedding {
     /// A table of shape \[rows, columns\], quantized by `codes`, per tensor or per channel of axis 0.
     ///
     /// # Errors
-    /// Those of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
+    /// The errors of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_table(table: &Tensor, mut codes: Chopi) -> Result<Self> {
         let table = codes.quantize(table).map_err(wrap)?;
         Ok(Self(
@@ -265,7 +269,7 @@ impl QuantizedEmbedding {
     /// A trained embedding as [`convert`](crate::nn::Qat::convert) gives it.
     ///
     /// # Errors
-    /// A table that was not quantized; those of [`chopi_matmul::QuantizedEmbedding::new`].
+    /// A table that was not quantized; the errors of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
         let (table, codes, _) = trained(layer)?;
         Ok(Self(

@@ -113,7 +113,7 @@ impl Builder {
     /// The quantizer, not calibrated.
     ///
     /// # Errors
-    /// Those of [`scheme`](Self::scheme).
+    /// The errors of [`scheme`](Self::scheme).
     pub fn build(self) -> Result<Chopi> {
         let scheme = self.scheme()?;
         Ok(Chopi::new_uncalibrated(scheme, self.convention, self.nan))

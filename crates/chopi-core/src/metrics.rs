@@ -37,7 +37,7 @@ const LANES: usize = 8;
 const BLOCK: usize = 512;
 
 impl Metrics {
-    /// Of no elements yet; `abs_max` is about the largest |x| to come.
+    /// The metrics of no elements yet; `abs_max` is about the largest |x| to come.
     pub fn new(abs_max: f64) -> Self {
         let exponent = match abs_max.log2() {
             exponent if exponent.is_finite() => exponent.floor().clamp(-1000.0, 1000.0),

@@ -10,7 +10,8 @@ use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
 use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
 
-/// A table of 8-bit codes whose rows are looked up: an embedding in a quarter of the memory.
+/// An embedding with an integer table, in a quarter of the memory: indices in, `f32` rows out, which are
+/// looked up in 8-bit codes.
 ///
 /// Element k of row i is x̂ = (q\[i, k\] − z\[i\])·s\[i\], the product rounded to `f32`: what dequantizing
 /// the table gives.

@@ -29,9 +29,9 @@ pub struct GroupedMatrix {
     /// For each group, one for each column, filled up to whole panels: the zero points, less by what
     /// the codes are less.
     zero_points: Vec<i32>,
-    /// Likewise, Σ (code − zero point), wrapped.
+    /// For each group, one for each column, filled up to whole panels: Σ (code − zero point), wrapped.
     sums: Vec<i32>,
-    /// Likewise, the scales.
+    /// For each group, one for each column, filled up to whole panels: the scales.
     scales: Vec<f32>,
     /// The largest Σ |code − zero point| of a group.
     magnitude: u64,

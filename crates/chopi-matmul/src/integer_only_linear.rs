@@ -1,4 +1,4 @@
-//! The linear layer without a float operation.
+//! The integer-only linear layer: codes in, codes out, without a float operation.
 
 use chopi_core::{
     QParams,
@@ -23,8 +23,9 @@ pub enum FixedRounding {
     Single,
 }
 
-/// A linear layer from codes to codes in which there is no float operation: what a network between its
-/// first and its last layer is made of.
+/// An integer-only linear layer: codes in, codes out, without a float operation. A network between its
+/// first and its last layer is made of them; [`QuantizedLinear`](crate::QuantizedLinear) is the layer with
+/// floats in and out.
 ///
 /// For codes of an input of shape \[…, inputs\], row by row, and weights of shape \[outputs, inputs\]:
 ///
@@ -97,7 +98,7 @@ impl IntegerOnlyLinear {
         })
     }
 
-    /// The same layer with another rounding.
+    /// The layer, which now rounds the product with its multipliers so.
     #[must_use]
     pub fn with_rounding(self, rounding: FixedRounding) -> Self {
         Self { rounding, ..self }

@@ -19,10 +19,10 @@
 //! |---|---|
 //! | 8-bit codes, signed or unsigned on either side, zero points for all or for each row and column | [`PackedMatrix`]: to `i32`, to floats, or to 8-bit codes |
 //! | weights of few bits with a scale for each group | [`GroupedMatrix`] |
-//! | layers on tensors of any framework, floats in and out | [`QuantizedLinear`] |
-//! | the same from codes to codes, with no float operation | [`IntegerOnlyLinear`] |
-//! | convolutions | [`conv`] |
-//! | tables whose rows are looked up | [`QuantizedEmbedding`] |
+//! | linear layers with integer weights, floats in and out, on tensors of any framework | [`QuantizedLinear`] |
+//! | integer-only linear layers, codes in and out, with no float operation | [`IntegerOnlyLinear`] |
+//! | convolutions of codes; with floats in and out | [`conv::PackedConv`]; [`conv::QuantizedConv`] |
+//! | embeddings with an integer table, indices in and floats out | [`QuantizedEmbedding`] |
 //! | from sums to codes, by a float multiplier or as gemmlowp and TensorFlow Lite do it | [`requantize`] |
 //! | operands of 2 to 16 bits and accumulators of any width, as hardware has them | [`emulate`] |
 //!

@@ -94,7 +94,10 @@ pub(crate) fn is_per_output(params: &QParams, shape: &[usize]) -> bool {
     }
 }
 
-/// A linear layer whose product is one of integers, on tensors of any framework.
+/// A linear layer with integer weights, on tensors of any framework: floats in and out, the input
+/// quantized dynamically row by row or by static parameters, the product one of integers.
+///
+/// [`IntegerOnlyLinear`](crate::IntegerOnlyLinear) is the layer with codes in and out.
 ///
 /// For an input x of shape \[…, inputs\], row by row, and weights of shape \[outputs, inputs\]:
 ///
@@ -156,7 +159,7 @@ impl QuantizedLinear {
         })
     }
 
-    /// The same layer that adds a bias, one for each output.
+    /// The layer, which now adds a bias, one number for each output.
     ///
     /// # Errors
     /// [`Error::Length`] for another length.
@@ -168,7 +171,7 @@ impl QuantizedLinear {
         })
     }
 
-    /// The same layer whose results are clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self {

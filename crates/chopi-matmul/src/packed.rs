@@ -18,7 +18,7 @@ pub struct PackedMatrix {
     codes: Vec<Quad>,
     /// A zero point for each column, filled up with 0 to whole panels.
     zero_points: Vec<i32>,
-    /// Σ (code − zero point) of each column, wrapped, likewise.
+    /// Σ (code − zero point) of each column, wrapped, filled up with 0 to whole panels.
     sums: Vec<i32>,
     /// The largest Σ |code − zero point| of a column.
     magnitude: u64,

@@ -28,16 +28,16 @@ pub struct QatConvBn<C> {
     batch_statistics: bool,
 }
 
-/// Along one axis.
+/// [`QatConvBn`] of a convolution along one axis.
 pub type QatConvBn1d = QatConvBn<Conv1d>;
-/// Along two axes.
+/// [`QatConvBn`] of a convolution along two axes.
 pub type QatConvBn2d = QatConvBn<Conv2d>;
 
 impl<C: Weighted> QatConvBn<C> {
     /// Quantizes a convolution and the batch normalization after it.
     ///
     /// # Errors
-    /// Those of [`Qat::from_layer`].
+    /// The errors of [`Qat::from_layer`].
     pub fn from_layers(
         conv: C,
         norm: BatchNorm,

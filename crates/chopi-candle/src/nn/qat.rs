@@ -1,4 +1,4 @@
-//! Layers with quantized weights and inputs.
+//! Layers for quantization-aware training.
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{
@@ -20,12 +20,13 @@ pub trait Weighted: Module {
         None
     }
 
-    /// The same layer with another weight, of the same shape, and another bias.
+    /// A layer like this one, with another weight of this one's shape and another bias.
     #[must_use]
     fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self;
 }
 
-/// A layer whose weights and inputs are fake-quantized, each or none.
+/// A layer for quantization-aware training: float in and out, its weights and inputs fake-quantized,
+/// each or none.
 ///
 /// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
@@ -37,13 +38,17 @@ pub struct Qat<L> {
     activations: Option<IntQuantizedLayer>,
 }
 
-/// y = x̂·ŵᵀ + b.
+/// A linear layer for quantization-aware training, y = x̂·ŵᵀ + b, with x̂ and ŵ the fake-quantized input
+/// and weight, in floats. What [`convert`](Qat::convert) gives of it becomes a layer of integers.
 pub type QatLinear = Qat<Linear>;
-/// A convolution of x̂ with ŵ along one axis.
+/// A convolution along one axis for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
 pub type QatConv1d = Qat<Conv1d>;
-/// A convolution of x̂ with ŵ along two axes.
+/// A convolution along two axes for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
 pub type QatConv2d = Qat<Conv2d>;
-/// Rows of ŵ. The input are indices, which are not quantized.
+/// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
+/// indices, which are not quantized.
 pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
@@ -241,7 +246,7 @@ impl QatLinear {
     /// A fresh layer with bias, initialized as [`candle_nn::linear()`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::linear()`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::linear()`].
     pub fn new(
         inputs: usize,
         outputs: usize,
@@ -258,7 +263,7 @@ impl QatConv1d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv1d`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv1d`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::conv1d`].
     pub fn new(
         (inputs, outputs, kernel): (usize, usize, usize),
         convolution: Conv1dConfig,
@@ -275,7 +280,7 @@ impl QatConv2d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv2d`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv2d`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::conv2d`].
     pub fn new(
         (inputs, outputs, kernel): (usize, usize, usize),
         convolution: Conv2dConfig,
@@ -293,7 +298,7 @@ impl QatEmbedding {
     /// fake-quantizer of activations is left out.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::embedding()`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::embedding()`].
     pub fn new(
         rows: usize,
         columns: usize,

@@ -43,7 +43,7 @@ enum CompareTask<'a> {
     OnlyB(&'a Tensor<'a>),
 }
 
-/// Those of either file, in the order of their names.
+/// The tensors of both files, in the order of their names.
 fn tasks<'a>(a: &'a Archive<'_>, b: &'a Archive<'_>) -> Vec<CompareTask<'a>> {
     let in_a = a.tensors.values().map(|x| match b.tensors.get(&x.name) {
         Some(y) => CompareTask::Both(x, y),

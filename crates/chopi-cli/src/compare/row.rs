@@ -33,10 +33,12 @@ pub struct CompareRow {
     elements: usize,
     /// How many elements differ; none where they cannot be compared.
     differing: Option<usize>,
-    /// JSON has neither infinity nor NaN: written as null, like that of dtypes without numbers.
+    /// JSON has neither infinity nor NaN: both are written as null, as is the difference of dtypes without
+    /// numbers.
     max_abs_difference: Option<Difference>,
     first_index: Option<Vec<usize>>,
-    /// Likewise.
+    /// JSON has neither infinity nor NaN: both are written as null, as is the ratio of dtypes without
+    /// numbers.
     sqnr_db: Option<f64>,
     /// In what the tensors differ other than their elements.
     note: Option<String>,

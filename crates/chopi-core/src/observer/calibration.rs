@@ -45,7 +45,7 @@ impl Calibration {
     /// histogram.
     ///
     /// # Errors
-    /// Those of [`Ranges::observe`]; [`Error::Percentile`] for a percentile out of range.
+    /// The errors of [`Ranges::observe`]; [`Error::Percentile`] for a percentile out of range.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(
         self,
         tensor: &T,

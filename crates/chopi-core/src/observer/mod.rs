@@ -84,7 +84,7 @@ impl Observer {
     /// Takes in a tensor.
     ///
     /// # Errors
-    /// Those of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
+    /// The errors of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
     /// before. What was seen before is kept then.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, tensor: &T) -> Result<()> {
         let rank = tensor.rank();
@@ -141,7 +141,7 @@ impl Observer {
     /// The parameters for those ranges.
     ///
     /// # Errors
-    /// [`Error::NotCalibrated`] where nothing was observed; those of [`QParams::from_ranges`].
+    /// [`Error::NotCalibrated`] where nothing was observed; the errors of [`QParams::from_ranges`].
     pub fn params(&self) -> Result<QParams> {
         QParams::from_ranges(&self.ranges()?, &self.scheme, &self.convention)
     }

@@ -16,7 +16,7 @@ pub const CHECKPOINT_SQUARE: &str = "adam.square.";
 /// whole: what stops the writing leaves the earlier checkpoint as it was.
 ///
 /// # Errors
-/// Those of `write` and of the file system.
+/// The errors of `write` and of the file system.
 pub fn write_checkpoint<E: From<io::Error>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,

@@ -19,7 +19,7 @@ const CANDIDATES: usize = 64;
 /// middle. The widest of equals.
 ///
 /// # Errors
-/// Those of [`Ranges::observe`] and [`QParams::from_ranges`].
+/// The errors of [`Ranges::observe`] and [`QParams::from_ranges`].
 pub fn least_squares<B: Backend, T: FloatTensor<B> + ?Sized>(
     x: &T,
     scheme: &Scheme,
@@ -52,7 +52,7 @@ pub fn least_squares<B: Backend, T: FloatTensor<B> + ?Sized>(
 /// its own scale. For zero means the observed scale.
 ///
 /// # Errors
-/// Those of [`Ranges::observe`] and [`QParams::from_ranges`].
+/// The errors of [`Ranges::observe`] and [`QParams::from_ranges`].
 pub fn mean_magnitude<B: Backend, T: FloatTensor<B> + ?Sized>(
     x: &T,
     scheme: &Scheme,

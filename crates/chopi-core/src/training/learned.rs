@@ -74,7 +74,7 @@ impl LearnedParams {
     /// The parameters for data of type `float`; `shape` as for [`QParams::new`].
     ///
     /// # Errors
-    /// Those of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite,
+    /// The errors of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite,
     /// [`Error::ZeroPoint`] for a zero point that is NaN.
     pub fn new(
         scheme: &Scheme,

@@ -65,8 +65,8 @@ impl<Q: Code> OutputCodes<Q> {
         }
     }
 
-    /// The same within these bounds, which is a clamp fused with the requantization: to \[z, qmax\]
-    /// for a ReLU.
+    /// The codes within \[min, max\] alone, which is a clamp fused with the requantization: \[z, qmax\] for
+    /// a ReLU.
     ///
     /// # Errors
     /// [`Error::CodeBounds`] where `min` is above `max`.

@@ -31,9 +31,9 @@ pub struct QatConvBn<C> {
     batch_statistics: bool,
 }
 
-/// Along one axis.
+/// [`QatConvBn`] of a convolution along one axis.
 pub type QatConvBn1d = QatConvBn<Convolution<[i64; 1]>>;
-/// Along two axes.
+/// [`QatConvBn`] of a convolution along two axes.
 pub type QatConvBn2d = QatConvBn<Convolution<[i64; 2]>>;
 
 impl<C: Weighted> QatConvBn<C> {
@@ -41,7 +41,7 @@ impl<C: Weighted> QatConvBn<C> {
     /// that was made with.
     ///
     /// # Errors
-    /// Those of [`Qat::from_layer`].
+    /// The errors of [`Qat::from_layer`].
     pub fn from_layers(
         conv: C,
         (norm, norm_config): (BatchNorm, BatchNormConfig),
@@ -107,7 +107,7 @@ impl<C: Weighted> QatConvBn<C> {
     /// What the layer gives for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// Those of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let normalizes_batch = train && self.batch_statistics;

@@ -1,4 +1,4 @@
-//! Layers with quantized weights and inputs.
+//! Layers for quantization-aware training.
 
 use chopi_core::training::{QatConfig, Quantizers};
 use chopi_core::{Chopi, Result};
@@ -9,7 +9,8 @@ use super::ops::shape;
 use super::{Convolution, Embedding, IntQuantizedLayer, Weighted, expect};
 use crate::tensor::float_type;
 
-/// A layer whose weights and inputs are fake-quantized, each or none.
+/// A layer for quantization-aware training: float in and out, its weights and inputs fake-quantized,
+/// each or none.
 ///
 /// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
@@ -21,13 +22,17 @@ pub struct Qat<L> {
     activations: Option<IntQuantizedLayer>,
 }
 
-/// y = x̂·ŵᵀ + b.
+/// A linear layer for quantization-aware training, y = x̂·ŵᵀ + b, with x̂ and ŵ the fake-quantized input
+/// and weight, in floats. What [`convert`](Qat::convert) gives of it becomes a layer of integers.
 pub type QatLinear = Qat<nn::Linear>;
-/// A convolution of x̂ with ŵ along one axis.
+/// A convolution along one axis for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
 pub type QatConv1d = Qat<Convolution<[i64; 1]>>;
-/// A convolution of x̂ with ŵ along two axes.
+/// A convolution along two axes for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
 pub type QatConv2d = Qat<Convolution<[i64; 2]>>;
-/// Rows of ŵ. The input are indices, which are not quantized.
+/// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
+/// indices, which are not quantized.
 pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
@@ -108,7 +113,7 @@ impl<L: Weighted> Qat<L> {
     /// What the layer gives for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// Those of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let bias = self.layer.bias();
@@ -179,7 +184,7 @@ impl QatLinear {
     /// A fresh layer with bias, initialized as [`nn::linear`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         inputs: i64,
         outputs: i64,
@@ -199,7 +204,7 @@ where
     /// A fresh layer, initialized as [`nn::conv`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         (inputs, outputs, kernel): (i64, i64, [i64; N]),
         convolution: ConvConfigND<[i64; N]>,
@@ -222,7 +227,7 @@ impl QatEmbedding {
     /// fake-quantizer of activations is left out.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         rows: i64,
         columns: i64,
