@@ -186,7 +186,7 @@ impl Module for QuantizedConv {
     }
 }
 
-/// What a convolution along one axis does with its kernel.
+/// The strides, padding, dilations and groups of a candle convolution along one axis.
 pub fn conv1d_params(config: &Conv1dConfig) -> ConvParams {
     ConvParams {
         strides: vec![config.stride],
@@ -196,7 +196,7 @@ pub fn conv1d_params(config: &Conv1dConfig) -> ConvParams {
     }
 }
 
-/// What a convolution along two axes does with its kernel.
+/// The strides, padding, dilations and groups of a candle convolution along two axes.
 pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
     ConvParams {
         strides: vec![config.stride; 2],

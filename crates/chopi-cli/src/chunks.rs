@@ -9,7 +9,7 @@ use chopi::{Granularity, QParams, Result};
 #[derive(Debug)]
 pub struct Chunks<'a> {
     shape: &'a [usize],
-    /// As the convention has it for a tensor of this rank.
+    /// The granularity that the convention has for a tensor of this rank.
     granularity: Granularity,
     axis: usize,
     /// The number of rows: the length of that axis.

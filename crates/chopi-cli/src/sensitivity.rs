@@ -144,7 +144,7 @@ struct Report {
     tensors: Vec<SensitivityRow>,
     /// The bytes of all tensors of the model.
     bytes: u64,
-    /// Those with the proposed bits.
+    /// The bytes of all tensors of the model with the proposed bits.
     bytes_proposed: Option<u64>,
 }
 

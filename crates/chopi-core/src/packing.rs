@@ -41,7 +41,7 @@ impl Packing {
         Ok(Self { bits, field, unit })
     }
 
-    /// As `pack_to_int32` of compressed-tensors 0.20 packs signed codes: each row apart, in whole
+    /// The packing of `pack_to_int32` of compressed-tensors 0.20, for signed codes: each row apart, in whole
     /// 32-bit little-endian words, with [`Field::Offset`].
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Packing {
         Ok(Self { unit: 4, ..packing })
     }
 
-    /// As ONNX 1.19 keeps tensors of INT2, INT4, UINT2 and UINT4: all elements as one row, signed
+    /// The packing of ONNX 1.19 for tensors of INT2, INT4, UINT2 and UINT4: all elements as one row, signed
     /// ones in two's complement.
     ///
     /// # Errors

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// 8-bit codes, unsigned or signed.
 #[derive(Clone, Copy, Debug)]
 pub enum CodeSlice<'a> {
-    /// 0..=255.
+    /// Codes in 0..=255.
     U8(&'a [u8]),
-    /// −128..=127.
+    /// Codes in −128..=127.
     I8(&'a [i8]),
 }
 
@@ -41,7 +41,7 @@ impl<'a> TryFrom<IntSlice<'a>> for CodeSlice<'a> {
 }
 
 impl<'a> CodeSlice<'a> {
-    /// How many there are.
+    /// The number of codes.
     pub fn len(&self) -> usize {
         match self {
             Self::U8(codes) => codes.len(),
@@ -49,7 +49,7 @@ impl<'a> CodeSlice<'a> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there is no code.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -62,7 +62,7 @@ impl<'a> CodeSlice<'a> {
         }
     }
 
-    /// Some of the codes.
+    /// The codes with these indices.
     pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
         match self {
             Self::U8(codes) => Self::U8(&codes[range]),
@@ -70,7 +70,7 @@ impl<'a> CodeSlice<'a> {
         }
     }
 
-    /// A code.
+    /// The code at an index, as a number.
     pub(crate) fn at(&self, index: usize) -> i32 {
         match self {
             Self::U8(codes) => codes[index].into(),
@@ -78,7 +78,7 @@ impl<'a> CodeSlice<'a> {
         }
     }
 
-    /// The bytes.
+    /// The codes as bytes, signed ones in two's complement.
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {
             Self::U8(codes) => codes,

@@ -15,7 +15,7 @@ pub trait Weighted: Module {
     /// The weight; its first axis is that of the output channels.
     fn weight(&self) -> &Tensor;
 
-    /// What is added to the result, if anything.
+    /// The bias, which is added to the product, if there is one.
     fn bias(&self) -> Option<&Tensor> {
         None
     }
@@ -60,7 +60,7 @@ pub struct Converted {
     pub weight_codes: Option<Tensor>,
     /// The quantizer of the input, calibrated, where that is quantized.
     pub activations: Option<Chopi>,
-    /// What is added to the result.
+    /// The bias, which is added to the product.
     pub bias: Option<Tensor>,
 }
 

@@ -18,7 +18,7 @@ use crate::report::{grouped, table};
 pub struct Report {
     tensors: Vec<CompareRow>,
     tensors_differing: usize,
-    /// Of the tensors whose elements were compared.
+    /// How many elements differ, of the tensors whose elements were compared.
     elements_differing: usize,
 }
 
@@ -26,7 +26,7 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct CompareRow {
     name: String,
-    /// In A, or in B where A lacks the tensor.
+    /// The shape in A, or in B where A lacks the tensor.
     shape: Vec<usize>,
     dtype_a: Option<String>,
     dtype_b: Option<String>,

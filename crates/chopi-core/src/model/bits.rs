@@ -89,7 +89,7 @@ struct Tensor<'a> {
     now: usize,
 }
 
-/// What a tensor takes and costs.
+/// The bytes and the loss of a tensor, quantized to one number of bits or in float.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
     bytes: u64,

@@ -135,12 +135,12 @@ impl Sensitivity {
         &self.name
     }
 
-    /// The bytes that it takes in float.
+    /// The bytes that the tensor takes in float.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What can become of it.
+    /// The bytes and the loss of each number of bits that was measured.
     pub fn choices(&self) -> &[Choice] {
         &self.choices
     }

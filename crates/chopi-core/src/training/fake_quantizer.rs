@@ -46,7 +46,7 @@ pub struct FakeQuantizer {
     params: Option<QParams>,
 }
 
-/// What is seen of the batches.
+/// The range that follows from the batches of a training.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -277,7 +277,7 @@ impl FakeQuantizer {
         self.quantizing
     }
 
-    /// What is learned, if anything is.
+    /// Which parameters are learned, if any are.
     pub fn learned(&self) -> Option<Learning> {
         self.learning
     }

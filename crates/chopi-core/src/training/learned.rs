@@ -55,7 +55,7 @@ pub enum GradientFactor {
     /// 1/√(N·qmax) with N the number of elements of the group, as LSQ has it.
     #[default]
     Lsq,
-    /// This number.
+    /// A number of the user's.
     Fixed(f64),
 }
 

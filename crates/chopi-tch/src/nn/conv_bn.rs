@@ -104,10 +104,11 @@ impl<C: Weighted> QatConvBn<C> {
         weight.f_mul(&factor.f_reshape(along(0, weight.dim()))?)
     }
 
-    /// What the layer gives for `x`, in training or in evaluation.
+    /// The output of the layer for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// The errors of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`]; [`Framework`](chopi_core::Error::Framework) for
+    /// an error of libtorch.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let normalizes_batch = train && self.batch_statistics;

@@ -161,7 +161,7 @@ impl Learned {
         Ok(())
     }
 
-    /// What the variables mean now, for tensors of type `float`; `initial` has the zero points that
+    /// The parameters that the variables stand for now, for tensors of type `float`; `initial` has the zero points that
     /// are not learned.
     fn params(
         &self,

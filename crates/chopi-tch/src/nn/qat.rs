@@ -44,7 +44,7 @@ pub struct Converted {
     pub weight_codes: Option<Tensor>,
     /// The quantizer of the input, calibrated, where that is quantized.
     pub activations: Option<Chopi>,
-    /// What is added to the result.
+    /// The bias, which is added to the product.
     pub bias: Option<Tensor>,
 }
 
@@ -110,10 +110,11 @@ impl<L: Weighted> Qat<L> {
         self.activations.as_ref()
     }
 
-    /// What the layer gives for `x`, in training or in evaluation.
+    /// The output of the layer for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// The errors of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`]; [`Framework`](chopi_core::Error::Framework) for
+    /// an error of libtorch.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let bias = self.layer.bias();

@@ -15,7 +15,7 @@ pub trait Weighted: Debug + Send {
     /// The weight; its first axis is that of the output channels.
     fn weight(&self) -> &Tensor;
 
-    /// What is added to the result, if anything.
+    /// The bias, which is added to the product, if there is one.
     fn bias(&self) -> Option<&Tensor> {
         None
     }
