@@ -92,7 +92,8 @@ impl Builder {
     /// The scheme that the settings describe.
     ///
     /// # Errors
-    /// [`Error::Bits`], [`Error::Range`] and [`Error::GroupSize`] where they make no sense.
+    /// [`Error::Bits`](crate::Error::Bits), [`Error::Range`](crate::Error::Range) and
+    /// [`Error::GroupSize`](crate::Error::GroupSize) for settings that no scheme can have.
     pub fn scheme(&self) -> Result<Scheme> {
         check_bits(self.bits)?;
         let default = self.convention.default_range(self.bits, self.symmetry);

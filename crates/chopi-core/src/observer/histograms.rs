@@ -72,7 +72,7 @@ impl Histograms {
         self.float
     }
 
-    /// The shape of the parameters, as [`Ranges::shape`](crate::Ranges::shape).
+    /// The shape of the parameters, as [`Ranges::shape`](crate::observer::Ranges::shape).
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

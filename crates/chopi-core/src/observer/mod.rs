@@ -1,8 +1,10 @@
-//! What sees data and gives ranges.
+//! Observers, which see data and give the ranges that parameters follow from.
 //!
-//! A file for each statistic that is kept ([`Ranges`], [`Histograms`], [`MovingAverage`]), and one for
-//! each way to a range but the percentiles, which a [`Histogram`] gives itself (`squared_error`,
-//! `divergence`).
+//! An [`Observer`] sees one place of a model, batch after batch in memory that does not grow, and
+//! calibrates it as its [`Calibration`] says. It keeps one of two statistics of each group of elements:
+//! [`Ranges`], the exact min and max, or [`Histograms`]. Both merge: to the same bits however the data were
+//! split and in whatever order the parts are merged. [`MovingAverage`], for quantization-aware training,
+//! depends on the order of the batches.
 
 mod calibration;
 mod divergence;
