@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{ModuleT, VarBuilder, VarMap};
 use chopi::Chopi;
-use chopi::candle::nn::{Adam, AdamConfig, QuantizedLinear};
+use chopi::candle::nn::{Adam, AdamConfig, QatLinear};
 use chopi::training::{FakeQuantizer, Learning, QatConfig, Quantizers, RangeObserver};
 
 const BATCH: usize = 256;
@@ -24,7 +24,7 @@ const WARM_UP: usize = 10;
 
 struct Training {
     name: &'static str,
-    layers: Vec<QuantizedLinear>,
+    layers: Vec<QatLinear>,
     adam: Adam,
     times: Vec<Duration>,
 }
@@ -35,7 +35,7 @@ impl Training {
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
         let layer = |i: usize| {
             let vb = vb.pp(i.to_string());
-            QuantizedLinear::new(WIDTHS[i], WIDTHS[i + 1], config, vb, &quantizers)
+            QatLinear::new(WIDTHS[i], WIDTHS[i + 1], config, vb, &quantizers)
         };
         Ok(Self {
             name,

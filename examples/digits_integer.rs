@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{D, Device, Tensor};
 use candle_nn::ModuleT;
 use chopi::candle::nn::Converted;
-use chopi::matmul::IntegerLinear;
+use chopi::matmul::IntegerOnlyLinear;
 use chopi::matmul::requantize::OutputCodes;
 use chopi::ndarray::IntArray;
 use chopi::training::QatConfig;
@@ -42,18 +42,18 @@ struct Arguments {
 struct IntegerNetwork {
     /// What makes codes of the images.
     input: Chopi,
-    hidden: IntegerLinear,
+    hidden: IntegerOnlyLinear,
     /// The codes between the two layers: those of a rectified linear unit.
     between: OutputCodes<u8>,
     /// Its results are compared only, so they stay integers, in a unit that all classes share.
-    output: IntegerLinear,
+    output: IntegerOnlyLinear,
 }
 
 /// A layer in integers, with its results in units of what `output_scale` says.
 fn layer(
     layer: &Converted,
     output_scale: impl Fn(&QParams, &QParams) -> f64,
-) -> Result<IntegerLinear> {
+) -> Result<IntegerOnlyLinear> {
     let params = |quantizer: &Option<Chopi>| {
         let params = quantizer.as_ref().and_then(Chopi::params);
         params.cloned().context("it is quantized")
@@ -62,7 +62,7 @@ fn layer(
     let codes = layer.weight_codes.as_ref().context("it is quantized")?;
     let bias = layer.bias.as_ref().map(Tensor::to_vec1).transpose()?;
     let scale = output_scale(&weights, &input);
-    Ok(IntegerLinear::new(
+    Ok(IntegerOnlyLinear::new(
         codes,
         &weights,
         bias.as_deref(),

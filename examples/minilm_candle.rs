@@ -21,7 +21,7 @@ use bert::{Bert, Config};
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 use chopi::Chopi;
-use chopi::candle::IntLinear;
+use chopi::candle::QuantizedLinear;
 use chopi::matmul::Activations;
 use clap::{Parser, ValueEnum};
 use sentences::SENTENCES;
@@ -50,7 +50,7 @@ enum Kind {
 fn integer(layer: Linear) -> candle_core::Result<Box<dyn Module>> {
     let weights = Chopi::builder().num_bits(8).symmetric(true).per_channel(0);
     let weights = weights.build().map_err(candle_core::Error::wrap)?;
-    let layer = IntLinear::from_float(&layer, weights, Activations::default())?;
+    let layer = QuantizedLinear::from_float(&layer, weights, Activations::default())?;
     Ok(Box::new(layer))
 }
 

@@ -13,16 +13,16 @@ mod training;
 use anyhow::Result;
 use candle_core::Tensor;
 use candle_nn::{Conv2dConfig, ModuleT, VarBuilder};
-use chopi::candle::nn::{QuantizedConv2d, QuantizedConvBn2d, QuantizedLinear};
+use chopi::candle::nn::{QatConv2d, QatConvBn2d, QatLinear};
 use chopi::training::{QatConfig, Quantizers};
 use clap::Parser;
 use digits::Args;
 use training::Network;
 
 struct Convolutional {
-    first: QuantizedConvBn2d,
-    second: QuantizedConv2d,
-    output: QuantizedLinear,
+    first: QatConvBn2d,
+    second: QatConv2d,
+    output: QatLinear,
 }
 
 impl Network for Convolutional {
@@ -37,12 +37,12 @@ impl Network for Convolutional {
         };
         let conv = candle_nn::conv2d_no_bias(1, 8, 3, padded, vb.pp("first.conv"))?;
         let norm = candle_nn::batch_norm(8, 1e-5, vb.pp("first.norm"))?;
-        let first = QuantizedConvBn2d::from_layers(conv, norm, config, vb.pp("first"), quantizers)?;
+        let first = QatConvBn2d::from_layers(conv, norm, config, vb.pp("first"), quantizers)?;
         let (sizes, vb_second) = ((8, 16, 3), vb.pp("second"));
         Ok(Self {
             first,
-            second: QuantizedConv2d::new(sizes, strided, config, vb_second, quantizers)?,
-            output: QuantizedLinear::new(256, 10, config, vb.pp("output"), quantizers)?,
+            second: QatConv2d::new(sizes, strided, config, vb_second, quantizers)?,
+            output: QatLinear::new(256, 10, config, vb.pp("output"), quantizers)?,
         })
     }
 

@@ -8,9 +8,7 @@
 mod digits;
 
 use anyhow::Result;
-use chopi::tch::nn::{
-    Adam, AdamConfig, QuantizedLinear, Weighted, load_checkpoint, save_checkpoint,
-};
+use chopi::tch::nn::{Adam, AdamConfig, QatLinear, Weighted, load_checkpoint, save_checkpoint};
 use chopi::training::{QatConfig, Quantizers};
 use clap::Parser;
 use digits::{Args, Digits, Initializer};
@@ -19,8 +17,8 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 /// A network, its variables and its fake-quantizers.
 struct Network {
-    hidden: QuantizedLinear,
-    output: QuantizedLinear,
+    hidden: QatLinear,
+    output: QatLinear,
     variables: VarStore,
     quantizers: Quantizers,
 }
@@ -29,8 +27,8 @@ impl Network {
     fn new(config: &QatConfig, seed: u64) -> Result<Self> {
         let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
         let root = variables.root();
-        let hidden = QuantizedLinear::new(64, 64, config, &(&root / "hidden"), &quantizers)?;
-        let output = QuantizedLinear::new(64, 10, config, &(&root / "output"), &quantizers)?;
+        let hidden = QatLinear::new(64, 64, config, &(&root / "hidden"), &quantizers)?;
+        let output = QatLinear::new(64, 10, config, &(&root / "output"), &quantizers)?;
         let mut initializer = Initializer::new(seed);
         for layer in [&hidden, &output] {
             for tensor in [Some(layer.layer().weight()), layer.layer().bias()] {

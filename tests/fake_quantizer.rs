@@ -1,6 +1,6 @@
 //! The state of fake-quantizers: which parameters they give, and when.
 
-use chopi::training::{FakeQuantizer, Learning, Phase, Quantizers, RangeObserver, Start};
+use chopi::training::{FakeQuantizer, Initialization, Learning, Phase, Quantizers, RangeObserver};
 use chopi::{
     Chopi, Convention, Error, QParams,
     observer::{MovingAverage, Ranges},
@@ -90,10 +90,10 @@ fn during_the_delay_batches_pass_and_are_observed() {
 }
 
 #[test]
-fn learned_parameters_start_at_the_first_batch_after_the_delay_and_stay() {
-    for start in [Start::LeastSquares, Start::MeanMagnitude] {
+fn learned_parameters_are_initialized_at_the_first_batch_after_the_delay_and_stay() {
+    for initialization in [Initialization::LeastSquares, Initialization::MeanMagnitude] {
         let learning = Learning {
-            start,
+            initialization,
             ..Learning::lsq()
         };
         let mut quantizer = activations().learning(learning).delay(1);
@@ -102,20 +102,22 @@ fn learned_parameters_start_at_the_first_batch_after_the_delay_and_stay() {
         // Active, but learning has not begun: evaluation passes.
         assert_eq!(step(&mut quantizer, &batch(9.0), Evaluation), None);
         assert_eq!(quantizer.params(), None);
-        let started = step(&mut quantizer, &batch(1.0), Training).unwrap();
+        let initialized = step(&mut quantizer, &batch(1.0), Training).unwrap();
         let (scheme, convention) = (quantizer.scheme(), quantizer.convention());
-        let expected = match start {
-            Start::LeastSquares => chopi::training::least_squares(&batch(1.0), scheme, convention),
-            Start::MeanMagnitude => {
+        let expected = match initialization {
+            Initialization::LeastSquares => {
+                chopi::training::least_squares(&batch(1.0), scheme, convention)
+            }
+            Initialization::MeanMagnitude => {
                 chopi::training::mean_magnitude(&batch(1.0), scheme, convention)
             }
         };
-        assert_eq!(started, expected.unwrap());
+        assert_eq!(initialized, expected.unwrap());
         assert_eq!(
             step(&mut quantizer, &batch(50.0), Training),
-            Some(started.clone())
+            Some(initialized.clone())
         );
-        assert_eq!(quantizer.params(), Some(&started));
+        assert_eq!(quantizer.params(), Some(&initialized));
     }
 }
 
@@ -293,9 +295,9 @@ mod saved {
                     None => quantizer,
                     Some((zero_point, mean, fixed)) => quantizer.learning(Learning {
                         zero_point,
-                        start: match mean {
-                            true => Start::MeanMagnitude,
-                            false => Start::LeastSquares,
+                        initialization: match mean {
+                            true => Initialization::MeanMagnitude,
+                            false => Initialization::LeastSquares,
                         },
                         factor: match fixed {
                             true => GradientFactor::Fixed(0.3),

@@ -3,8 +3,8 @@
 use candle_core::{Device, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
 use chopi::Chopi;
-use chopi::candle::{IntConv, conv1d_params, conv2d_params};
-use chopi::matmul::conv::{Conv, ConvParams};
+use chopi::candle::{self, conv1d_params, conv2d_params};
+use chopi::matmul::conv::{ConvParams, QuantizedConv};
 use chopi::matmul::{Activations, Error};
 use ndarray::{Array4, ArrayD, Axis};
 use proptest::prelude::*;
@@ -161,7 +161,7 @@ proptest! {
         let mut weights = case.weight_quantizer();
         let codes = weights.quantize(&case.weights).unwrap();
         let params = weights.params().unwrap();
-        let layer = Conv::new(&codes, params, case.params(), case.activations()).unwrap();
+        let layer = QuantizedConv::new(&codes, params, case.params(), case.activations()).unwrap();
         let layer = match &case.bias {
             Some(bias) => layer.with_bias(bias.clone()).unwrap(),
             None => layer,
@@ -175,7 +175,7 @@ proptest! {
 
         let bias = case.bias.as_ref().map(|bias| Tensor::new(bias.as_slice(), &Device::Cpu).unwrap());
         let float = Conv2d::new(tensor(&case.weights), bias, case.config);
-        let module = IntConv::from_conv2d(&float, case.weight_quantizer(), case.activations()).unwrap();
+        let module = candle::QuantizedConv::from_conv2d(&float, case.weight_quantizer(), case.activations()).unwrap();
         let module = if case.relu { module.with_clamp(0.0, f32::INFINITY) } else { module };
         let y = module.forward(&tensor(&case.x)).unwrap();
         prop_assert_eq!(y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
@@ -204,7 +204,8 @@ fn a_convolution_along_one_axis_is_that_along_two_of_which_one_has_length_one() 
         builder.build().unwrap()
     };
     let layer = Conv1d::new(w1, None, config);
-    let one = IntConv::from_conv1d(&layer, weights(), Activations::default()).unwrap();
+    let one =
+        candle::QuantizedConv::from_conv1d(&layer, weights(), Activations::default()).unwrap();
     let params = ConvParams {
         strides: vec![1, 2],
         groups: 2,
@@ -213,7 +214,7 @@ fn a_convolution_along_one_axis_is_that_along_two_of_which_one_has_length_one() 
     assert_eq!(conv1d_params(&config).strides, [2]);
     let mut quantizer = weights();
     let codes = quantizer.quantize(&w).unwrap();
-    let two = Conv::new(
+    let two = QuantizedConv::new(
         &codes,
         quantizer.params().unwrap(),
         params,
@@ -234,7 +235,7 @@ fn parameters_along_another_axis_are_refused() {
         let mut quantizer = builder.build().unwrap();
         let codes = quantizer.quantize(&weights).unwrap();
         let (params, activations) = (quantizer.params().unwrap(), Activations::default());
-        let layer = Conv::new(&codes, params, ConvParams::new(2), activations);
+        let layer = QuantizedConv::new(&codes, params, ConvParams::new(2), activations);
         match fits {
             true => assert!(layer.is_ok()),
             false => assert!(matches!(layer, Err(Error::Weights { .. }))),

@@ -1,7 +1,7 @@
 //! Integer layers give the same bits on ndarray, candle and libtorch, and those of their definition.
 
 use candle_core::Tensor;
-use chopi::matmul::{Activations, Embedding, Error, IntegerLinear, Linear};
+use chopi::matmul::{Activations, Error, IntegerOnlyLinear, QuantizedEmbedding, QuantizedLinear};
 use chopi::ndarray::IntArray;
 use chopi::{Chopi, Convention, Granularity, QParams, backend::FloatType};
 use ndarray::{Array2, Array3, ArrayD, Ix2, ShapeBuilder};
@@ -77,7 +77,7 @@ impl Case {
         Activations::Static(quantizer.params().unwrap().clone())
     }
 
-    fn finish(&self, layer: Linear) -> Linear {
+    fn finish(&self, layer: QuantizedLinear) -> QuantizedLinear {
         let layer = match &self.bias {
             Some(bias) => layer.with_bias(bias.clone()).unwrap(),
             None => layer,
@@ -161,7 +161,7 @@ proptest! {
         let mut quantizer = case.weight_quantizer();
         let weights = quantizer.quantize(&case.weights).unwrap();
         let params = quantizer.params().unwrap();
-        let layer = case.finish(Linear::new(&weights, params, case.activations()).unwrap());
+        let layer = case.finish(QuantizedLinear::new(&weights, params, case.activations()).unwrap());
 
         let y = layer.forward(&case.x).unwrap();
         prop_assert_eq!(y.shape(), [case.x.dim().0, case.x.dim().1, case.weights.nrows()]);
@@ -178,7 +178,7 @@ proptest! {
         let to_candle = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &device);
         let weights = to_candle(case.weights.iter().copied().collect(), case.weights.shape()).unwrap();
         let codes = case.weight_quantizer().quantize(&weights).unwrap();
-        let of_candle = case.finish(Linear::new(&codes, params, case.activations()).unwrap());
+        let of_candle = case.finish(QuantizedLinear::new(&codes, params, case.activations()).unwrap());
         let x = to_candle(case.x.iter().copied().collect(), case.x.shape()).unwrap();
         let y = of_candle.forward(&x).unwrap();
         let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -200,8 +200,8 @@ proptest! {
 fn a_trained_layer_becomes_one_of_integers() {
     use candle_core::{DType, Device};
     use candle_nn::{Module, ModuleT, VarBuilder, VarMap};
-    use chopi::candle::IntLinear;
-    use chopi::candle::nn::QuantizedLinear;
+    use chopi::candle;
+    use chopi::candle::nn::QatLinear;
     use chopi::training::{FakeQuantizer, QatConfig, Quantizers};
 
     let weights = Chopi::builder()
@@ -215,11 +215,11 @@ fn a_trained_layer_becomes_one_of_integers() {
         .activations(FakeQuantizer::new(Chopi::new(8).unwrap()));
     let (variables, quantizers) = (VarMap::new(), Quantizers::new());
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let trained = QuantizedLinear::new(24, 10, &config, vb, &quantizers).unwrap();
+    let trained = QatLinear::new(24, 10, &config, vb, &quantizers).unwrap();
     let x = Tensor::randn(0_f32, 1.0, (5, 24), &Device::Cpu).unwrap();
     trained.forward_t(&x, true).unwrap();
     let expected = trained.forward_t(&x, false).unwrap();
-    let integer = IntLinear::from_converted(&trained.convert().unwrap()).unwrap();
+    let integer = candle::QuantizedLinear::from_converted(&trained.convert().unwrap()).unwrap();
     let difference = (integer.forward(&x).unwrap() - expected)
         .unwrap()
         .abs()
@@ -231,8 +231,7 @@ fn a_trained_layer_becomes_one_of_integers() {
 #[test]
 fn an_embedding_gives_the_rows_of_the_dequantized_table() {
     use candle_nn::Module;
-    use chopi::candle::IntEmbedding;
-    use chopi::matmul::Embedding;
+    use chopi::candle;
 
     let table = Array2::from_shape_fn((7, 5), |(i, j)| (i * 5 + j) as f32 / 3.0 - 4.0);
     for (symmetric, granularity) in [
@@ -251,7 +250,7 @@ fn an_embedding_gives_the_rows_of_the_dequantized_table() {
             .iter()
             .flat_map(|&i| dequantized.row(i as usize).to_vec())
             .collect();
-        let embedding = Embedding::new(&codes, quantizer.params().unwrap()).unwrap();
+        let embedding = QuantizedEmbedding::new(&codes, quantizer.params().unwrap()).unwrap();
         let mut rows = vec![0.0; expected.len()];
         embedding.lookup(&indices, &mut rows).unwrap();
         assert_bits(&rows, &expected, "slices");
@@ -259,7 +258,8 @@ fn an_embedding_gives_the_rows_of_the_dequantized_table() {
         let device = candle_core::Device::Cpu;
         let values = table.iter().copied().collect();
         let table = Tensor::from_vec(values, table.shape(), &device).unwrap();
-        let module = IntEmbedding::from_table(&table, builder.build().unwrap()).unwrap();
+        let module =
+            candle::QuantizedEmbedding::from_table(&table, builder.build().unwrap()).unwrap();
         let indices = Tensor::new(&[[6_i64, 0], [3, 3]], &device).unwrap();
         let rows = module.forward(&indices).unwrap();
         assert_eq!(rows.dims(), [2, 2, 5]);
@@ -283,7 +283,7 @@ fn other_float_types_are_rounded_from_f32() {
     let mut quantizer = Chopi::new(8).unwrap();
     let codes = quantizer.quantize(&weights).unwrap();
     let params = quantizer.params().unwrap();
-    let layer = Linear::new(&codes, params, Activations::default()).unwrap();
+    let layer = QuantizedLinear::new(&codes, params, Activations::default()).unwrap();
     let wide = layer.forward(&x.mapv(f32::from)).unwrap();
     let narrow = layer.forward(&x).unwrap();
     // The scale of f16 data is the one of the same numbers in f32.
@@ -295,7 +295,7 @@ fn what_does_not_fit_is_refused() {
     let mut quantizer = Chopi::builder().num_bits(8).per_channel(0).build().unwrap();
     let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
     let params = quantizer.params().unwrap();
-    let layer = Linear::new(&codes, params, Activations::default()).unwrap();
+    let layer = QuantizedLinear::new(&codes, params, Activations::default()).unwrap();
     let error = layer.forward(&Array2::<f32>::ones((2, 5))).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -313,7 +313,8 @@ fn what_does_not_fit_is_refused() {
 
     let mut wide = Chopi::new(9).unwrap();
     let codes = wide.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
-    let error = Linear::new(&codes, wide.params().unwrap(), Activations::default()).unwrap_err();
+    let error =
+        QuantizedLinear::new(&codes, wide.params().unwrap(), Activations::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the weights are quantized to 0..=511, expected codes of 8 bits"
@@ -321,7 +322,7 @@ fn what_does_not_fit_is_refused() {
     let activations = Activations::Static(params.clone());
     let mut quantizer = Chopi::new(8).unwrap();
     let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
-    let error = Linear::new(&codes, quantizer.params().unwrap(), activations).unwrap_err();
+    let error = QuantizedLinear::new(&codes, quantizer.params().unwrap(), activations).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the activations have 3 scales, expected one for the whole tensor"
@@ -336,9 +337,9 @@ fn parameters_along_another_axis_are_refused() {
         let mut quantizer = builder.build().unwrap();
         let codes = quantizer.quantize(&weights).unwrap();
         let params = quantizer.params().unwrap();
-        let linear = Linear::new(&codes, params, Activations::default());
-        let integer = IntegerLinear::new(&codes, params, None, &input(0), 1.0);
-        (linear, integer, Embedding::new(&codes, params))
+        let linear = QuantizedLinear::new(&codes, params, Activations::default());
+        let integer = IntegerOnlyLinear::new(&codes, params, None, &input(0), 1.0);
+        (linear, integer, QuantizedEmbedding::new(&codes, params))
     };
     for axis in [0, -2] {
         let (linear, integer, embedding) = layers(axis);
@@ -380,12 +381,12 @@ fn zero_points_beyond_32_bits_are_refused() {
     let wide = input(1 << 32);
     let refused = "have a zero point of 4294967296, expected one that 32 bits hold";
     let activations = Activations::Static(wide.clone());
-    let error = Linear::new(&codes, params, activations).unwrap_err();
+    let error = QuantizedLinear::new(&codes, params, activations).unwrap_err();
     assert_eq!(error.to_string(), format!("the activations {refused}"));
-    let error = IntegerLinear::new(&codes, params, None, &wide, 1.0).unwrap_err();
+    let error = IntegerOnlyLinear::new(&codes, params, None, &wide, 1.0).unwrap_err();
     assert_eq!(error.to_string(), format!("the input {refused}"));
     let weights = IntArray::<f32, Ix2>::from(Array2::<u8>::ones((3, 4)));
-    let error = Linear::new(&weights, &wide, Activations::default()).unwrap_err();
+    let error = QuantizedLinear::new(&weights, &wide, Activations::default()).unwrap_err();
     assert_eq!(error.to_string(), format!("the weights {refused}"));
 }
 
@@ -395,7 +396,7 @@ fn scales_of_the_output_are_positive_numbers() {
     let codes = quantizer.quantize(&Array2::<f32>::ones((3, 4))).unwrap();
     let params = quantizer.params().unwrap();
     for scale in [0.0, -1.0, f64::INFINITY, f64::NAN] {
-        let layer = IntegerLinear::new(&codes, params, None, &input(0), scale);
+        let layer = IntegerOnlyLinear::new(&codes, params, None, &input(0), scale);
         assert!(matches!(layer, Err(Error::OutputScale { .. })), "{scale}");
     }
 }
@@ -409,7 +410,8 @@ fn by_default_no_row_overflows() {
         .build()
         .unwrap();
     let codes = quantizer.quantize(&weights).unwrap();
-    let layer = |activations| Linear::new(&codes, quantizer.params().unwrap(), activations);
+    let layer =
+        |activations| QuantizedLinear::new(&codes, quantizer.params().unwrap(), activations);
     // Far from zero for its range.
     let x = Array2::from_shape_fn((1, 1536), |(_, j)| 300.0 + (j % 7) as f32 / 100.0);
     let y = layer(Activations::default()).unwrap().forward(&x).unwrap();

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use chopi::matmul::requantize::{DoubleRounded, FixedMultiplier, OutputCodes, SingleRounded};
-use chopi::matmul::{Error, FixedRounding, IntegerLinear};
+use chopi::matmul::{Error, FixedRounding, IntegerOnlyLinear};
 use chopi::{Chopi, QParams};
 use ndarray::Array2;
 use proptest::prelude::*;
@@ -91,7 +91,7 @@ impl Case {
         all
     }
 
-    fn layers(&self, output_scale: f64) -> [(IntegerLinear, QParams); 2] {
+    fn layers(&self, output_scale: f64) -> [(IntegerOnlyLinear, QParams); 2] {
         let bias = self.bias.as_deref();
         let mut input = Chopi::new(8).unwrap();
         input.calibrate(&self.x).unwrap();
@@ -100,9 +100,11 @@ impl Case {
         let on_ndarray = weights.quantize(&self.weights).unwrap();
         let params = weights.params().unwrap().clone();
         let on_candle = weights.quantize(&tensor(&self.weights)).unwrap();
-        let first = IntegerLinear::new(&on_ndarray, &params, bias, &input, output_scale).unwrap();
-        let second = IntegerLinear::new(&on_candle, &params, bias, &input, output_scale).unwrap();
-        let layer = |layer: IntegerLinear| (layer.with_rounding(self.rounding), input.clone());
+        let first =
+            IntegerOnlyLinear::new(&on_ndarray, &params, bias, &input, output_scale).unwrap();
+        let second =
+            IntegerOnlyLinear::new(&on_candle, &params, bias, &input, output_scale).unwrap();
+        let layer = |layer: IntegerOnlyLinear| (layer.with_rounding(self.rounding), input.clone());
         [layer(first), layer(second)]
     }
 }
@@ -175,7 +177,7 @@ fn what_does_not_fit_is_refused() {
     let x = input.quantize(&weights).unwrap();
     let input = input.params().unwrap().clone();
     let new = |bias: Option<&[f32]>, input: &QParams, scale: f64| {
-        IntegerLinear::new(&codes, &params, bias, input, scale)
+        IntegerOnlyLinear::new(&codes, &params, bias, input, scale)
     };
     let rows = per_row.params().unwrap();
     assert!(matches!(

@@ -226,21 +226,21 @@ fn output(weights: &BTreeMap<&str, Array2<f32>>) -> Array1<f32> {
 }
 
 #[test]
-fn the_damage_is_that_of_the_model_with_one_tensor_quantized() {
+fn the_loss_is_that_of_the_model_with_one_tensor_quantized() {
     let weights: BTreeMap<_, _> = model().into();
     let expected = output(&weights);
     let builder = Chopi::builder().symmetric(true).per_channel(0);
     let bits = [2, 4, 8];
     let mut measured = Vec::new();
     for (name, weight) in &weights {
-        let damage = |_: u32, quantized: &Array2<f32>| -> chopi::Result<f64> {
+        let loss = |_: u32, quantized: &Array2<f32>| -> chopi::Result<f64> {
             let mut changed = weights.clone();
             changed.insert(*name, quantized.clone());
             let error = output(&changed) - &expected;
             Ok(f64::from(error.dot(&error)))
         };
         let scheme = (&builder, Calibration::MinMax);
-        measured.push(Sensitivity::measure(name, weight, &bits, scheme, damage).unwrap());
+        measured.push(Sensitivity::measure(name, weight, &bits, scheme, loss).unwrap());
     }
     // By hand, for one of them.
     let mut chopi = builder.clone().num_bits(4).build().unwrap();
@@ -249,7 +249,7 @@ fn the_damage_is_that_of_the_model_with_one_tensor_quantized() {
     changed.insert("first.weight", quantized);
     let error = output(&changed) - &expected;
     let choice = measured[0].choice(4).unwrap();
-    assert_eq!(choice.damage, f64::from(error.dot(&error)));
+    assert_eq!(choice.loss, f64::from(error.dot(&error)));
     // 128 codes of 4 bits and 8 scales of f32.
     assert_eq!((choice.bytes, measured[0].bytes()), (64 + 32, 512));
 
@@ -268,7 +268,7 @@ fn the_damage_is_that_of_the_model_with_one_tensor_quantized() {
 }
 
 #[test]
-fn without_data_the_damage_is_the_share_of_noise() {
+fn without_data_the_loss_is_the_share_of_noise() {
     let x = normal((4, 32), 9);
     let builder = Chopi::builder().per_group(16, -1);
     let scheme = (&builder, Calibration::MeanSquaredError);
@@ -278,15 +278,15 @@ fn without_data_the_damage_is_the_share_of_noise() {
     weights.fake_quantize("x", &x).unwrap();
     let sqnr = weights.quantized()["x"].metrics.sqnr_db();
     let choice = found.choice(3).unwrap();
-    assert_eq!(choice.damage, 10_f64.powf(-sqnr / 10.0));
+    assert_eq!(choice.loss, 10_f64.powf(-sqnr / 10.0));
     // 128 codes, 8 scales, 8 zero points.
     assert_eq!(choice.bytes, 48 + 32 + 3);
-    assert!(found.choice(5).unwrap().damage < choice.damage);
+    assert!(found.choice(5).unwrap().loss < choice.loss);
     let failed = |_: u32, _: &Array2<f32>| Err::<f64, _>(Error::NotCalibrated);
     assert!(Sensitivity::measure("x", &x, &[8], scheme, failed).is_err());
     let nan = |_: u32, _: &Array2<f32>| Ok::<_, Error>(f64::NAN);
     assert!(matches!(
         Sensitivity::measure("x", &x, &[8], scheme, nan),
-        Err(Error::Damage { bits: 8, .. })
+        Err(Error::Loss { bits: 8, .. })
     ));
 }

@@ -3,21 +3,21 @@
 use anyhow::Result;
 use candle_core::Tensor;
 use candle_nn::{ModuleT, VarBuilder};
-use chopi::candle::nn::QuantizedLinear;
+use chopi::candle::nn::QatLinear;
 use chopi::training::{QatConfig, Quantizers};
 
 use crate::training::Network;
 
 pub struct FullyConnected {
-    pub hidden: QuantizedLinear,
-    pub output: QuantizedLinear,
+    pub hidden: QatLinear,
+    pub output: QatLinear,
 }
 
 impl Network for FullyConnected {
     fn new(config: &QatConfig, vb: VarBuilder<'_>, quantizers: &Quantizers) -> Result<Self> {
         Ok(Self {
-            hidden: QuantizedLinear::new(64, 64, config, vb.pp("hidden"), quantizers)?,
-            output: QuantizedLinear::new(64, 10, config, vb.pp("output"), quantizers)?,
+            hidden: QatLinear::new(64, 64, config, vb.pp("hidden"), quantizers)?,
+            output: QatLinear::new(64, 10, config, vb.pp("output"), quantizers)?,
         })
     }
 

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use chopi::Chopi;
-use chopi::training::{FakeQuantizer, Learning, QatConfig, RangeObserver, Start};
+use chopi::training::{FakeQuantizer, Initialization, Learning, QatConfig, RangeObserver};
 use clap::Parser;
 use comfy_table::Table;
 use rand::rngs::StdRng;
@@ -63,7 +63,7 @@ impl Args {
     pub fn config(&self) -> Result<QatConfig> {
         let observed = self.observed()?;
         let learning = Learning {
-            start: Start::MeanMagnitude,
+            initialization: Initialization::MeanMagnitude,
             ..Learning::lsq()
         };
         let learned = |quantizer: Option<&FakeQuantizer>, bits: u32| {

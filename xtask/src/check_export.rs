@@ -41,13 +41,13 @@ pub struct Args {
 
 /// The schemes: a name, the program's options, those of `chopi sensitivity` where it proposes the bits of each
 /// tensor, and the least mean cosine where there is one.
-type Scheme = (
+type ExportCase = (
     &'static str,
     &'static str,
     Option<&'static str>,
     Option<f64>,
 );
-const SCHEMES: [Scheme; 11] = [
+const SCHEMES: [ExportCase; 11] = [
     (
         "w8-channel",
         "--bits 8 --symmetric --per-channel 0",

@@ -45,35 +45,35 @@ impl Args {
 
 /// How the model is quantized.
 #[derive(Clone, Copy, Debug)]
-struct Scheme {
+struct ModelScheme {
     bits: u32,
     symmetric: bool,
-    granularity: Granularity,
+    granularity: ModelGranularity,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Granularity {
+enum ModelGranularity {
     Tensor,
     Channel,
     Group,
 }
 
 /// Codes of the last case, which is checked for its cost too.
-const MAIN: Scheme = Scheme {
+const MAIN: ModelScheme = ModelScheme {
     bits: 8,
     symmetric: true,
-    granularity: Granularity::Channel,
+    granularity: ModelGranularity::Channel,
 };
 
-impl Scheme {
+impl ModelScheme {
     fn all() -> Vec<Self> {
         let mut all = Vec::new();
         for bits in [4, 8] {
             for symmetric in [true, false] {
                 for granularity in [
-                    Granularity::Tensor,
-                    Granularity::Channel,
-                    Granularity::Group,
+                    ModelGranularity::Tensor,
+                    ModelGranularity::Channel,
+                    ModelGranularity::Group,
                 ] {
                     all.push(Self {
                         bits,
@@ -94,8 +94,8 @@ impl Scheme {
         };
         vec![
             MAIN,
-            scheme(8, false, Granularity::Tensor),
-            scheme(4, false, Granularity::Group),
+            scheme(8, false, ModelGranularity::Tensor),
+            scheme(4, false, ModelGranularity::Group),
         ]
     }
 
@@ -104,9 +104,9 @@ impl Scheme {
         let mut options = vec!["--bits".to_owned(), self.bits.to_string()];
         options.extend(self.symmetric.then(|| "--symmetric".to_owned()));
         let granularity: &[&str] = match self.granularity {
-            Granularity::Tensor => &[],
-            Granularity::Channel => &["--per-channel", "0"],
-            Granularity::Group => &["--group-size", "128", "--axis=-1"],
+            ModelGranularity::Tensor => &[],
+            ModelGranularity::Channel => &["--per-channel", "0"],
+            ModelGranularity::Group => &["--group-size", "128", "--axis=-1"],
         };
         options.extend(granularity.iter().map(|&option| option.to_owned()));
         options
@@ -125,7 +125,7 @@ impl Scheme {
     }
 }
 
-impl fmt::Display for Scheme {
+impl fmt::Display for ModelScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let symmetry = if self.symmetric {
             "symmetric"
@@ -140,7 +140,7 @@ impl fmt::Display for Scheme {
     }
 }
 
-impl fmt::Display for Granularity {
+impl fmt::Display for ModelGranularity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tensor => "tensor",
@@ -201,9 +201,9 @@ pub fn run(args: &Args) -> Result<()> {
         1,
     );
     let schemes = if args.full {
-        Scheme::all()
+        ModelScheme::all()
     } else {
-        Scheme::few()
+        ModelScheme::few()
     };
     let mut failures = Vec::new();
     for scheme in schemes {
@@ -270,7 +270,7 @@ impl Files {
         }
     }
 
-    fn quantize(&self, program: &Path, scheme: Scheme) -> Result<Measured> {
+    fn quantize(&self, program: &Path, scheme: ModelScheme) -> Result<Measured> {
         let mut command = Command::new(program);
         command
             .arg("quantize")
@@ -296,7 +296,7 @@ impl Files {
     }
 }
 
-fn compare(workspace: &Workspace, files: &Files, scheme: Scheme) -> Result<Comparison> {
+fn compare(workspace: &Workspace, files: &Files, scheme: ModelScheme) -> Result<Comparison> {
     let mut script = python::with_packages("peers", PEERS)?;
     script.arg(workspace.python("check_model.py"));
     script
@@ -314,7 +314,7 @@ fn read_report(json: &str) -> Result<Report> {
 }
 
 /// What is wrong with the SQNR that the program prints.
-fn sqnr_failures(report: &Report, comparison: &Comparison, scheme: Scheme) -> Vec<String> {
+fn sqnr_failures(report: &Report, comparison: &Comparison, scheme: ModelScheme) -> Vec<String> {
     let mut failures = Vec::new();
     for (name, &expected) in &comparison.sqnr_db {
         let printed = report.tensors.iter().find(|tensor| tensor.name == *name);

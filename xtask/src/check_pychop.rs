@@ -48,7 +48,7 @@ impl Args {
 }
 
 /// A row of the table: kind of data, float type, symmetry.
-type Row = (String, &'static str, &'static str);
+type DataKind = (String, &'static str, &'static str);
 
 /// Compares, prints a row for each kind of data, and fails if anything differs.
 pub fn run(args: &Args) -> Result<()> {
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> Result<()> {
         .with_context(|| process::cannot_run(&command))?;
     let stdout = child.stdout.take().context("the output is piped")?;
 
-    let mut rows = BTreeMap::<Row, Comparison>::new();
+    let mut rows = BTreeMap::<DataKind, Comparison>::new();
     let mut order = Vec::new();
     let (mut array, mut shown) = (None, 0);
     let mut records = Records::new(BufReader::with_capacity(1 << 20, stdout));
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn row_of(case: &Case, array: &Array) -> Row {
+fn row_of(case: &Case, array: &Array) -> DataKind {
     let symmetry = if case.symmetric {
         "symmetric"
     } else {
@@ -119,7 +119,7 @@ fn row_of(case: &Case, array: &Array) -> Row {
     (case.data.clone(), array.float(), symmetry)
 }
 
-fn total(rows: &BTreeMap<Row, Comparison>) -> Comparison {
+fn total(rows: &BTreeMap<DataKind, Comparison>) -> Comparison {
     let mut total = Comparison::default();
     for row in rows.values() {
         total.add(row.clone());
@@ -127,7 +127,7 @@ fn total(rows: &BTreeMap<Row, Comparison>) -> Comparison {
     total
 }
 
-fn print_table(order: &[Row], rows: &BTreeMap<Row, Comparison>, start: Instant) {
+fn print_table(order: &[DataKind], rows: &BTreeMap<DataKind, Comparison>, start: Instant) {
     let mut table = table(
         &[
             "data",

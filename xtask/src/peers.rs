@@ -46,7 +46,7 @@ pub struct Args {
 
 /// What was measured in a case: medians.
 #[derive(Debug, serde::Serialize)]
-struct Row {
+struct CaseRow {
     case: &'static str,
     n: usize,
     threads: usize,
@@ -101,7 +101,7 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(case: &chopi::Case, data: &[f32], args: &Args, peers: &mut Peers) -> Result<Row> {
+fn measure(case: &chopi::Case, data: &[f32], args: &Args, peers: &mut Peers) -> Result<CaseRow> {
     let n = data.len();
     let mut call = (case.prepare)(data)?;
     let mut copy = chopi::copy((case.bytes * n as f64) as usize);
@@ -120,7 +120,7 @@ fn measure(case: &chopi::Case, data: &[f32], args: &Args, peers: &mut Peers) -> 
         std::thread::sleep(PEERS_SPIN);
     }
     let per_element = |times: Vec<f64>| median(times) / n as f64;
-    Ok(Row {
+    Ok(CaseRow {
         case: case.name,
         n,
         threads: args.threads,
@@ -138,7 +138,7 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn print(rows: &[Row]) {
+fn print(rows: &[CaseRow]) {
     let header = [
         "case", "elements", "chopi", "roofline", "of it", "peer", "ns", "ratio",
     ];

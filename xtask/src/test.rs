@@ -180,7 +180,7 @@ struct Cargo {
 }
 
 impl Cargo {
-    /// The same with another variable.
+    /// Cargo with one more environment variable.
     fn with(&self, name: &str, value: &str) -> Self {
         let mut environment = self.environment.clone();
         environment.push((name.to_owned(), value.to_owned()));

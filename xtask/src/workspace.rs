@@ -53,7 +53,8 @@ impl Workspace {
         self.all_features_but("")
     }
 
-    /// The same without the features of one member.
+    /// The features of every member but one, as an argument for Cargo; but not those of devices, nor that
+    /// of documentation.
     pub fn all_features_but(&self, member: &str) -> String {
         let packages = self.packages.iter();
         let packages = packages.filter(|package| package.name != member);

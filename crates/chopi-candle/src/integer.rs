@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
 use chopi_core::{Chopi, QParams};
-use chopi_matmul::conv::{Conv, ConvParams};
-use chopi_matmul::{Activations, Embedding, Error, Linear};
+use chopi_matmul::conv::{self, ConvParams};
+use chopi_matmul::{Activations, Error};
 
 use crate::nn::Converted;
 
@@ -12,22 +12,23 @@ fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::E
     candle_core::Error::wrap(error)
 }
 
-/// A linear layer whose product is one of integers: float tensors in, float tensors out.
+/// [`chopi_matmul::QuantizedLinear`] as a candle module: a linear layer with integer weights, whose
+/// product is one of integers; float tensors in, float tensors out.
 ///
-/// See [`Linear`] for what it computes. It runs on the CPU; tensors of other devices are copied
-/// there and back.
+/// The layer to train with quantization is [`QatLinear`](crate::nn::QatLinear). This one runs on the
+/// CPU; tensors of other devices are copied there and back.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
-/// use chopi_candle::IntLinear;
+/// use chopi_candle::QuantizedLinear;
 /// use chopi_core::Chopi;
 /// use chopi_matmul::Activations;
 ///
 /// let weight = Tensor::randn(0_f32, 1.0, (16, 32), &Device::Cpu)?;
 /// let layer = Linear::new(weight, None);
 /// let weights = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
-/// let integer = IntLinear::from_float(&layer, weights, Activations::default())?;
+/// let integer = QuantizedLinear::from_float(&layer, weights, Activations::default())?;
 ///
 /// let x = Tensor::randn(0_f32, 1.0, (4, 32), &Device::Cpu)?;
 /// let difference = (integer.forward(&x)? - layer.forward(&x)?)?.abs()?.max_all()?;
@@ -35,14 +36,14 @@ fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::E
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct IntLinear(Linear);
+pub struct QuantizedLinear(chopi_matmul::QuantizedLinear);
 
-impl IntLinear {
+impl QuantizedLinear {
     /// An existing layer with its weights quantized by `weights`, per tensor, per channel of axis 0,
     /// or in groups along axis 1.
     ///
     /// # Errors
-    /// Those of quantizing the weights and of [`Linear::new`].
+    /// The errors of quantizing the weights, and those of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_float(
         layer: &candle_nn::Linear,
         mut weights: Chopi,
@@ -52,11 +53,11 @@ impl IntLinear {
         Self::new(&codes, &weights, activations, layer.bias())
     }
 
-    /// A trained layer as [`convert`](crate::nn::Quantized::convert) gives it. Where its input was
+    /// A trained layer as [`convert`](crate::nn::Qat::convert) gives it. Where its input was
     /// not quantized in training, each row is, to 8 bits.
     ///
     /// # Errors
-    /// Weights that were not quantized; those of [`Linear::new`].
+    /// Weights that were not quantized; the errors of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
         let (codes, weights, activations) = trained(layer)?;
         Self::new(codes, weights, activations, layer.bias.as_ref())
@@ -68,43 +69,45 @@ impl IntLinear {
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = Linear::new(codes, calibrated(weights)?, activations).map_err(wrap)?;
+        let layer = chopi_matmul::QuantizedLinear::new(codes, calibrated(weights)?, activations)
+            .map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
         }))
     }
 
-    /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
     }
 }
 
-impl Module for IntLinear {
+impl Module for QuantizedLinear {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x).map_err(wrap)
     }
 }
 
-/// A convolution along one, two or three axes whose product is one of integers: float tensors in, float
-/// tensors out.
+/// [`chopi_matmul::conv::QuantizedConv`] as a candle module: a convolution along one, two or three axes
+/// with integer weights, whose product is one of integers; float tensors in, float tensors out.
 ///
-/// See [`Conv`] for what it computes. It runs on the CPU; tensors of other devices are copied there and
-/// back.
+/// The layers to train with quantization are [`QatConv1d`](crate::nn::QatConv1d) and
+/// [`QatConv2d`](crate::nn::QatConv2d). This one runs on the CPU; tensors of other devices are copied
+/// there and back.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Conv2d, Conv2dConfig, Module};
-/// use chopi_candle::IntConv;
+/// use chopi_candle::QuantizedConv;
 /// use chopi_core::Chopi;
 /// use chopi_matmul::Activations;
 ///
 /// let weight = Tensor::randn(0_f32, 1.0, (16, 8, 3, 3), &Device::Cpu)?;
 /// let layer = Conv2d::new(weight, None, Conv2dConfig { padding: 1, ..Default::default() });
 /// let weights = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
-/// let integer = IntConv::from_conv2d(&layer, weights, Activations::default())?;
+/// let integer = QuantizedConv::from_conv2d(&layer, weights, Activations::default())?;
 ///
 /// let x = Tensor::randn(0_f32, 1.0, (4, 8, 12, 12), &Device::Cpu)?;
 /// let difference = (integer.forward(&x)? - layer.forward(&x)?)?.abs()?.max_all()?;
@@ -112,14 +115,14 @@ impl Module for IntLinear {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct IntConv(Conv);
+pub struct QuantizedConv(conv::QuantizedConv);
 
-impl IntConv {
+impl QuantizedConv {
     /// An existing layer along one axis, with its weights quantized by `weights`, per tensor or per
     /// channel of axis 0.
     ///
     /// # Errors
-    /// Those of quantizing the weights and of [`Conv::new`].
+    /// The errors of quantizing the weights, and those of [`conv::QuantizedConv::new`].
     pub fn from_conv1d(
         layer: &Conv1d,
         mut weights: Chopi,
@@ -130,10 +133,11 @@ impl IntConv {
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
 
-    /// The same for a layer along two axes.
+    /// An existing layer along two axes, with its weights quantized by `weights`, per tensor or per
+    /// channel of axis 0.
     ///
     /// # Errors
-    /// Those of [`from_conv1d`](Self::from_conv1d).
+    /// The errors of [`from_conv1d`](Self::from_conv1d).
     pub fn from_conv2d(
         layer: &Conv2d,
         mut weights: Chopi,
@@ -144,11 +148,11 @@ impl IntConv {
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
 
-    /// A trained layer as [`convert`](crate::nn::Quantized::convert) gives it, and what it does with its
+    /// A trained layer as [`convert`](crate::nn::Qat::convert) gives it, and what it does with its
     /// kernel. Where its input was not quantized in training, each image is, to 8 bits.
     ///
     /// # Errors
-    /// Weights that were not quantized; those of [`Conv::new`].
+    /// Weights that were not quantized; the errors of [`conv::QuantizedConv::new`].
     pub fn from_converted(layer: &Converted, params: ConvParams) -> Result<Self> {
         let (codes, weights, activations) = trained(layer)?;
         Self::new(codes, weights, params, activations, layer.bias.as_ref())
@@ -161,27 +165,28 @@ impl IntConv {
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = Conv::new(codes, calibrated(weights)?, params, activations).map_err(wrap)?;
+        let layer = conv::QuantizedConv::new(codes, calibrated(weights)?, params, activations)
+            .map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
         }))
     }
 
-    /// The same layer with its results clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
     }
 }
 
-impl Module for IntConv {
+impl Module for QuantizedConv {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.0.forward(x).map_err(wrap)
     }
 }
 
-/// What a convolution along one axis does with its kernel.
+/// The strides, padding, dilations and groups of a candle convolution along one axis.
 pub fn conv1d_params(config: &Conv1dConfig) -> ConvParams {
     ConvParams {
         strides: vec![config.stride],
@@ -191,7 +196,7 @@ pub fn conv1d_params(config: &Conv1dConfig) -> ConvParams {
     }
 }
 
-/// What a convolution along two axes does with its kernel.
+/// The strides, padding, dilations and groups of a candle convolution along two axes.
 pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
     ConvParams {
         strides: vec![config.stride; 2],
@@ -228,51 +233,52 @@ fn host(tensor: &Tensor) -> Result<Vec<f32>> {
         .to_vec1()
 }
 
-/// An embedding whose table is kept in 8-bit codes: indices in, `f32` rows out.
+/// [`chopi_matmul::QuantizedEmbedding`] as a candle module: an embedding whose table is kept in 8-bit
+/// codes; indices in, `f32` rows out.
 ///
-/// See [`Embedding`] for what it computes.
+/// The layer to train with quantization is [`QatEmbedding`](crate::nn::QatEmbedding).
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::Module;
-/// use chopi_candle::IntEmbedding;
+/// use chopi_candle::QuantizedEmbedding;
 /// use chopi_core::Chopi;
 ///
 /// let table = Tensor::new(&[[0.5_f32, -1.0], [2.0, 4.0]], &Device::Cpu)?;
 /// let codes = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
-/// let embedding = IntEmbedding::from_table(&table, codes)?;
+/// let embedding = QuantizedEmbedding::from_table(&table, codes)?;
 /// let rows = embedding.forward(&Tensor::new(&[1_u32, 1, 0], &Device::Cpu)?)?;
 /// assert_eq!(rows.dims(), [3, 2]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct IntEmbedding(Embedding);
+pub struct QuantizedEmbedding(chopi_matmul::QuantizedEmbedding);
 
-impl IntEmbedding {
+impl QuantizedEmbedding {
     /// A table of shape \[rows, columns\], quantized by `codes`, per tensor or per channel of axis 0.
     ///
     /// # Errors
-    /// Those of quantizing the table and of [`Embedding::new`].
+    /// The errors of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_table(table: &Tensor, mut codes: Chopi) -> Result<Self> {
         let table = codes.quantize(table).map_err(wrap)?;
         Ok(Self(
-            Embedding::new(&table, calibrated(&codes)?).map_err(wrap)?,
+            chopi_matmul::QuantizedEmbedding::new(&table, calibrated(&codes)?).map_err(wrap)?,
         ))
     }
 
-    /// A trained embedding as [`convert`](crate::nn::Quantized::convert) gives it.
+    /// A trained embedding as [`convert`](crate::nn::Qat::convert) gives it.
     ///
     /// # Errors
-    /// A table that was not quantized; those of [`Embedding::new`].
+    /// A table that was not quantized; the errors of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
         let (table, codes, _) = trained(layer)?;
         Ok(Self(
-            Embedding::new(table, calibrated(codes)?).map_err(wrap)?,
+            chopi_matmul::QuantizedEmbedding::new(table, calibrated(codes)?).map_err(wrap)?,
         ))
     }
 }
 
-impl Module for IntEmbedding {
+impl Module for QuantizedEmbedding {
     fn forward(&self, indices: &Tensor) -> Result<Tensor> {
         let rows = indices.to_dtype(DType::I64)?.to_device(&Device::Cpu)?;
         let rows = rows.flatten_all()?.to_vec1::<i64>()?;

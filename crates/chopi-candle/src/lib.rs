@@ -33,7 +33,9 @@ mod weights;
 
 pub use device::OnDevice;
 #[cfg(feature = "matmul")]
-pub use integer::{IntConv, IntEmbedding, IntLinear, conv1d_params, conv2d_params};
+pub use integer::{
+    QuantizedConv, QuantizedEmbedding, QuantizedLinear, conv1d_params, conv2d_params,
+};
 pub use tensor::Candle;
 pub use weights::quantized_var_builder;
 

@@ -3,9 +3,9 @@
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Conv2dConfig, Module, ModuleT, VarBuilder, VarMap};
 use chopi_candle::nn::{
-    Adam, AdamConfig, QuantizedConvBn2d, QuantizedEmbedding, QuantizedLinear,
-    composed_fake_quantize, composed_fake_quantize_learned, fake_quantize, fake_quantize_learned,
-    load_checkpoint, save_checkpoint,
+    Adam, AdamConfig, QatConvBn2d, QatEmbedding, QatLinear, composed_fake_quantize,
+    composed_fake_quantize_learned, fake_quantize, fake_quantize_learned, load_checkpoint,
+    save_checkpoint,
 };
 use chopi_core::training::{
     FakeQuantizer, GradientFactor, LearnedParams, Learning, QatConfig, Quantizers, RangeObserver,
@@ -121,7 +121,7 @@ fn learned_gradients_composed_are_those_of_the_kernels() {
 }
 
 struct Network {
-    layer: QuantizedLinear,
+    layer: QatLinear,
     variables: VarMap,
     quantizers: Quantizers,
     adam: Adam,
@@ -131,8 +131,7 @@ impl Network {
     fn new(learned: bool) -> Self {
         let (variables, quantizers) = (VarMap::new(), Quantizers::new());
         let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let layer =
-            QuantizedLinear::new(10, 4, &config(learned), vb.pp("fc"), &quantizers).unwrap();
+        let layer = QatLinear::new(10, 4, &config(learned), vb.pp("fc"), &quantizers).unwrap();
         let weight = Var::from_tensor(layer.layer().weight()).unwrap();
         weight.set(&ramp(&[4, 10], DType::F32)).unwrap();
         let bias = Var::from_tensor(layer.layer().bias().unwrap()).unwrap();
@@ -231,7 +230,7 @@ fn learned_scales_start_where_they_are_calibrated() {
     let make = |variables: &VarMap| {
         let vb = VarBuilder::from_varmap(variables, DType::F32, &Device::Cpu);
         let (layer, quantizers) = (layer.clone(), Quantizers::new());
-        QuantizedLinear::from_layer(layer, &config, vb.pp("fc"), &quantizers).unwrap()
+        QatLinear::from_layer(layer, &config, vb.pp("fc"), &quantizers).unwrap()
     };
     let variables = VarMap::new();
     let quantized = make(&variables);
@@ -318,7 +317,7 @@ fn a_convolution_is_folded_with_its_normalization() {
     let norm = candle_nn::batch_norm(3, 1e-5, vb.pp("norm")).unwrap();
     let config = config(false);
     let layer =
-        QuantizedConvBn2d::from_layers(conv, norm, &config, vb.pp("folded"), &quantizers).unwrap();
+        QatConvBn2d::from_layers(conv, norm, &config, vb.pp("folded"), &quantizers).unwrap();
     let x = ramp(&[4, 2, 6, 6], DType::F32);
     for _ in 0..5 {
         let loss = layer.forward_t(&x, true).unwrap().sqr().unwrap().sum_all();
@@ -344,7 +343,7 @@ fn a_convolution_is_folded_with_its_normalization() {
 fn an_embedding_quantizes_its_rows_and_not_its_indices() {
     let (variables, quantizers) = (VarMap::new(), Quantizers::new());
     let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-    let layer = QuantizedEmbedding::new(5, 3, &config(false), vb.pp("e"), &quantizers).unwrap();
+    let layer = QatEmbedding::new(5, 3, &config(false), vb.pp("e"), &quantizers).unwrap();
     let indices = Tensor::new(&[4_u32, 0, 4], &Device::Cpu).unwrap();
     let y = layer.forward_t(&indices, true).unwrap();
     let rows = weights(4)

@@ -26,7 +26,7 @@ pub struct Archive<'a> {
     pub path: &'a Path,
     /// The entries of `__metadata__`.
     pub metadata: BTreeMap<String, String>,
-    /// In the order of their names.
+    /// The tensors, in the order of their names.
     pub tensors: BTreeMap<String, Tensor<'a>>,
     /// The length of the file in bytes.
     pub len: usize,

@@ -302,7 +302,7 @@ impl FileArgs {
     /// Where the output may be written.
     ///
     /// # Errors
-    /// Those of [`Target::new`].
+    /// The errors of [`Target::new`].
     pub fn target(&self) -> Result<Target, crate::error::Error> {
         Target::new(&self.output, std::slice::from_ref(&self.input), self.force)
     }

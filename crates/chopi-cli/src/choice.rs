@@ -21,9 +21,9 @@ pub struct Choice {
 
 #[derive(Debug)]
 enum How {
-    /// All that are selected, alike.
+    /// All selected tensors, with the same settings.
     Alike(Settings),
-    /// Those of the selected ones that a plan names, by its bits.
+    /// The selected tensors that a plan names, each with the settings for its bits.
     Planned {
         plan: Plan,
         settings: BTreeMap<u32, Settings>,

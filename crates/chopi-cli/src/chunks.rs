@@ -9,7 +9,7 @@ use chopi::{Granularity, QParams, Result};
 #[derive(Debug)]
 pub struct Chunks<'a> {
     shape: &'a [usize],
-    /// As the convention has it for a tensor of this rank.
+    /// The granularity that the convention has for a tensor of this rank.
     granularity: Granularity,
     axis: usize,
     /// The number of rows: the length of that axis.
@@ -37,7 +37,7 @@ impl<'a> Chunks<'a> {
         Self::of_at_most(Self::ELEMENTS, shape, granularity)
     }
 
-    /// The same in whole rows along axis 0, of a matrix.
+    /// The pieces of a matrix, each of whole rows along axis 0.
     pub fn of_rows(shape: &'a [usize], granularity: Granularity) -> Self {
         let width = shape.iter().skip(1).product::<usize>();
         Self {

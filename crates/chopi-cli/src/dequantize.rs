@@ -21,7 +21,7 @@ use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
 use crate::output::{Output, Target};
 use crate::print::printable;
-use crate::report::{Report, Row, grouped};
+use crate::report::{Report, ReportRow, grouped};
 use crate::workers;
 
 /// # Errors
@@ -59,7 +59,7 @@ fn write<K: Framework>(
         // The file holds at least a byte for each element, so the product is no longer than 8
         // files.
         let len = shape.iter().product::<usize>() * size;
-        tasks.push(Task {
+        tasks.push(DequantizeTask {
             slot: header.add(name, dtype, shape, len),
             tensor: stored.codes,
             dtype,
@@ -70,7 +70,7 @@ fn write<K: Framework>(
     for tensor in archive.tensors.values() {
         if !record.tensors.contains_key(&tensor.name) && !companions.contains(&*tensor.name) {
             let len = tensor.data.len();
-            tasks.push(Task {
+            tasks.push(DequantizeTask {
                 slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
                 tensor,
                 dtype: tensor.dtype,
@@ -96,7 +96,7 @@ fn write<K: Framework>(
 }
 
 /// What is to be done with one tensor, and where the result goes.
-struct Task<'a> {
+struct DequantizeTask<'a> {
     tensor: &'a Tensor<'a>,
     slot: Slot,
     /// The dtype and the bytes of the result.
@@ -105,7 +105,7 @@ struct Task<'a> {
     stored: Option<Stored<'a>>,
 }
 
-impl Task<'_> {
+impl DequantizeTask<'_> {
     fn run<K: Framework>(
         &self,
         archive: &Archive<'_>,
@@ -206,7 +206,7 @@ struct DequantizeRow {
     codes: Option<Dtype>,
 }
 
-impl Row for DequantizeRow {
+impl ReportRow for DequantizeRow {
     const COLUMNS: &'static [&'static str] = &["tensor", "shape", "dtype", "bytes in", "bytes out"];
     const TEXTS: usize = 3;
     const DONE: &'static str = "dequantized";

@@ -25,7 +25,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 
 #[derive(Serialize)]
 struct Report {
-    tensors: Vec<Row>,
+    tensors: Vec<InspectRow>,
     /// The bytes of all tensors.
     bytes: usize,
     /// The bytes of the file, the header included.
@@ -35,7 +35,7 @@ struct Report {
 }
 
 #[derive(Serialize)]
-struct Row {
+struct InspectRow {
     name: String,
     shape: Vec<usize>,
     dtype: String,
@@ -70,10 +70,10 @@ impl Report {
                 quantized.insert(name.clone(), how.map_err(|e| archive.fault(name, e))?);
             }
         }
-        let tensors: Vec<Row> = archive
+        let tensors: Vec<InspectRow> = archive
             .tensors
             .values()
-            .map(|tensor| Row {
+            .map(|tensor| InspectRow {
                 name: tensor.name.clone(),
                 shape: tensor.shape.clone(),
                 dtype: tensor.dtype.to_string(),

@@ -11,7 +11,7 @@ static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 /// that is interrupted or terminated removes it and exits with status 130.
 ///
 /// # Errors
-/// Those of `create`.
+/// The errors of `create`.
 pub fn guarded<T>(
     create: impl FnOnce() -> io::Result<T>,
     path: impl FnOnce(&T) -> &Path,

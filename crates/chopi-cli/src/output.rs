@@ -100,7 +100,7 @@ impl Target {
     /// Writes a whole file that is not one of tensors, and puts it in its place.
     ///
     /// # Errors
-    /// Those of [`create`](Self::create) and [`Output::persist`].
+    /// The errors of [`create`](Self::create) and [`Output::persist`].
     pub fn write(self, bytes: &[u8]) -> Result<()> {
         let mut file = self.temporary()?;
         file.write_all(bytes).map_err(|source| Error::Write {

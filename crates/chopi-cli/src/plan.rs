@@ -16,7 +16,7 @@ use crate::output::Target;
 #[derive(Debug)]
 pub struct Plan {
     path: PathBuf,
-    /// By name.
+    /// The bits of each tensor, by name.
     pub bits: BTreeMap<String, u32>,
 }
 

@@ -11,7 +11,8 @@ use crate::error::{Error, Result};
 /// Prints a text and ends the line.
 ///
 /// # Errors
-/// What the system says, unless it is that nobody reads any more.
+/// [`Error::Print`] where standard output cannot be written, unless it is because nobody reads it any
+/// more.
 pub fn print(text: impl Display) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
@@ -23,7 +24,8 @@ pub fn print(text: impl Display) -> Result<()> {
 /// Prints a JSON object.
 ///
 /// # Errors
-/// Likewise.
+/// [`Error::Print`] where standard output cannot be written, unless it is because nobody reads it any
+/// more.
 pub fn print_json(object: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(object).map_err(io::Error::from);
     text.map_err(Error::Print).and_then(print)

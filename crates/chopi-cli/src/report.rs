@@ -25,7 +25,7 @@ pub struct Report<R> {
 }
 
 /// What became of one tensor.
-pub trait Row: Serialize {
+pub trait ReportRow: Serialize {
     /// The heads of the table's columns: texts, the bytes before and after, then numbers.
     const COLUMNS: &'static [&'static str];
     /// How many of them are texts.
@@ -40,7 +40,7 @@ pub trait Row: Serialize {
     fn cells(&self) -> Vec<String>;
 }
 
-impl<R: Row> Report<R> {
+impl<R: ReportRow> Report<R> {
     pub fn new(tensors: Vec<R>, start: Instant) -> Self {
         Self {
             bytes_in: tensors.iter().map(R::bytes_in).sum(),

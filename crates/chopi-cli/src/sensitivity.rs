@@ -49,7 +49,7 @@ pub fn run(
         let all = archives.iter().flat_map(|archive| archive.tensors.values());
         return Err(selection.nothing(&model.input, all));
     }
-    let size = |task: &Task<'_>| task.tensor.data.len();
+    let size = |task: &SensitivityTask<'_>| task.tensor.data.len();
     let progress = workers::progress(tasks.iter().map(size).sum(), args.print.quiet);
     let scheme = (&builder, args.scheme.calibration);
     let measured = workers::run(&tasks, size, None, |task| {
@@ -86,7 +86,7 @@ pub fn run(
 }
 
 /// One tensor to measure.
-struct Task<'a> {
+struct SensitivityTask<'a> {
     archive: &'a Archive<'a>,
     tensor: &'a Tensor<'a>,
     float: FloatType,
@@ -99,7 +99,7 @@ fn tasks<'a>(
     archives: &'a [Archive<'a>],
     config: &Map<String, Value>,
     selection: &Selection,
-) -> Vec<Task<'a>> {
+) -> Vec<SensitivityTask<'a>> {
     let weights = Weights::new(archives, config);
     let tensors = archives.iter().flat_map(|archive| {
         let tensors = archive.tensors.values();
@@ -111,7 +111,7 @@ fn tasks<'a>(
             Ranks::Linear => linear.as_ref().ok()?.float,
             _ => selection.float_type_of(tensor)?,
         };
-        Some(Task {
+        Some(SensitivityTask {
             archive,
             tensor,
             float,
@@ -121,7 +121,7 @@ fn tasks<'a>(
     tensors.filter_map(task).collect()
 }
 
-impl Task<'_> {
+impl SensitivityTask<'_> {
     fn measure(
         &self,
         bits: &[u32],
@@ -142,7 +142,7 @@ impl Task<'_> {
 /// The bits of each tensor, where `left` bytes of the budget are those of other tensors.
 fn propose(
     measured: &[Sensitivity],
-    tasks: &[Task<'_>],
+    tasks: &[SensitivityTask<'_>],
     left: u64,
     budget: u64,
 ) -> chopi::Result<Allocation> {
@@ -193,18 +193,18 @@ impl Stack {
         };
         let sum = |bits: u32| {
             let of_bits = experts.iter().filter_map(|expert| expert.choice(bits));
-            of_bits.fold((0, 0.0), |(bytes, damage), choice| {
-                (bytes + choice.bytes, damage + choice.damage)
+            of_bits.fold((0, 0.0), |(bytes, loss), choice| {
+                (bytes + choice.bytes, loss + choice.loss)
             })
         };
         let (bytes, least) = sum(most);
         let fewer = first.choices().iter().filter(|choice| choice.bits < most);
         let choices = fewer.map(|&MeasuredChoice { bits, .. }| {
-            let (bytes, damage) = sum(bits);
+            let (bytes, loss) = sum(bits);
             MeasuredChoice {
                 bits,
                 bytes,
-                damage: (damage - least).max(0.0),
+                loss: (loss - least).max(0.0),
             }
         });
         let unit = Sensitivity::new(first.name(), bytes, choices.collect())?;
@@ -216,25 +216,25 @@ impl Stack {
 #[derive(Serialize)]
 struct Report {
     /// The most sensitive first, by the fewest bits.
-    tensors: Vec<Row>,
+    tensors: Vec<SensitivityRow>,
     /// The bytes of all tensors of the model.
     bytes: u64,
-    /// Those with the proposed bits.
+    /// The bytes of all tensors of the model with the proposed bits.
     bytes_proposed: Option<u64>,
 }
 
 #[derive(Serialize)]
-struct Row {
+struct SensitivityRow {
     name: String,
     shape: Vec<usize>,
     bytes: u64,
-    choices: Vec<Choice>,
+    choices: Vec<ChoiceRow>,
     /// None where the tensor is to stay in float, and where nothing is proposed.
     bits_proposed: Option<u32>,
 }
 
 #[derive(Serialize)]
-struct Choice {
+struct ChoiceRow {
     bits: u32,
     bytes: u64,
     /// JSON has no infinity: written as null where every element comes back exactly.
@@ -244,7 +244,7 @@ struct Choice {
 impl Report {
     fn new(
         measured: &[Sensitivity],
-        tasks: &[Task<'_>],
+        tasks: &[SensitivityTask<'_>],
         bytes: u64,
         proposed: Option<Allocation>,
     ) -> Self {
@@ -254,17 +254,17 @@ impl Report {
             .collect();
         let bits = measured.iter().flat_map(Sensitivity::choices);
         let fewest = bits.map(|choice| choice.bits).min().unwrap_or_default();
-        let row = |s: &Sensitivity| Row {
+        let row = |s: &Sensitivity| SensitivityRow {
             name: s.name().to_owned(),
             shape: shapes.get(s.name()).copied().unwrap_or_default().to_vec(),
             bytes: s.bytes(),
             choices: s
                 .choices()
                 .iter()
-                .map(|choice| Choice {
+                .map(|choice| ChoiceRow {
                     bits: choice.bits,
                     bytes: choice.bytes,
-                    sqnr_db: -10.0 * choice.damage.log10(),
+                    sqnr_db: -10.0 * choice.loss.log10(),
                 })
                 .collect(),
             bits_proposed: proposed

@@ -12,7 +12,7 @@ use crate::error::Result;
 /// at the end. The results are in the order of the items.
 ///
 /// # Errors
-/// Those of `work`; where several items fail, the first one's, whatever the number of threads.
+/// The errors of `work`; where several items fail, the first one's, whatever the number of threads.
 pub fn run<T: Sync, R: Send>(
     items: &[T],
     size: impl Fn(&T) -> usize,

@@ -75,7 +75,8 @@ pub fn code<F: Float>(x: F, scale: f64, zero: i64, scheme: &Scheme, index: usize
     Some(code.clamp(scheme.qmin, scheme.qmax))
 }
 
-/// The same before it is clamped to the range; ±2^62 where it is beyond 2^60.
+/// The code of the element at row-major index `index` before it is clamped to the range; ±2^62 where it
+/// is beyond 2^60, `None` for NaN.
 pub fn unclamped_code<F: Float>(
     x: F,
     scale: f64,

@@ -14,7 +14,7 @@ use crate::{Fixture, Memory, oracle};
 
 type Tensor<X, F> = <X as Fixture>::Tensor<F>;
 type Owned<X, F> = <Tensor<X, F> as FloatTensor<<X as Fixture>::Backend>>::Owned;
-type Codes<X, F> = <Tensor<X, F> as FloatTensor<<X as Fixture>::Backend>>::Int;
+type CodesOf<X, F> = <Tensor<X, F> as FloatTensor<<X as Fixture>::Backend>>::Int;
 
 /// Calls a function generic over the element type with each of the four.
 macro_rules! for_each_float {
@@ -491,7 +491,7 @@ pub fn parameters_of_another_shape_are_refused<X: Fixture>() {
 pub fn codes_outside_of_the_range_are_refused<X: Fixture>() {
     fn run<X: Fixture, F: Float>() {
         let mut chopi = Chopi::new(8).unwrap();
-        let good: Codes<X, F> = X::int_tensor::<F>(&[0, 255, 7, 8], &[2, 2]);
+        let good: CodesOf<X, F> = X::int_tensor::<F>(&[0, 255, 7, 8], &[2, 2]);
         assert!(matches!(
             chopi.dequantize(&good).err(),
             Some(Error::NotCalibrated)
@@ -502,7 +502,7 @@ pub fn codes_outside_of_the_range_are_refused<X: Fixture>() {
         let values: Owned<X, F> = chopi.dequantize(&good).unwrap();
         assert_eq!(X::floats::<F>(&values).0, [2, 2]);
         for bad in [-1, 256] {
-            let codes: Codes<X, F> = X::int_tensor::<F>(&[0, 255, bad, bad], &[2, 2]);
+            let codes: CodesOf<X, F> = X::int_tensor::<F>(&[0, 255, bad, bad], &[2, 2]);
             match chopi.dequantize(&codes).err() {
                 Some(Error::Code {
                     index,

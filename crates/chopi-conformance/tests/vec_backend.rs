@@ -24,11 +24,11 @@ struct VecTensor<T> {
 }
 
 /// Codes, which remember the float type that they came from.
-struct Codes<F>(VecTensor<i64>, PhantomData<F>);
+struct VecCodes<F>(VecTensor<i64>, PhantomData<F>);
 
 impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
     type Owned = VecTensor<F>;
-    type Int = Codes<F>;
+    type Int = VecCodes<F>;
     type Device = HostOnly<Self::Owned, Self::Int>;
 
     fn rank(&self) -> usize {
@@ -45,9 +45,9 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
         _: (i64, i64),
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
-    ) -> Result<Codes<F>> {
+    ) -> Result<VecCodes<F>> {
         let (data, shape) = (fill.into_ints()?, layout.shape().to_vec());
-        Ok(Codes(VecTensor { data, shape }, PhantomData))
+        Ok(VecCodes(VecTensor { data, shape }, PhantomData))
     }
 
     fn float_like(
@@ -60,7 +60,7 @@ impl<F: Float> FloatTensor<Vectors> for VecTensor<F> {
     }
 }
 
-impl<F: Float> IntTensor<Vectors> for Codes<F> {
+impl<F: Float> IntTensor<Vectors> for VecCodes<F> {
     type Float = VecTensor<F>;
     type Device = HostOnly<VecTensor<F>, Self>;
 
@@ -99,13 +99,13 @@ impl Fixture for OnVectors {
         (tensor.shape.clone(), tensor.data.clone())
     }
 
-    fn codes<F: Float>(tensor: &Codes<F>) -> (Vec<usize>, Vec<i64>) {
+    fn codes<F: Float>(tensor: &VecCodes<F>) -> (Vec<usize>, Vec<i64>) {
         (tensor.0.shape.clone(), tensor.0.data.clone())
     }
 
-    fn int_tensor<F: Float>(codes: &[i32], shape: &[usize]) -> Codes<F> {
+    fn int_tensor<F: Float>(codes: &[i32], shape: &[usize]) -> VecCodes<F> {
         let data = codes.iter().map(|&code| code.into()).collect();
-        Codes(
+        VecCodes(
             VecTensor {
                 data,
                 shape: shape.to_vec(),

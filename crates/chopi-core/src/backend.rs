@@ -7,6 +7,89 @@
 //! The traits are safe to implement: what a backend says of its memory is checked where it says it, and
 //! a backend that says something else than it does gives errors or wrong tensors, never undefined
 //! behaviour.
+//!
+//! # Writing a backend
+//!
+//! A backend whose tensors are in host memory takes less than a hundred lines. This is a whole one, for
+//! vectors of `f32`; its codes are `i64`:
+//!
+//! ```
+//! use chopi_core::backend::{
+//!     Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, HostOnly, Int,
+//!     IntSliceMut, IntTensor, Layout,
+//! };
+//! use chopi_core::{Chopi, Result};
+//!
+//! struct Vectors;
+//! impl Backend for Vectors {
+//!     const NAME: &'static str = "vec";
+//! }
+//!
+//! struct Floats(Vec<f32>);
+//! struct Codes(Vec<i64>);
+//!
+//! impl FloatTensor<Vectors> for Floats {
+//!     type Owned = Floats;
+//!     type Int = Codes;
+//!     // Every tensor is in host memory.
+//!     type Device = HostOnly<Floats, Codes>;
+//!
+//!     fn rank(&self) -> usize {
+//!         1
+//!     }
+//!
+//!     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
+//!         f(HostFloats::new(Float::slice(&self.0), Layout::row_major(&[self.0.len()]))?)
+//!     }
+//!
+//!     fn int_like(
+//!         &self,
+//!         _bounds: (i64, i64),
+//!         _layout: &Layout,
+//!         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
+//!     ) -> Result<Codes> {
+//!         Ok(Codes(fill.into_ints()?))
+//!     }
+//!
+//!     fn float_like(
+//!         &self,
+//!         _layout: &Layout,
+//!         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+//!     ) -> Result<Floats> {
+//!         Ok(Floats(fill.into_floats()?))
+//!     }
+//! }
+//!
+//! impl IntTensor<Vectors> for Codes {
+//!     type Float = Floats;
+//!     type Device = HostOnly<Floats, Codes>;
+//!
+//!     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R> {
+//!         f(HostInts::new(Int::slice(&self.0), Layout::row_major(&[self.0.len()]))?)
+//!     }
+//!
+//!     fn float_like(
+//!         &self,
+//!         _calibrated: FloatType,
+//!         _layout: &Layout,
+//!         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
+//!     ) -> Result<Floats> {
+//!         Ok(Floats(fill.into_floats()?))
+//!     }
+//! }
+//!
+//! let mut chopi = Chopi::new(8)?;
+//! let q = chopi.quantize(&Floats(vec![0.1, -0.2, 0.3, 0.4]))?;
+//! assert_eq!(q.0, [128, 0, 212, 255]);
+//! let y = chopi.dequantize(&q)?;
+//! assert_eq!(y.0.len(), 4);
+//! # Ok::<(), chopi_core::Error>(())
+//! ```
+//!
+//! Start from `crates/chopi-conformance/tests/vec_backend.rs`: the same for tensors of any shape and float
+//! type, with the tests that every backend passes, `chopi_conformance::suite!`. A framework whose tensors
+//! may be on a GPU implements [`DeviceTensor`] too, about twenty primitive operations, from which core
+//! composes the bits that the kernels give.
 
 pub use chopi_kernels::{
     Compute, Float, FloatSlice, FloatSliceMut, FloatType, Int, IntSlice, IntSliceMut, IntType,

@@ -92,7 +92,8 @@ impl Builder {
     /// The scheme that the settings describe.
     ///
     /// # Errors
-    /// [`Error::Bits`], [`Error::Range`] and [`Error::GroupSize`] where they make no sense.
+    /// [`Error::Bits`](crate::Error::Bits), [`Error::Range`](crate::Error::Range) and
+    /// [`Error::GroupSize`](crate::Error::GroupSize) for settings that no scheme can have.
     pub fn scheme(&self) -> Result<Scheme> {
         check_bits(self.bits)?;
         let default = self.convention.default_range(self.bits, self.symmetry);
@@ -113,7 +114,7 @@ impl Builder {
     /// The quantizer, not calibrated.
     ///
     /// # Errors
-    /// Those of [`scheme`](Self::scheme).
+    /// The errors of [`scheme`](Self::scheme).
     pub fn build(self) -> Result<Chopi> {
         let scheme = self.scheme()?;
         Ok(Chopi::new_uncalibrated(scheme, self.convention, self.nan))

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use chopi_kernels::{FloatSlice, IntSliceMut, Layout, parallel};
 use crate::backend::HostFloats;
 use crate::convention::Convention;
 use crate::error::Result;
@@ -13,6 +12,7 @@ use crate::host;
 use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::scheme::{Granularity, NanPolicy, Rounding, Scheme};
+use chopi_kernels::{FloatSlice, IntSliceMut, Layout, parallel};
 
 /// How many elements to take at a time: 256 KiB of `f32`, which a core's own cache holds.
 const IN_CACHE: usize = 64 * 1024;

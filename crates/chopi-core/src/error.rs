@@ -5,7 +5,7 @@ use chopi_kernels::FloatType;
 /// The result of every fallible operation of chopi.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What was wrong, with the numbers that explain it.
+/// What chopi refuses to compute, with the numbers that explain it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +16,7 @@ pub enum Error {
     /// The number of bits is outside 2..=32.
     #[error("num_bits is {bits}, expected 2..=32")]
     Bits {
-        /// What was asked for.
+        /// The number of bits that was asked for.
         bits: u32,
     },
 
@@ -28,7 +28,7 @@ pub enum Error {
         qmin: i64,
         /// The largest code.
         qmax: i64,
-        /// What is wrong with it.
+        /// What is wrong with the range.
         reason: String,
     },
 
@@ -62,9 +62,9 @@ pub enum Error {
     /// Ranges of different shapes cannot be merged.
     #[error("ranges of shape {left:?} and of shape {right:?} cannot be merged")]
     Merge {
-        /// The shape of the one.
+        /// The shape of the ranges that were to be extended.
         left: Vec<usize>,
-        /// The shape of the other.
+        /// The shape of the ranges that were to be merged into them.
         right: Vec<usize>,
     },
 
@@ -75,7 +75,7 @@ pub enum Error {
     /// A percentile that leaves no range.
     #[error("the percentile is {percentile}, expected more than 50 and at most 100")]
     Percentile {
-        /// What was asked for.
+        /// The percentile that was asked for.
         percentile: f64,
     },
 
@@ -84,7 +84,7 @@ pub enum Error {
         "there is no calibration {name:?}, expected minmax, percentile:P with a number P, mse or kl"
     )]
     UnknownCalibration {
-        /// The name.
+        /// The name that was asked for.
         name: String,
     },
 
@@ -93,20 +93,20 @@ pub enum Error {
         "cannot calibrate on NaN or infinity: the first of {count} is {value} at index {index:?}"
     )]
     NonFinite {
-        /// Where the first one is, in row-major order.
+        /// The index of the first NaN or infinity in row-major order, along each axis.
         index: Vec<usize>,
-        /// Its value.
+        /// The first such value.
         value: f64,
-        /// How many there are.
+        /// The number of such values.
         count: usize,
     },
 
     /// NaN in data to quantize.
     #[error("cannot quantize NaN: the first of {count} is at index {index:?}")]
     NaN {
-        /// Where the first one is, in row-major order.
+        /// The index of the first NaN in row-major order, along each axis.
         index: Vec<usize>,
-        /// How many there are.
+        /// The number of NaNs.
         count: usize,
     },
 
@@ -120,7 +120,7 @@ pub enum Error {
     /// A scale that is not a positive finite number of the type that it is used in.
     #[error("the scale of group {group} is {scale}, expected a positive finite {float}")]
     Scale {
-        /// Which group of elements.
+        /// The index of the group of elements, in row-major order.
         group: usize,
         /// The scale.
         scale: f64,
@@ -131,11 +131,11 @@ pub enum Error {
     /// A zero point that is too far away to be computed with.
     #[error("the zero point of group {group} is {zero_point}, expected {expected}")]
     ZeroPoint {
-        /// Which group of elements.
+        /// The index of the group of elements, in row-major order.
         group: usize,
         /// The zero point.
         zero_point: f64,
-        /// What it should have been.
+        /// The zero points that can be computed with.
         expected: String,
     },
 
@@ -144,9 +144,9 @@ pub enum Error {
         "{scales} scales and {zero_points} zero points given for parameters of shape {shape:?}"
     )]
     ParamsCount {
-        /// How many scales.
+        /// The number of scales.
         scales: usize,
-        /// How many zero points.
+        /// The number of zero points.
         zero_points: usize,
         /// The shape of the parameters.
         shape: Vec<usize>,
@@ -155,9 +155,9 @@ pub enum Error {
     /// A code outside of the scheme's integer range.
     #[error("the code at index {index:?} is {code}, expected {qmin}..={qmax}")]
     Code {
-        /// Where the first one is, in row-major order.
+        /// The index of the first such code in row-major order, along each axis.
         index: Vec<usize>,
-        /// The code.
+        /// The first such code.
         code: i64,
         /// The smallest code of the scheme.
         qmin: i64,
@@ -168,96 +168,96 @@ pub enum Error {
     /// A slice that does not have the elements of its shape.
     #[error("{elements} elements given for a tensor of shape {shape:?}")]
     Elements {
-        /// How many there are.
+        /// The number of elements of the slice.
         elements: usize,
-        /// The shape.
+        /// The shape that the slice should fill.
         shape: Vec<usize>,
     },
 
     /// The averaging constant of a moving average is outside (0, 1].
     #[error("the averaging constant is {constant}, expected a number over 0 and up to 1")]
     AveragingConstant {
-        /// What was asked for.
+        /// The constant that was asked for.
         constant: f64,
     },
 
     /// The fake-quantizers of a network are not the ones that are expected.
     #[error("the fake-quantizer {name:?}: {problem}")]
     QuantizerName {
-        /// Which one.
+        /// The name of the fake-quantizer.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the fake-quantizer of this name.
         problem: &'static str,
     },
 
-    /// What is wrong with one tensor of a model.
+    /// An error with one tensor of a model.
     #[error("{name:?}: {source}")]
     Tensor {
-        /// Its name.
+        /// The name of the tensor.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the tensor.
         source: Box<Error>,
     },
 
-    /// A damage that cannot be compared with others.
-    #[error("the damage of {name:?} with {bits} bits is {damage}, expected a finite number")]
-    Damage {
-        /// The tensor.
+    /// A loss that is not finite, so that it cannot be compared with others.
+    #[error("the loss of {name:?} with {bits} bits is {loss}, expected a finite number")]
+    Loss {
+        /// The name of the tensor.
         name: String,
-        /// The bits that it was quantized to.
+        /// The number of bits that the tensor was quantized to.
         bits: u32,
-        /// What was given.
-        damage: f64,
+        /// The loss that was given.
+        loss: f64,
     },
 
     /// A budget that is too small.
     #[error("the budget is {budget} bytes, but with the fewest bits there are still {least}")]
     Budget {
-        /// What was asked for, in bytes.
+        /// The bytes that were asked for.
         budget: u64,
-        /// The bytes that are needed.
+        /// The bytes that are needed with the fewest bits.
         least: u64,
     },
 
     /// Tensors of different shapes or element types cannot be compared.
     #[error("{left_type} of shape {left:?} and {right_type} of shape {right:?} cannot be compared")]
     Compared {
-        /// The shape of the one.
+        /// The shape of the first tensor.
         left: Vec<usize>,
-        /// Its element type.
+        /// The element type of the first tensor.
         left_type: FloatType,
-        /// The shape of the other.
+        /// The shape of the second tensor.
         right: Vec<usize>,
-        /// Its element type.
+        /// The element type of the second tensor.
         right_type: FloatType,
     },
 
     /// The number of bits of packed codes is outside 1..=8.
     #[error("codes of {bits} bits cannot be packed, expected 1..=8")]
     PackedBits {
-        /// What was asked for.
+        /// The number of bits that was asked for.
         bits: u32,
     },
 
     /// Codes that do not fill their rows.
     #[error("{codes} codes are not whole rows of {row}")]
     PackedRows {
-        /// How many codes.
+        /// The number of codes.
         codes: usize,
-        /// The codes of a row.
+        /// The number of codes in a row.
         row: usize,
     },
 
     /// Packed codes of another length than their number needs.
     #[error("{bytes} bytes are not {rows} rows of {row} codes of {bits} bits")]
     PackedLength {
-        /// How many bytes.
+        /// The number of bytes.
         bytes: usize,
-        /// How many rows.
+        /// The number of rows.
         rows: usize,
-        /// The codes of a row.
+        /// The number of codes in a row.
         row: usize,
-        /// The bits of a code.
+        /// The number of bits of a code.
         bits: u32,
     },
 
@@ -286,7 +286,7 @@ pub enum Error {
     OutputType {
         /// The output's element type.
         dtype: String,
-        /// What it has to be.
+        /// The element types that hold the result.
         expected: String,
     },
 
@@ -295,7 +295,7 @@ pub enum Error {
     OutputLayout {
         /// The shape of the output.
         shape: Vec<usize>,
-        /// How it has to lie.
+        /// How the output has to lie in memory.
         expected: &'static str,
     },
 
@@ -304,16 +304,16 @@ pub enum Error {
     Unsupported {
         /// The convention's name.
         convention: String,
-        /// What it does not support.
+        /// What the convention does not support.
         what: String,
     },
 
     /// No convention has this name.
     #[error("there is no convention named {name:?}, expected one of: {expected}")]
     UnknownConvention {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// The names that there are.
+        /// The names of all conventions.
         expected: String,
     },
 
@@ -322,7 +322,7 @@ pub enum Error {
     Framework {
         /// The backend's name.
         backend: &'static str,
-        /// What it said.
+        /// The framework's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

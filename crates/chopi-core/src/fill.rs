@@ -118,7 +118,7 @@ fn new_vec<T>(
 
 /// Tells the system that this memory, of which nothing has been touched yet, will be used whole: so
 /// that it comes in pages of 2 MiB, not one by one of 4 KiB, which costs more than to fill them.
-/// NumPy does likewise.
+/// NumPy asks for them too.
 #[cfg(target_os = "linux")]
 fn ask_for_huge_pages<T>(memory: &mut [MaybeUninit<T>]) {
     const WORTH_IT: usize = 4 << 20;

@@ -1,4 +1,18 @@
-//! How far quantized numbers are from the original ones.
+//! How far quantized numbers are from the original ones: signal-to-quantization-noise ratio, mean squared
+//! error, cosine, largest error, and the share of saturated values.
+//!
+//! [`quantization_metrics`] gives the [`Metrics`] of a tensor under parameters, [`compare`] those of two
+//! tensors, each by group; [`Metrics`] itself sums over slices, and merges:
+//!
+//! ```
+//! use chopi_core::metrics::Metrics;
+//!
+//! let (x, quantized) = ([0.1_f32, -0.2, 0.3, 0.4], [0.1012_f32, -0.2, 0.2988, 0.4]);
+//! let mut metrics = Metrics::new(0.4); // about the largest |x|
+//! metrics.add(&x, &quantized);
+//! assert!(metrics.sqnr_db() > 50.0);
+//! assert!(metrics.max_abs_error() < 0.00121);
+//! ```
 
 use std::borrow::Cow;
 
@@ -37,7 +51,7 @@ const LANES: usize = 8;
 const BLOCK: usize = 512;
 
 impl Metrics {
-    /// Of no elements yet; `abs_max` is about the largest |x| to come.
+    /// The metrics of no elements yet; `abs_max` is about the largest |x| to come.
     pub fn new(abs_max: f64) -> Self {
         let exponent = match abs_max.log2() {
             exponent if exponent.is_finite() => exponent.floor().clamp(-1000.0, 1000.0),

@@ -1,4 +1,18 @@
-//! Codes of few bits, packed densely.
+//! Codes of few bits, packed densely: eight codes of 4 bits in 4 bytes.
+//!
+//! A [`Packing`] says how codes lie in bytes, as compressed-tensors and ONNX keep them, and packs and
+//! unpacks them. [`QParams`](crate::QParams) work on codes that are not packed.
+//!
+//! ```
+//! use chopi_core::packing::Packing;
+//!
+//! let packing = Packing::compressed_tensors(4)?;
+//! let codes = [-8_i8, 7, 0, -1, 3];
+//! let packed = packing.pack(&codes, 5)?; // one row of 5 codes, in one 32-bit word
+//! assert_eq!(packed, [0xf0, 0x78, 0x0b, 0x00]);
+//! assert_eq!(packing.unpack::<i8>(&packed, 1, 5)?, codes);
+//! # Ok::<(), chopi_core::Error>(())
+//! ```
 
 use chopi_kernels::{Int, IntSliceMut, IntType, Sign, any_outside, match_int, pack, unpack};
 
@@ -41,7 +55,7 @@ impl Packing {
         Ok(Self { bits, field, unit })
     }
 
-    /// As `pack_to_int32` of compressed-tensors 0.20 packs signed codes: each row apart, in whole
+    /// The packing of `pack_to_int32` of compressed-tensors 0.20, for signed codes: each row apart, in whole
     /// 32-bit little-endian words, with [`Field::Offset`].
     ///
     /// # Errors
@@ -51,7 +65,7 @@ impl Packing {
         Ok(Self { unit: 4, ..packing })
     }
 
-    /// As ONNX 1.19 keeps tensors of INT2, INT4, UINT2 and UINT4: all elements as one row, signed
+    /// The packing of ONNX 1.19 for tensors of INT2, INT4, UINT2 and UINT4: all elements as one row, signed
     /// ones in two's complement.
     ///
     /// # Errors

@@ -134,10 +134,10 @@ pub(crate) fn resolve_axis(axis: isize, shape: &[usize]) -> Result<usize> {
     }
 }
 
-/// Which integers codes are taken from, for b bits.
+/// The range of integers that the codes of b bits are taken from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CodeRange {
-    /// What the convention gives the symmetry.
+    /// The range that the convention has for the symmetry of the scheme.
     #[default]
     Default,
     /// [0, 2^b − 1].
@@ -203,10 +203,10 @@ pub enum Zero {
 /// [`Convention`]: crate::Convention
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum NanPolicy {
-    /// It is an error that says where.
+    /// NaN is an error that says where, [`Error::NaN`].
     #[default]
     Error,
-    /// It becomes the zero point, clamped into the integer range.
+    /// NaN becomes the zero point, clamped into the integer range.
     ZeroPoint,
 }
 

@@ -63,12 +63,12 @@ pub fn for_each<P: Send, S>(
 }
 
 /// A piece of work that a thread does.
-pub(crate) type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
+pub(crate) type BoxedTask<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 /// Does the tasks that `next` gives, `count` of them, as [`for_each`] does.
 ///
 /// It is not generic, so that what threads cost in code is there once.
-pub(crate) fn run_all<'a>(count: usize, next: &mut (dyn FnMut() -> Option<Task<'a>> + Send)) {
+pub(crate) fn run_all<'a>(count: usize, next: &mut (dyn FnMut() -> Option<BoxedTask<'a>> + Send)) {
     let next = Mutex::new(next);
     let take = || (next.lock().unwrap_or_else(|e| e.into_inner()))();
     on_threads(count, &|| {

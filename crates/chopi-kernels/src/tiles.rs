@@ -19,7 +19,7 @@ use crate::layout::Layout;
 /// | per channel, with short channels | channels·inner | 1 | 1 | 1 |
 /// | per group, (outer, axis, inner) | inner | axis | size | all |
 ///
-/// Channels that are shorter than [`Tiles::SHORT_CHANNEL`] elements are laid out as rows in which
+/// Channels that are shorter than `Tiles::SHORT_CHANNEL` elements are laid out as rows in which
 /// each channel's parameter is repeated, so that no run is too short to be worth a loop.
 #[derive(Clone, Debug)]
 pub struct Tiles {

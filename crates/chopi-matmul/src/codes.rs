@@ -7,26 +7,26 @@ use crate::error::{Error, Result};
 
 /// 8-bit codes, unsigned or signed.
 #[derive(Clone, Copy, Debug)]
-pub enum Codes<'a> {
-    /// 0..=255.
+pub enum CodeSlice<'a> {
+    /// Codes in 0..=255.
     U8(&'a [u8]),
-    /// −128..=127.
+    /// Codes in −128..=127.
     I8(&'a [i8]),
 }
 
-impl<'a> From<&'a [u8]> for Codes<'a> {
+impl<'a> From<&'a [u8]> for CodeSlice<'a> {
     fn from(codes: &'a [u8]) -> Self {
         Self::U8(codes)
     }
 }
 
-impl<'a> From<&'a [i8]> for Codes<'a> {
+impl<'a> From<&'a [i8]> for CodeSlice<'a> {
     fn from(codes: &'a [i8]) -> Self {
         Self::I8(codes)
     }
 }
 
-impl<'a> TryFrom<IntSlice<'a>> for Codes<'a> {
+impl<'a> TryFrom<IntSlice<'a>> for CodeSlice<'a> {
     type Error = Error;
 
     fn try_from(codes: IntSlice<'a>) -> Result<Self> {
@@ -40,8 +40,8 @@ impl<'a> TryFrom<IntSlice<'a>> for Codes<'a> {
     }
 }
 
-impl<'a> Codes<'a> {
-    /// How many there are.
+impl<'a> CodeSlice<'a> {
+    /// The number of codes.
     pub fn len(&self) -> usize {
         match self {
             Self::U8(codes) => codes.len(),
@@ -49,7 +49,7 @@ impl<'a> Codes<'a> {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there is no code.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -62,7 +62,7 @@ impl<'a> Codes<'a> {
         }
     }
 
-    /// Some of the codes.
+    /// The codes with these indices.
     pub(crate) fn part(self, range: std::ops::Range<usize>) -> Self {
         match self {
             Self::U8(codes) => Self::U8(&codes[range]),
@@ -70,7 +70,7 @@ impl<'a> Codes<'a> {
         }
     }
 
-    /// A code.
+    /// The code at an index, as a number.
     pub(crate) fn at(&self, index: usize) -> i32 {
         match self {
             Self::U8(codes) => codes[index].into(),
@@ -78,7 +78,7 @@ impl<'a> Codes<'a> {
         }
     }
 
-    /// The bytes.
+    /// The codes as bytes, signed ones in two's complement.
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {
             Self::U8(codes) => codes,
@@ -95,7 +95,7 @@ impl<'a> Codes<'a> {
 /// Stands for the numbers code − zero point.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    codes: Codes<'a>,
+    codes: CodeSlice<'a>,
     rows: usize,
     depth: usize,
     zero_points: &'a [i32],
@@ -107,7 +107,7 @@ impl<'a> Matrix<'a> {
     /// # Errors
     /// [`Error::Length`] where the lengths are not those.
     pub fn new(
-        codes: impl Into<Codes<'a>>,
+        codes: impl Into<CodeSlice<'a>>,
         rows: usize,
         depth: usize,
         zero_points: &'a [i32],
@@ -138,7 +138,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// The codes.
-    pub fn codes(&self) -> Codes<'a> {
+    pub fn codes(&self) -> CodeSlice<'a> {
         self.codes
     }
 

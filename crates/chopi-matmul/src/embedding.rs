@@ -6,16 +6,17 @@ use chopi_core::{
 };
 
 use crate::broadcast;
-use crate::codes::Codes;
+use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
 use crate::linear::{Bytes, check_params, is_per_output, narrow, to_f32};
 
-/// A table of 8-bit codes whose rows are looked up: an embedding in a quarter of the memory.
+/// An embedding with an integer table, in a quarter of the memory: indices in, `f32` rows out, which are
+/// looked up in 8-bit codes.
 ///
 /// Element k of row i is x̂ = (q\[i, k\] − z\[i\])·s\[i\], the product rounded to `f32`: what dequantizing
 /// the table gives.
 #[derive(Clone, Debug)]
-pub struct Embedding {
+pub struct QuantizedEmbedding {
     table: Bytes<'static>,
     rows: usize,
     columns: usize,
@@ -23,7 +24,7 @@ pub struct Embedding {
     zero_points: Vec<i64>,
 }
 
-impl Embedding {
+impl QuantizedEmbedding {
     /// A table of codes of shape \[rows, columns\], with their parameters: per tensor, or per channel
     /// of axis 0.
     ///
@@ -83,8 +84,8 @@ impl Embedding {
             let zero = broadcast::of(&self.zero_points, row);
             let codes = row * self.columns..(row + 1) * self.columns;
             match self.table.codes() {
-                Codes::U8(table) => dequantize(&table[codes], zero, scale, out),
-                Codes::I8(table) => dequantize(&table[codes], zero, scale, out),
+                CodeSlice::U8(table) => dequantize(&table[codes], zero, scale, out),
+                CodeSlice::I8(table) => dequantize(&table[codes], zero, scale, out),
             }
         }
         Ok(())

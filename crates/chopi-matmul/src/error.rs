@@ -8,7 +8,7 @@ use chopi_core::{
 /// The result of every fallible operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What was wrong, with the numbers that explain it.
+/// What a product or a layer refuses to compute, with the numbers that explain it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,36 +19,36 @@ pub enum Error {
     /// A slice that does not have the length that its shape says.
     #[error("{what} has {len} elements, expected {expected}")]
     Length {
-        /// What the slice is.
+        /// The name of the slice.
         what: &'static str,
-        /// Its length.
+        /// The length of the slice.
         len: usize,
-        /// The length of its shape.
+        /// The length that its shape says.
         expected: usize,
     },
 
     /// Values that are neither one for all nor one for each.
     #[error("{what}: there are {len}, expected {}", one_or(*expected))]
     Each {
-        /// What they are.
+        /// The name of the values.
         what: &'static str,
-        /// How many there are.
+        /// The number of values.
         len: usize,
-        /// How many rows or columns there are.
+        /// The number of rows or columns.
         expected: usize,
     },
 
     /// Codes that are not of 8 bits.
     #[error("the codes are {found:?}, expected U8 or I8")]
     Type {
-        /// Their type.
+        /// The type of the codes.
         found: IntType,
     },
 
     /// A scheme of more than 8 bits.
     #[error("{what} are quantized to {qmin}..={qmax}, expected codes of 8 bits")]
     Range {
-        /// What is quantized.
+        /// The name of the operand that is quantized.
         what: &'static str,
         /// The smallest code.
         qmin: i64,
@@ -59,14 +59,14 @@ pub enum Error {
     /// A convention whose zero points are real numbers.
     #[error("{what} have zero points that are no integers, with which there is no integer product")]
     RealZeroPoints {
-        /// What is quantized.
+        /// The name of the operand that is quantized.
         what: &'static str,
     },
 
     /// A zero point that products in 32 bits do not take.
     #[error("{what} have a zero point of {zero_point}, expected one that 32 bits hold")]
     ZeroPoint {
-        /// What is quantized.
+        /// The name of the operand that is quantized.
         what: &'static str,
         /// The zero point.
         zero_point: i64,
@@ -75,23 +75,23 @@ pub enum Error {
     /// A row that a table does not have.
     #[error("row {row} of a table of {rows} rows")]
     Row {
-        /// Which one.
+        /// The index of the row that was asked for.
         row: i64,
-        /// How many there are.
+        /// The number of rows of the table.
         rows: usize,
     },
 
     /// Groups that the kernels do not take.
     #[error("groups of {group} depths, expected a multiple of 8")]
     Group {
-        /// Their size.
+        /// The number of elements of a group.
         group: usize,
     },
 
     /// Parameters of activations that are not per tensor.
     #[error("the activations have {groups} scales, expected one for the whole tensor")]
     StaticActivations {
-        /// How many there are.
+        /// The number of groups that have parameters of their own.
         groups: usize,
     },
 
@@ -107,16 +107,16 @@ pub enum Error {
         params: Vec<usize>,
         /// The granularity of their parameters.
         granularity: Granularity,
-        /// What the layer takes.
+        /// The shapes and granularities that the layer takes.
         expected: &'static str,
     },
 
     /// An input that a layer does not take.
     #[error("the input has shape {shape:?}, expected [..., {inputs}]")]
     Input {
-        /// Its shape.
+        /// The shape of the input.
         shape: Vec<usize>,
-        /// The length of the last axis.
+        /// The length that its last axis should have.
         inputs: usize,
     },
 
@@ -137,7 +137,7 @@ pub enum Error {
     Overflow {
         /// The depth of the matrices.
         depth: usize,
-        /// What the largest column of the right matrix and the range of the left one come to.
+        /// The largest sum that the largest column of the right matrix and the range of the left one can give.
         bound: u64,
     },
 
@@ -151,7 +151,7 @@ pub enum Error {
     /// A scale of the output that is no scale.
     #[error("the scale of the output is {scale}, expected a positive finite number")]
     OutputScale {
-        /// The scale.
+        /// The scale of the output.
         scale: f64,
     },
 
@@ -176,7 +176,7 @@ pub enum Error {
         "the bias of output {output} is {bias}, which makes {code} in units of the sums, expected a number of 32 bits"
     )]
     BiasCode {
-        /// Which output.
+        /// The index of the output.
         output: usize,
         /// The bias.
         bias: f64,
@@ -191,14 +191,14 @@ pub enum Error {
         input: Vec<usize>,
         /// The shape of the weights.
         weights: Vec<usize>,
-        /// What does not fit.
+        /// What does not fit, and how.
         reason: String,
     },
 
     /// A zero point that is not a code, of an input that is padded with it.
     #[error("the zero point of the padded input is {zero_point}, which is not one of its codes")]
     Padding {
-        /// The zero point.
+        /// The zero point of the input.
         zero_point: i32,
     },
 
@@ -208,20 +208,20 @@ pub enum Error {
          integers of -32768..=65535"
     )]
     OperandRange {
-        /// Which operand.
+        /// The name of the operand.
         operand: &'static str,
-        /// The smallest code.
+        /// The smallest code of the operand.
         qmin: i64,
-        /// The largest code.
+        /// The largest code of the operand.
         qmax: i64,
     },
 
     /// A code outside the range of its operand.
     #[error("the code at {index} of {operand} is {code}, expected {qmin}..={qmax}")]
     OperandCode {
-        /// Which operand.
+        /// The name of the operand.
         operand: &'static str,
-        /// The number of the element.
+        /// The index of the element in row-major order.
         index: usize,
         /// The code.
         code: i64,
@@ -236,9 +236,9 @@ pub enum Error {
         "the zero point {index} of {operand} is {zero_point}, expected at most 2^30 either way"
     )]
     OperandZeroPoint {
-        /// Which operand.
+        /// The name of the operand.
         operand: &'static str,
-        /// The number of the zero point.
+        /// The index of the zero point.
         index: usize,
         /// The zero point.
         zero_point: i64,
@@ -247,7 +247,7 @@ pub enum Error {
     /// A width that an emulated accumulator does not have.
     #[error("the accumulator has {bits} bits, expected 2..=32")]
     AccumulatorBits {
-        /// The width.
+        /// The number of bits that was asked for.
         bits: u32,
     },
 
@@ -256,11 +256,11 @@ pub enum Error {
         "the bias of column {column} is {bias}, which an accumulator of {bits} bits does not hold"
     )]
     AccumulatorBias {
-        /// The column or the output channel.
+        /// The index of the column or of the output channel.
         column: usize,
         /// The bias.
         bias: i32,
-        /// The width of the accumulator.
+        /// The number of bits of the accumulator.
         bits: u32,
     },
 
@@ -273,11 +273,11 @@ pub enum Error {
     AccumulatorOverflow {
         /// The index of the element of the output.
         index: Vec<usize>,
-        /// Which product was added, counted from 0.
+        /// The index of the product whose addition overflowed, counted from 0.
         step: usize,
-        /// The sum with it.
+        /// The sum with this product.
         value: i64,
-        /// The width of the accumulator.
+        /// The number of bits of the accumulator.
         bits: u32,
     },
 
@@ -291,7 +291,7 @@ pub enum Error {
     },
 }
 
-/// As whose error core passes ours on.
+/// The name under which the core passes this crate's errors on, as those of a framework.
 const NAME: &str = "matmul";
 
 impl From<chopi_core::Error> for Error {
@@ -312,7 +312,8 @@ impl From<chopi_core::Error> for Error {
     }
 }
 
-/// So that an error finds its way through a tensor framework; [`Error`] finds itself in it again.
+/// An error of this crate as one of the core, so that it passes through a tensor framework; converting it
+/// back gives the [`Error`] again.
 impl From<Error> for chopi_core::Error {
     fn from(error: Error) -> Self {
         match error {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::codes::{Codes, Matrix};
+use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::kernel::{Engine, MAX_CELLS, Operands, PAIR, PANEL, QUAD, QUAD_BYTES, Sums, Tiles};
 use crate::output::{Dequantize, Floats, as_uninit};
@@ -29,9 +29,9 @@ pub struct GroupedMatrix {
     /// For each group, one for each column, filled up to whole panels: the zero points, less by what
     /// the codes are less.
     zero_points: Vec<i32>,
-    /// Likewise, Σ (code − zero point), wrapped.
+    /// For each group, one for each column, filled up to whole panels: Σ (code − zero point), wrapped.
     sums: Vec<i32>,
-    /// Likewise, the scales.
+    /// For each group, one for each column, filled up to whole panels: the scales.
     scales: Vec<f32>,
     /// The largest Σ |code − zero point| of a group.
     magnitude: u64,
@@ -46,7 +46,7 @@ impl GroupedMatrix {
     /// of 8, unless there is but one; [`Error::Range`] for codes of more than 8 bits, and
     /// [`Error::Quantization`] for codes that are not within the bounds.
     pub fn new<'a>(
-        codes: impl Into<Codes<'a>>,
+        codes: impl Into<CodeSlice<'a>>,
         bounds: (i32, i32),
         (columns, depth): (usize, usize),
         group: usize,
@@ -90,8 +90,8 @@ impl GroupedMatrix {
         // Nibbles are unsigned, and bytes are signed.
         let offset = match (nibbles, codes) {
             (true, _) => qmin,
-            (false, Codes::U8(_)) => 128,
-            (false, Codes::I8(_)) => 0,
+            (false, CodeSlice::U8(_)) => 128,
+            (false, CodeSlice::I8(_)) => 0,
         };
         let of_columns = |values: &dyn Fn(usize) -> i32| -> Vec<i32> {
             let width = columns.next_multiple_of(PANEL);

@@ -19,10 +19,10 @@
 //! |---|---|
 //! | 8-bit codes, signed or unsigned on either side, zero points for all or for each row and column | [`PackedMatrix`]: to `i32`, to floats, or to 8-bit codes |
 //! | weights of few bits with a scale for each group | [`GroupedMatrix`] |
-//! | layers on tensors of any framework, floats in and out | [`Linear`] |
-//! | the same from codes to codes, with no float operation | [`IntegerLinear`] |
-//! | convolutions | [`conv`] |
-//! | tables whose rows are looked up | [`Embedding`] |
+//! | linear layers with integer weights, floats in and out, on tensors of any framework | [`QuantizedLinear`] |
+//! | integer-only linear layers, codes in and out, with no float operation | [`IntegerOnlyLinear`] |
+//! | convolutions of codes; with floats in and out | [`conv::PackedConv`]; [`conv::QuantizedConv`] |
+//! | embeddings with an integer table, indices in and floats out | [`QuantizedEmbedding`] |
 //! | from sums to codes, by a float multiplier or as gemmlowp and TensorFlow Lite do it | [`requantize`] |
 //! | operands of 2 to 16 bits and accumulators of any width, as hardware has them | [`emulate`] |
 //!
@@ -41,7 +41,7 @@ mod embedding;
 pub mod emulate;
 mod error;
 mod grouped;
-mod integer_linear;
+mod integer_only_linear;
 mod kernel;
 mod linear;
 mod output;
@@ -51,11 +51,11 @@ pub mod requantize;
 mod tiled;
 mod walk;
 
-pub use codes::{Codes, Matrix};
-pub use embedding::Embedding;
+pub use codes::{CodeSlice, Matrix};
+pub use embedding::QuantizedEmbedding;
 pub use error::{Error, Result};
 pub use grouped::GroupedMatrix;
-pub use integer_linear::{FixedRounding, IntegerLinear};
-pub use linear::{Activations, Linear};
+pub use integer_only_linear::{FixedRounding, IntegerOnlyLinear};
+pub use linear::{Activations, QuantizedLinear};
 pub use output::{Dequantize, Requantize};
 pub use packed::{Order, PackedMatrix};

@@ -11,7 +11,7 @@ use chopi_core::{
     },
 };
 
-use crate::codes::{Codes, Matrix};
+use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::grouped::GroupedMatrix;
 use crate::kernel::Engine;
@@ -94,7 +94,10 @@ pub(crate) fn is_per_output(params: &QParams, shape: &[usize]) -> bool {
     }
 }
 
-/// A linear layer whose product is one of integers, on tensors of any framework.
+/// A linear layer with integer weights, on tensors of any framework: floats in and out, the input
+/// quantized dynamically row by row or by static parameters, the product one of integers.
+///
+/// [`IntegerOnlyLinear`](crate::IntegerOnlyLinear) is the layer with codes in and out.
 ///
 /// For an input x of shape \[…, inputs\], row by row, and weights of shape \[outputs, inputs\]:
 ///
@@ -106,7 +109,7 @@ pub(crate) fn is_per_output(params: &QParams, shape: &[usize]) -> bool {
 /// The sum is exact. Its conversion to `f32`, and each operation after that, is rounded to `f32`,
 /// and the result to the type of x.
 #[derive(Clone, Debug)]
-pub struct Linear {
+pub struct QuantizedLinear {
     weights: Weights,
     bias: Option<Vec<f32>>,
     clamp: Option<(f32, f32)>,
@@ -132,7 +135,7 @@ impl Weights {
     }
 }
 
-impl Linear {
+impl QuantizedLinear {
     /// A layer of the codes of its weights, of shape \[outputs, inputs\], and their parameters: per
     /// tensor, per channel of axis 0, or in groups along axis 1.
     ///
@@ -156,7 +159,7 @@ impl Linear {
         })
     }
 
-    /// The same layer that adds a bias, one for each output.
+    /// The layer, which now adds a bias, one number for each output.
     ///
     /// # Errors
     /// [`Error::Length`] for another length.
@@ -168,7 +171,7 @@ impl Linear {
         })
     }
 
-    /// The same layer whose results are clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self {
@@ -314,10 +317,10 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl Bytes<'_> {
-    pub(crate) fn codes(&self) -> Codes<'_> {
+    pub(crate) fn codes(&self) -> CodeSlice<'_> {
         match self {
-            Self::U8(codes) => Codes::U8(codes),
-            Self::I8(codes) => Codes::I8(codes),
+            Self::U8(codes) => CodeSlice::U8(codes),
+            Self::I8(codes) => CodeSlice::I8(codes),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The right matrix of a product, laid out once for the kernels.
 
 use crate::broadcast;
-use crate::codes::Codes;
+use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
 use crate::kernel::{PAIR, PANEL, QUAD, QUAD_BYTES, Sums};
 
@@ -18,7 +18,7 @@ pub struct PackedMatrix {
     codes: Vec<Quad>,
     /// A zero point for each column, filled up with 0 to whole panels.
     zero_points: Vec<i32>,
-    /// Σ (code − zero point) of each column, wrapped, likewise.
+    /// Σ (code − zero point) of each column, wrapped, filled up with 0 to whole panels.
     sums: Vec<i32>,
     /// The largest Σ |code − zero point| of a column.
     magnitude: u64,
@@ -44,7 +44,7 @@ impl PackedMatrix {
     /// # Errors
     /// [`Error::Length`] where the lengths are not those.
     pub fn new<'a>(
-        codes: impl Into<Codes<'a>>,
+        codes: impl Into<CodeSlice<'a>>,
         depth: usize,
         columns: usize,
         order: Order,
@@ -62,8 +62,8 @@ impl PackedMatrix {
             columns,
         )?;
         let (flip, offset) = match codes {
-            Codes::U8(_) => (128, 128),
-            Codes::I8(_) => (0, 0),
+            CodeSlice::U8(_) => (128, 128),
+            CodeSlice::I8(_) => (0, 0),
         };
         let zero_points: Vec<i32> = broadcast::panels(zero_points, columns, offset).collect();
         let quads = depth.next_multiple_of(PAIR) / QUAD;

@@ -25,7 +25,7 @@ impl PackedMatrix {
     /// The product as floats: [`multiply`](Self::multiply)'s sums, scaled as `scales` says.
     ///
     /// # Errors
-    /// Those of [`multiply`](Self::multiply), and [`Error::Each`] for scales or a bias of another length.
+    /// The errors of [`multiply`](Self::multiply), and [`Error::Each`] for scales or a bias of another length.
     pub fn multiply_dequantized(
         &self,
         left: &Matrix<'_>,
@@ -35,7 +35,8 @@ impl PackedMatrix {
         self.write_dequantized(left, scales, as_uninit(out))
     }
 
-    /// The same into memory that may not be initialized; all of it is, in the end.
+    /// [`multiply_dequantized`](Self::multiply_dequantized) into memory that may not be initialized; all of
+    /// it is where the result is Ok.
     pub(crate) fn write_dequantized(
         &self,
         left: &Matrix<'_>,
@@ -49,7 +50,7 @@ impl PackedMatrix {
     /// The product as 8-bit codes: [`multiply`](Self::multiply)'s sums, requantized as `how` says.
     ///
     /// # Errors
-    /// Those of [`multiply`](Self::multiply), and for a bias or multipliers of another length.
+    /// The errors of [`multiply`](Self::multiply), and for a bias or multipliers of another length.
     pub fn multiply_requantized<M: Multiplier, Q: Code>(
         &self,
         left: &Matrix<'_>,
@@ -179,7 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codes::Codes;
+    use crate::codes::CodeSlice;
     use crate::packed::Order;
     use crate::requantize::{DoubleRounded, FixedMultiplier, OutputCodes, requantize_row};
 
@@ -197,7 +198,7 @@ mod tests {
     }
 
     impl Owned {
-        fn codes(&self) -> Codes<'_> {
+        fn codes(&self) -> CodeSlice<'_> {
             match self {
                 Self::U8(codes) => codes[..].into(),
                 Self::I8(codes) => codes[..].into(),

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::codes::{Codes, Matrix};
+use crate::codes::{CodeSlice, Matrix};
 use crate::kernel::{PAIR, QUAD};
 
 /// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
@@ -41,8 +41,8 @@ impl Tiled {
     pub(crate) fn new(left: &Matrix<'_>, sums_over: Option<usize>, tile_rows: usize) -> Self {
         let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
         let (flip, offset) = match left.codes() {
-            Codes::U8(_) => (0, 0),
-            Codes::I8(_) => (0x8080_8080, 128),
+            CodeSlice::U8(_) => (0, 0),
+            CodeSlice::I8(_) => (0x8080_8080, 128),
         };
         let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
         let mut tiled = Self {

@@ -21,13 +21,13 @@ use ndarray::{Array, Dimension};
 /// ```
 #[derive(Clone)]
 pub struct IntArray<A, D> {
-    codes: Codes<D>,
+    codes: Elements<D>,
     float: PhantomData<A>,
 }
 
 /// The array, by its element type.
 #[derive(Clone)]
-pub(crate) enum Codes<D> {
+pub(crate) enum Elements<D> {
     I8(Array<i8, D>),
     U8(Array<u8, D>),
     I16(Array<i16, D>),
@@ -37,41 +37,41 @@ pub(crate) enum Codes<D> {
     I64(Array<i64, D>),
 }
 
-/// `match` on [`Codes`], the same arm for every element type.
+/// `match` on [`Elements`], the same arm for every element type.
 macro_rules! match_codes {
     ($value:expr, $codes:ident => $arm:expr) => {
         match $value {
-            crate::int_array::Codes::I8($codes) => $arm,
-            crate::int_array::Codes::U8($codes) => $arm,
-            crate::int_array::Codes::I16($codes) => $arm,
-            crate::int_array::Codes::U16($codes) => $arm,
-            crate::int_array::Codes::I32($codes) => $arm,
-            crate::int_array::Codes::U32($codes) => $arm,
-            crate::int_array::Codes::I64($codes) => $arm,
+            crate::int_array::Elements::I8($codes) => $arm,
+            crate::int_array::Elements::U8($codes) => $arm,
+            crate::int_array::Elements::I16($codes) => $arm,
+            crate::int_array::Elements::U16($codes) => $arm,
+            crate::int_array::Elements::I32($codes) => $arm,
+            crate::int_array::Elements::U32($codes) => $arm,
+            crate::int_array::Elements::I64($codes) => $arm,
         }
     };
 }
 pub(crate) use match_codes;
 
 impl<A, D: Dimension> IntArray<A, D> {
-    pub(crate) fn codes(&self) -> &Codes<D> {
+    pub(crate) fn codes(&self) -> &Elements<D> {
         &self.codes
     }
 
-    pub(crate) fn codes_mut(&mut self) -> &mut Codes<D> {
+    pub(crate) fn codes_mut(&mut self) -> &mut Elements<D> {
         &mut self.codes
     }
 
     /// The element type.
     pub fn int_type(&self) -> IntType {
         match self.codes {
-            Codes::I8(_) => IntType::I8,
-            Codes::U8(_) => IntType::U8,
-            Codes::I16(_) => IntType::I16,
-            Codes::U16(_) => IntType::U16,
-            Codes::I32(_) => IntType::I32,
-            Codes::U32(_) => IntType::U32,
-            Codes::I64(_) => IntType::I64,
+            Elements::I8(_) => IntType::I8,
+            Elements::U8(_) => IntType::U8,
+            Elements::I16(_) => IntType::I16,
+            Elements::U16(_) => IntType::U16,
+            Elements::I32(_) => IntType::I32,
+            Elements::U32(_) => IntType::U32,
+            Elements::I64(_) => IntType::I64,
         }
     }
 
@@ -91,7 +91,7 @@ impl<A, D: Dimension> IntArray<A, D> {
     }
 
     /// The array, if its elements are of type `I`.
-    pub fn as_array<I: Element>(&self) -> Option<&Array<I, D>> {
+    pub fn as_array<I: CodeElement>(&self) -> Option<&Array<I, D>> {
         I::as_array(self)
     }
 
@@ -99,7 +99,7 @@ impl<A, D: Dimension> IntArray<A, D> {
     ///
     /// # Errors
     /// `self`, where its elements are of another type.
-    pub fn into_array<I: Element>(self) -> Result<Array<I, D>, Self> {
+    pub fn into_array<I: CodeElement>(self) -> Result<Array<I, D>, Self> {
         I::into_array(self)
     }
 
@@ -109,8 +109,8 @@ impl<A, D: Dimension> IntArray<A, D> {
     }
 }
 
-/// An integer type that an [`IntArray`] can have.
-pub trait Element: chopi_core::backend::Int {
+/// An integer type that the codes of an [`IntArray`] can have.
+pub trait CodeElement: chopi_core::backend::Int {
     #[doc(hidden)]
     fn as_array<A, D: Dimension>(array: &IntArray<A, D>) -> Option<&Array<Self, D>>;
     #[doc(hidden)]
@@ -120,10 +120,10 @@ pub trait Element: chopi_core::backend::Int {
 
 macro_rules! impl_element {
     ($($t:ident $variant:ident),*) => {$(
-        impl Element for $t {
+        impl CodeElement for $t {
             fn as_array<A, D: Dimension>(array: &IntArray<A, D>) -> Option<&Array<Self, D>> {
                 match &array.codes {
-                    Codes::$variant(codes) => Some(codes),
+                    Elements::$variant(codes) => Some(codes),
                     _ => None,
                 }
             }
@@ -131,7 +131,7 @@ macro_rules! impl_element {
                 array: IntArray<A, D>,
             ) -> Result<Array<Self, D>, IntArray<A, D>> {
                 match array.codes {
-                    Codes::$variant(codes) => Ok(codes),
+                    Elements::$variant(codes) => Ok(codes),
                     codes => Err(IntArray { codes, float: PhantomData }),
                 }
             }
@@ -139,7 +139,7 @@ macro_rules! impl_element {
 
         impl<A, D> From<Array<$t, D>> for IntArray<A, D> {
             fn from(codes: Array<$t, D>) -> Self {
-                Self { codes: Codes::$variant(codes), float: PhantomData }
+                Self { codes: Elements::$variant(codes), float: PhantomData }
             }
         }
     )*};
@@ -151,8 +151,8 @@ impl_element!(i8 I8, u8 U8, i16 I16, u16 U16, i32 I32, u32 U32, i64 I64);
 impl<A, D: Dimension> PartialEq for IntArray<A, D> {
     fn eq(&self, other: &Self) -> bool {
         match (&self.codes, &other.codes) {
-            (Codes::U8(a), Codes::U8(b)) => a == b,
-            (Codes::I8(a), Codes::I8(b)) => a == b,
+            (Elements::U8(a), Elements::U8(b)) => a == b,
+            (Elements::I8(a), Elements::I8(b)) => a == b,
             _ => self.shape() == other.shape() && self.to_i64() == other.to_i64(),
         }
     }

@@ -176,7 +176,8 @@ unsafe fn elements<T>(tensor: &Tensor, len: usize) -> &[T] {
 /// The elements of a new tensor, to be written.
 ///
 /// # Safety
-/// As [`elements`]; nobody else may have the tensor.
+/// The tensor must be on the CPU and of a kind whose elements are `T`, and fill the memory of `len`
+/// elements at its data pointer; nobody else may have the tensor.
 unsafe fn elements_mut<T>(tensor: &mut Tensor, len: usize) -> &mut [MaybeUninit<T>] {
     let data = tensor.data_ptr().cast::<MaybeUninit<T>>();
     if len == 0 || data.is_null() {

@@ -6,9 +6,8 @@ use chopi_core::training::{
 };
 use chopi_core::{Chopi, Convention, backend::FloatType};
 use chopi_tch::nn::{
-    Adam, AdamConfig, Convolution, IntQuantizedLayer, QuantizedConv2d, QuantizedConvBn2d,
-    QuantizedEmbedding, QuantizedLinear, Weighted, fake_quantize, fake_quantize_learned,
-    load_checkpoint, save_checkpoint,
+    Adam, AdamConfig, Convolution, IntQuantizedLayer, QatConv2d, QatConvBn2d, QatEmbedding,
+    QatLinear, Weighted, fake_quantize, fake_quantize_learned, load_checkpoint, save_checkpoint,
 };
 use tch::nn::{self, ConvConfigND, EmbeddingConfig, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -197,7 +196,7 @@ fn tensors_that_need_no_gradient_pass_too() {
 }
 
 struct Network {
-    layer: QuantizedLinear,
+    layer: QatLinear,
     variables: VarStore,
     quantizers: Quantizers,
     adam: Adam,
@@ -207,7 +206,7 @@ impl Network {
     fn new(learned: bool) -> Self {
         let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
         let path = variables.root() / "fc";
-        let layer = QuantizedLinear::new(10, 4, &config(learned), &path, &quantizers).unwrap();
+        let layer = QatLinear::new(10, 4, &config(learned), &path, &quantizers).unwrap();
         set(layer.layer().weight(), &ramp(&[4, 10], Kind::Float));
         set(layer.layer().bias().unwrap(), &ramp(&[4], Kind::Float));
         let adam = Adam::new(&variables, &quantizers, AdamConfig::default()).unwrap();
@@ -400,8 +399,7 @@ fn a_convolution_quantizes_weight_and_input() {
     };
     let path = variables.root() / "conv";
     let sizes = (2, 3, [3, 3]);
-    let layer =
-        QuantizedConv2d::new(sizes, convolution, &config(false), &path, &quantizers).unwrap();
+    let layer = QatConv2d::new(sizes, convolution, &config(false), &path, &quantizers).unwrap();
     let x = ramp(&[4, 2, 6, 6], Kind::Float);
     let y = layer.f_forward_t(&x, true).unwrap();
     let w = weights(4).fake_quantize(&layer.layer().weight().detach());
@@ -423,7 +421,7 @@ fn a_convolution_is_folded_with_its_normalization() {
     let conv = nn::conv(&root / "conv", 2, 3, [3, 3], convolution);
     let norm_config = nn::BatchNormConfig::default();
     let norm = nn::batch_norm2d(&root / "norm", 3, norm_config);
-    let mut layer = QuantizedConvBn2d::from_layers(
+    let mut layer = QatConvBn2d::from_layers(
         Convolution::new(conv, convolution),
         (norm, norm_config),
         &config(false),
@@ -437,7 +435,7 @@ fn a_convolution_is_folded_with_its_normalization() {
         loss.sum(Kind::Float).backward();
         assert!(layer.conv().weight().grad().defined());
     }
-    let mean = |layer: &QuantizedConvBn2d| read(&layer.norm().running_mean);
+    let mean = |layer: &QatConvBn2d| read(&layer.norm().running_mean);
     let before = mean(&layer);
     layer.freeze_statistics();
     // The statistics have moved since the weight was last observed; see it as it is now.
@@ -462,8 +460,7 @@ fn an_embedding_quantizes_its_rows_and_not_its_indices() {
     let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
     let path = variables.root() / "e";
     let embedding = EmbeddingConfig::default();
-    let layer =
-        QuantizedEmbedding::new(5, 3, embedding, &config(false), &path, &quantizers).unwrap();
+    let layer = QatEmbedding::new(5, 3, embedding, &config(false), &path, &quantizers).unwrap();
     let indices = Tensor::from_slice(&[4_i64, 0, 4]);
     let y = layer.f_forward_t(&indices, true).unwrap();
     let rows = weights(4).fake_quantize(&layer.layer().weight().detach());

@@ -9,7 +9,48 @@ pub use chopi_core::{
     Builder, Calibration, Chopi, CodeRange, Convention, Error, Granularity, NanPolicy, Observer,
     QParams, Result, Rounding, Scheme, Symmetry, Zero,
 };
-pub use chopi_core::{backend, convention, cpu, metrics, model, observer, packing, training};
+pub use chopi_core::{backend, convention, cpu, model, packing, training};
+
+/// Calibration on data, batch by batch.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use chopi::{Calibration, Chopi, Convention, Observer};
+/// use ndarray::array;
+///
+/// let scheme = Chopi::builder().num_bits(8).scheme()?;
+/// let mut observer = Observer::new(scheme, Convention::CHOPI, Calibration::MinMax)?;
+/// for batch in [array![[0.1_f32, -0.2]], array![[0.3, 0.4]]] {
+///     observer.observe(&batch)?;
+/// }
+/// let params = observer.params()?; // the range −0.2..=0.4
+/// let q = params.quantize(&array![[0.1_f32, -0.2]])?;
+/// assert_eq!(format!("{q:?}"), "[[128, 0]] u8");
+/// # }
+/// # Ok::<(), chopi::Error>(())
+/// ```
+pub use chopi_core::observer;
+
+/// What quantizing costs, in numbers.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use chopi::Chopi;
+/// use chopi::metrics::quantization_metrics;
+/// use ndarray::array;
+///
+/// let x = array![[0.1_f32, -0.2], [0.3, 0.4]];
+/// let mut chopi = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
+/// chopi.calibrate(&x)?;
+/// if let Some(params) = chopi.params() {
+///     let rows = quantization_metrics(&x, params)?; // one for each channel
+///     assert_eq!(rows.len(), 2);
+///     assert!(rows.iter().all(|row| row.sqnr_db() > 40.0));
+/// }
+/// # }
+/// # Ok::<(), chopi::Error>(())
+/// ```
+pub use chopi_core::metrics;
 
 /// chopi on `ndarray`: any array or view of `f32`, `f64`, `f16` or `bf16`.
 #[cfg(feature = "ndarray")]
@@ -29,7 +70,7 @@ pub mod tch {
     pub use chopi_tch::*;
 }
 
-/// Products and layers in integers, exact and faster than in floats.
+/// Products, layers and convolutions of integers: exact, and faster than in floats.
 #[cfg(feature = "matmul")]
 pub mod matmul {
     pub use chopi_matmul::*;

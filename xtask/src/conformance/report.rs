@@ -9,20 +9,20 @@ use crate::table::{count, table};
 #[derive(Debug)]
 pub struct Report {
     conventions: Vec<Convention>,
-    rows: Vec<Row>,
+    rows: Vec<SchemeRow>,
 }
 
 /// One scheme: a convention, an element type, bits, a symmetry and a granularity.
 #[derive(Debug)]
-struct Row {
+struct SchemeRow {
     convention: Convention,
     libraries: String,
-    scheme: Scheme,
+    scheme: CheckedScheme,
     differences: Differences,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Scheme {
+struct CheckedScheme {
     float: String,
     bits: u32,
     codes: (i64, i64),
@@ -30,7 +30,7 @@ struct Scheme {
     granularity: &'static str,
 }
 
-impl Scheme {
+impl CheckedScheme {
     fn new(settings: &Settings) -> Self {
         Self {
             float: settings.float.clone(),
@@ -99,12 +99,12 @@ impl Report {
         settings: &Settings,
         differences: Differences,
     ) -> bool {
-        let scheme = Scheme::new(settings);
-        let is_row = |row: &&mut Row| row.convention == convention && row.scheme == scheme;
+        let scheme = CheckedScheme::new(settings);
+        let is_row = |row: &&mut SchemeRow| row.convention == convention && row.scheme == scheme;
         match self.rows.iter_mut().find(is_row) {
             Some(row) => row.differences.add(differences),
             None => {
-                self.rows.push(Row {
+                self.rows.push(SchemeRow {
                     convention,
                     libraries: libraries.to_owned(),
                     scheme,
@@ -120,7 +120,7 @@ impl Report {
         self.rows.len()
     }
 
-    fn of(&self, convention: Convention) -> impl Iterator<Item = &Row> {
+    fn of(&self, convention: Convention) -> impl Iterator<Item = &SchemeRow> {
         self.rows
             .iter()
             .filter(move |row| row.convention == convention)
@@ -174,7 +174,7 @@ impl Report {
         let mut sums = table(&[&header[..], &COUNTS].concat(), 3);
         let mut total = Differences::default();
         for &convention in Convention::ALL {
-            let mut families: Vec<(&Scheme, Vec<&Row>)> = Vec::new();
+            let mut families: Vec<(&CheckedScheme, Vec<&SchemeRow>)> = Vec::new();
             for row in self.of(convention) {
                 let s = &row.scheme;
                 let texts = [
@@ -186,7 +186,7 @@ impl Report {
                     s.granularity.to_owned(),
                 ];
                 schemes.add_row(texts.into_iter().chain(counts(&row.differences)));
-                let is_family = |(of, _): &&mut (&Scheme, Vec<&Row>)| {
+                let is_family = |(of, _): &&mut (&CheckedScheme, Vec<&SchemeRow>)| {
                     (of.symmetry, of.granularity) == (s.symmetry, s.granularity)
                 };
                 match families.iter_mut().find(is_family) {

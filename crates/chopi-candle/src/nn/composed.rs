@@ -1,4 +1,4 @@
-//! The same operations composed from candle's own, for tensors that are not on the CPU.
+//! Fake-quantization composed from candle's own operations, for tensors that are not on the CPU.
 
 use candle_core::{DType, Device, Result, Tensor};
 use chopi_core::training::{LearnedParams, Ste};
@@ -10,7 +10,7 @@ use super::chopi;
 /// The gradient of an infinite element is 0, also with [`Ste::Identity`].
 ///
 /// # Errors
-/// Those of [`fake_quantize`](super::fake_quantize).
+/// The errors of [`fake_quantize`](super::fake_quantize).
 pub fn composed_fake_quantize(x: &Tensor, params: &QParams, ste: Ste) -> Result<Tensor> {
     let (values, inside) = values_and_mask(x, params)?;
     let passes = match ste {
@@ -24,11 +24,12 @@ pub fn composed_fake_quantize(x: &Tensor, params: &QParams, ste: Ste) -> Result<
     pass(x, &values, &passes)
 }
 
-/// [`fake_quantize_learned`](super::fake_quantize_learned), composed likewise. Sums of gradients are
-/// candle's, in `f64` where the device has it, so their last bit may differ.
+/// [`fake_quantize_learned`](super::fake_quantize_learned), composed from candle's operations on the
+/// device of `x`. Sums of gradients are candle's, in `f64` where the device has it, so their last bit
+/// may differ.
 ///
 /// # Errors
-/// Those of [`fake_quantize_learned`](super::fake_quantize_learned); a convention whose gradients
+/// The errors of [`fake_quantize_learned`](super::fake_quantize_learned); a convention whose gradients
 /// cannot be composed.
 pub fn composed_fake_quantize_learned(
     x: &Tensor,

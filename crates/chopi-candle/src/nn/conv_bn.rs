@@ -4,8 +4,8 @@ use candle_core::{Result, Tensor};
 use candle_nn::{BatchNorm, Conv1d, Conv2d, ModuleT, VarBuilder};
 use chopi_core::training::{QatConfig, Quantizers};
 
-use super::quantized::{convert, quantized_input};
-use super::{Converted, Evaluated, IntQuantizedLayer, Quantized, Weighted};
+use super::qat::{convert, quantized_input};
+use super::{Converted, Evaluated, IntQuantizedLayer, Qat, Weighted};
 
 /// A convolution and the batch normalization after it, quantized as the one convolution that they
 /// become.
@@ -20,7 +20,7 @@ use super::{Converted, Evaluated, IntQuantizedLayer, Quantized, Weighted};
 /// γ must not be 0. After the first epochs [`freeze_statistics`](Self::freeze_statistics) normalizes
 /// by μ and σ² in training too, so that training sees what will be deployed.
 #[derive(Clone, Debug)]
-pub struct QuantizedConvBn<C> {
+pub struct QatConvBn<C> {
     conv: C,
     norm: BatchNorm,
     weights: Option<IntQuantizedLayer>,
@@ -28,16 +28,16 @@ pub struct QuantizedConvBn<C> {
     batch_statistics: bool,
 }
 
-/// Along one axis.
-pub type QuantizedConvBn1d = QuantizedConvBn<Conv1d>;
-/// Along two axes.
-pub type QuantizedConvBn2d = QuantizedConvBn<Conv2d>;
+/// [`QatConvBn`] of a convolution along one axis.
+pub type QatConvBn1d = QatConvBn<Conv1d>;
+/// [`QatConvBn`] of a convolution along two axes.
+pub type QatConvBn2d = QatConvBn<Conv2d>;
 
-impl<C: Weighted> QuantizedConvBn<C> {
+impl<C: Weighted> QatConvBn<C> {
     /// Quantizes a convolution and the batch normalization after it.
     ///
     /// # Errors
-    /// Those of [`Quantized::from_layer`].
+    /// The errors of [`Qat::from_layer`].
     pub fn from_layers(
         conv: C,
         norm: BatchNorm,
@@ -47,7 +47,7 @@ impl<C: Weighted> QuantizedConvBn<C> {
     ) -> Result<Self> {
         // The folded weight has the shape of the weight, which is all that counts here.
         let conv_alone = conv.with(conv.weight().clone(), None);
-        let parts = Quantized::from_layer(conv_alone, config, vb, quantizers)?;
+        let parts = Qat::from_layer(conv_alone, config, vb, quantizers)?;
         Ok(Self {
             conv,
             norm,
@@ -128,7 +128,7 @@ impl<C: Weighted> QuantizedConvBn<C> {
     }
 }
 
-impl<C: Weighted> ModuleT for QuantizedConvBn<C> {
+impl<C: Weighted> ModuleT for QatConvBn<C> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let Some(weights) = &self.weights else {

@@ -3,7 +3,7 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{ModuleT, VarBuilder, VarMap};
-//! use chopi_candle::nn::{Adam, AdamConfig, QuantizedLinear};
+//! use chopi_candle::nn::{Adam, AdamConfig, QatLinear};
 //! use chopi_core::Chopi;
 //! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
 //!
@@ -14,7 +14,7 @@
 //!
 //! let (variables, quantizers) = (VarMap::new(), Quantizers::new());
 //! let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-//! let layer = QuantizedLinear::new(8, 2, &config, vb.pp("fc"), &quantizers)?;
+//! let layer = QatLinear::new(8, 2, &config, vb.pp("fc"), &quantizers)?;
 //! let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default())?;
 //!
 //! let x = Tensor::randn(0_f32, 1.0, (16, 8), &Device::Cpu)?;
@@ -40,18 +40,15 @@ mod composed;
 mod conv_bn;
 mod layer;
 mod ops;
-mod quantized;
+mod qat;
 
 pub use adam::{Adam, AdamConfig};
 pub use checkpoint::{load_checkpoint, save_checkpoint};
 pub use composed::{composed_fake_quantize, composed_fake_quantize_learned};
-pub use conv_bn::{QuantizedConvBn, QuantizedConvBn1d, QuantizedConvBn2d};
+pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
 pub use ops::{fake_quantize, fake_quantize_learned};
-pub use quantized::{
-    Converted, Quantized, QuantizedConv1d, QuantizedConv2d, QuantizedEmbedding, QuantizedLinear,
-    Weighted,
-};
+pub use qat::{Converted, Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear, Weighted};
 
 /// What chopi said, as an error of candle.
 fn chopi(error: chopi_core::Error) -> candle_core::Error {

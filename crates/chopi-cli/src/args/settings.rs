@@ -19,7 +19,7 @@ pub struct Settings {
 /// Where scales and zero points come from.
 #[derive(Clone, Copy, Debug)]
 pub enum Parameters {
-    /// From each tensor.
+    /// From the calibration of each tensor.
     Calibrated(Calibration),
     /// From the command line.
     Given { scale: f64, zero_point: i64 },

@@ -20,8 +20,8 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     let (a, b) = (Mapped::open(&args.a)?, Mapped::open(&args.b)?);
     let (a, b) = (a.parse()?, b.parse()?);
     let tasks = tasks(&a, &b);
-    let progress = workers::progress(tasks.iter().map(Task::size).sum(), args.print.quiet);
-    let rows = workers::run(&tasks, Task::size, None, |task| {
+    let progress = workers::progress(tasks.iter().map(CompareTask::size).sum(), args.print.quiet);
+    let rows = workers::run(&tasks, CompareTask::size, None, |task| {
         let row = task.run();
         progress.inc(task.size() as u64);
         Ok(row)
@@ -37,26 +37,26 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
 
 /// The tensors of one name.
 #[derive(Clone, Copy, Debug)]
-enum Task<'a> {
+enum CompareTask<'a> {
     Both(&'a Tensor<'a>, &'a Tensor<'a>),
     OnlyA(&'a Tensor<'a>),
     OnlyB(&'a Tensor<'a>),
 }
 
-/// Those of either file, in the order of their names.
-fn tasks<'a>(a: &'a Archive<'_>, b: &'a Archive<'_>) -> Vec<Task<'a>> {
+/// The tensors of both files, in the order of their names.
+fn tasks<'a>(a: &'a Archive<'_>, b: &'a Archive<'_>) -> Vec<CompareTask<'a>> {
     let in_a = a.tensors.values().map(|x| match b.tensors.get(&x.name) {
-        Some(y) => Task::Both(x, y),
-        None => Task::OnlyA(x),
+        Some(y) => CompareTask::Both(x, y),
+        None => CompareTask::OnlyA(x),
     });
     let not_in_a = |y: &&Tensor<'_>| !a.tensors.contains_key(&y.name);
-    let only_b = b.tensors.values().filter(not_in_a).map(Task::OnlyB);
+    let only_b = b.tensors.values().filter(not_in_a).map(CompareTask::OnlyB);
     let mut tasks: Vec<_> = in_a.chain(only_b).collect();
     tasks.sort_by_key(|task| task.name());
     tasks
 }
 
-impl<'a> Task<'a> {
+impl<'a> CompareTask<'a> {
     fn name(self) -> &'a str {
         let (Self::Both(tensor, _) | Self::OnlyA(tensor) | Self::OnlyB(tensor)) = self;
         &tensor.name

@@ -18,7 +18,7 @@ use crate::report::{grouped, table};
 pub struct Report {
     tensors: Vec<CompareRow>,
     tensors_differing: usize,
-    /// Of the tensors whose elements were compared.
+    /// How many elements differ, of the tensors whose elements were compared.
     elements_differing: usize,
 }
 
@@ -26,17 +26,19 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct CompareRow {
     name: String,
-    /// In A, or in B where A lacks the tensor.
+    /// The shape in A, or in B where A lacks the tensor.
     shape: Vec<usize>,
     dtype_a: Option<String>,
     dtype_b: Option<String>,
     elements: usize,
     /// How many elements differ; none where they cannot be compared.
     differing: Option<usize>,
-    /// JSON has neither infinity nor NaN: written as null, like that of dtypes without numbers.
+    /// JSON has neither infinity nor NaN: both are written as null, as is the difference of dtypes without
+    /// numbers.
     max_abs_difference: Option<Difference>,
     first_index: Option<Vec<usize>>,
-    /// Likewise.
+    /// JSON has neither infinity nor NaN: both are written as null, as is the ratio of dtypes without
+    /// numbers.
     sqnr_db: Option<f64>,
     /// In what the tensors differ other than their elements.
     note: Option<String>,

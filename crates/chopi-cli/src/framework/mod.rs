@@ -19,13 +19,13 @@ use crate::element::FloatElement;
 /// A framework whose tensors can be made from host memory.
 pub trait Framework: Backend + Sized {
     type Floats<'a, F: FloatElement>: FloatTensor<Self, Owned: FloatTensor<Self>>;
-    type Codes<F: FloatElement>: IntTensor<Self, Float: FloatTensor<Self>>;
+    type CodeTensor<F: FloatElement>: IntTensor<Self, Float: FloatTensor<Self>>;
 
     /// The tensor of these elements, row-major.
     fn floats<'a, F: FloatElement>(data: &'a [F], shape: &[usize]) -> Result<Self::Floats<'a, F>>;
 
     /// The tensor of these codes of numbers of type `F`, row-major.
-    fn codes<F: FloatElement>(data: IntSlice<'_>, shape: &[usize]) -> Result<Self::Codes<F>>;
+    fn codes<F: FloatElement>(data: IntSlice<'_>, shape: &[usize]) -> Result<Self::CodeTensor<F>>;
 }
 
 /// A framework that is compiled in.

@@ -12,7 +12,7 @@ use crate::element::FloatElement;
 
 impl Framework for Candle {
     type Floats<'a, F: FloatElement> = Tensor;
-    type Codes<F: FloatElement> = Tensor;
+    type CodeTensor<F: FloatElement> = Tensor;
 
     fn floats<F: FloatElement>(data: &[F], shape: &[usize]) -> Result<Tensor> {
         chopi::backend::match_float!(FloatSlice, F::slice(data), data => tensor(data, shape))

@@ -12,7 +12,7 @@ use crate::element::FloatElement;
 
 impl Framework for NdArray {
     type Floats<'a, F: FloatElement> = ArrayViewD<'a, F>;
-    type Codes<F: FloatElement> = IntArray<F, IxDyn>;
+    type CodeTensor<F: FloatElement> = IntArray<F, IxDyn>;
 
     fn floats<'a, F: FloatElement>(data: &'a [F], shape: &[usize]) -> Result<ArrayViewD<'a, F>> {
         ArrayViewD::from_shape(shape, data).map_err(framework)

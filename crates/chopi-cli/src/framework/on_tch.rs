@@ -13,7 +13,7 @@ use crate::element::FloatElement;
 
 impl Framework for LibTorch {
     type Floats<'a, F: FloatElement> = Tensor;
-    type Codes<F: FloatElement> = Tensor;
+    type CodeTensor<F: FloatElement> = Tensor;
 
     fn floats<F: FloatElement>(data: &[F], shape: &[usize]) -> Result<Tensor> {
         let kind = match F::TYPE {

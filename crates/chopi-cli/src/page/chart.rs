@@ -20,7 +20,7 @@ pub struct Chart {
 /// The values that the codes of one group stand for.
 #[derive(Debug)]
 pub struct Grid {
-    /// Which group.
+    /// The name of the group.
     pub label: String,
     /// How many there are in the picture.
     pub levels: u64,
@@ -34,7 +34,7 @@ pub struct Grid {
 pub const WIDTH: f64 = 640.0;
 /// The height of the tallest bar.
 pub const BARS: f64 = 120.0;
-/// From one row of ticks to the next.
+/// The distance from one row of ticks to the next.
 const ROW: f64 = 26.0;
 const TICK: f64 = 8.0;
 /// The number of bars.
@@ -43,7 +43,7 @@ const COUNT: usize = 128;
 const APART: f64 = 1.6;
 
 impl Chart {
-    /// Of the values of a tensor, which has some, and its parameters.
+    /// The chart of the values of a tensor, which has some, and its parameters.
     pub fn new(histogram: &Histogram, params: &QParams) -> Self {
         let (low, high) = (histogram.min(), histogram.max());
         let grids: Vec<Grid> = groups_to_show(params.scale())

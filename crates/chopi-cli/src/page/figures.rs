@@ -29,7 +29,7 @@ pub struct TensorFigures {
     pub parameters: usize,
     pub bytes_in: usize,
     pub bytes_out: usize,
-    /// As `chopi compare` gives it; none of a tensor that is not quantized and of no numbers.
+    /// The SQNR as `chopi compare` gives it; none of a tensor that is not quantized and of no numbers.
     pub sqnr_db: Option<f64>,
     pub max_abs_error: Option<f64>,
     pub detail: Option<Detail>,
@@ -46,7 +46,7 @@ pub struct Detail {
     pub chart: Chart,
     /// The axis of the channels.
     pub axis: usize,
-    /// Those with the smallest SQNR, the worst first.
+    /// The channels with the smallest SQNR, the worst first.
     pub worst: Vec<Channel>,
 }
 
@@ -63,7 +63,7 @@ pub struct Channel {
 const WORST: usize = 8;
 
 impl TensorFigures {
-    /// Of a tensor and what is kept of it, which must have the same dtype and shape.
+    /// The figures of a tensor and what is kept of it, which must have the same dtype and shape.
     ///
     /// # Errors
     /// Bad parameters or codes; NaN and infinities where the tensor is quantized.

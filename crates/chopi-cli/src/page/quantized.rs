@@ -35,11 +35,11 @@ pub struct Kept<'a> {
 
 #[derive(Debug)]
 enum Form<'a> {
-    /// As it was.
+    /// A tensor that was not quantized.
     Plain(&'a Tensor<'a>),
-    /// As `chopi dequantize` reads it.
+    /// A tensor in chopi's format, as `chopi dequantize` reads it.
     Chopi(Stored<'a>),
-    /// As compressed-tensors defines it.
+    /// A weight as compressed-tensors defines it.
     Compressed(CompressedWeight<'a>),
 }
 

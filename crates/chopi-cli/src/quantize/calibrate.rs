@@ -63,7 +63,7 @@ pub fn calibrate<K: Framework, F: FloatElement>(
 /// The type of a tensor's zero points: I32, or I64 where one does not fit it.
 ///
 /// # Errors
-/// Those of [`calibrate`].
+/// The errors of [`calibrate`].
 pub fn zero_point_type<K: Framework>(
     tensor: &Tensor<'_>,
     float: FloatType,

@@ -12,7 +12,7 @@ use crate::framework::Framework;
 /// Quantizes a piece, hands its codes to `write`, and adds what dequantizing gives to the metrics.
 ///
 /// # Errors
-/// Those of `write`; what is wrong with the elements.
+/// The errors of `write`; what is wrong with the elements.
 pub fn quantize<K: Framework, F: FloatElement>(
     data: &[F],
     shape: &[usize],

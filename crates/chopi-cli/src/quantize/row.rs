@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::archive::Tensor;
 use crate::args::Settings;
 use crate::print::printable;
-use crate::report::{Row, grouped, scheme_cell};
+use crate::report::{ReportRow, grouped, scheme_cell};
 
 /// What became of a tensor. One that was copied has no scheme and no error.
 #[derive(Debug, Serialize)]
@@ -100,7 +100,7 @@ impl QuantizeRow {
     }
 }
 
-impl Row for QuantizeRow {
+impl ReportRow for QuantizeRow {
     const COLUMNS: &'static [&'static str] = &[
         "tensor",
         "shape",

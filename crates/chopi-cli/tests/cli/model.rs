@@ -57,7 +57,7 @@ pub fn convert(verb: &str, input: &Path, output: &Path, args: &[&str]) -> Output
     command.output().unwrap()
 }
 
-/// The same, which must go well.
+/// What `chopi VERB IN -o OUT ARGS` prints; it must succeed.
 pub fn convert_well(verb: &str, input: &Path, output: &Path, args: &[&str]) -> String {
     let done = convert(verb, input, output, args);
     let stderr = String::from_utf8(done.stderr).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A convention is a file of its own: the definition in words, and under it the lines that compute the
 //! parameters of a group and say how kernels go on from there. To add one is to add a file with an
-//! implementation of [`Library`] and a line in [`Convention::ALL`].
+//! implementation of `Library` and a line in [`Convention::ALL`].
 
 mod aqt;
 mod chopi;

@@ -118,7 +118,8 @@ fn without_smallest_nan<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T> {
     x.ne(x)?.select(&smallest, x)
 }
 
-/// The dequantized codes of a tensor; NaN stays NaN, or is less than any number.
+/// The dequantized codes of a tensor. NaN stays NaN, or counts as less than any number where the
+/// convention says so.
 pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<T::Float> {
     let x = &without_smallest_nan(x, params)?;
     let (shape, float) = (x.shape(), x.float_type()?);
@@ -136,7 +137,8 @@ pub(crate) fn fake_quantize<T: DeviceTensor>(x: &T, params: &QParams) -> Result<
     .into_float()
 }
 
-/// The same, and 1 for each element whose code is in range before it is clamped, else 0.
+/// The dequantized codes of a tensor, as [`fake_quantize`] gives them, and a mask: 1 for each element
+/// whose code is in range before it is clamped, else 0.
 pub(crate) fn fake_quantize_with_mask<T: DeviceTensor>(
     x: &T,
     params: &QParams,

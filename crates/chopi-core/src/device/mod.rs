@@ -1,4 +1,5 @@
-//! The same result composed from primitive tensor operations, for tensors that have no host memory.
+//! What the kernels compute, composed from primitive tensor operations, for tensors that are not in host
+//! memory.
 //!
 //! A framework implements [`DeviceTensor`]; everything here is written once on top of it, and gives
 //! the bits that the kernels give.

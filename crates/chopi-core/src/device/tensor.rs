@@ -24,7 +24,7 @@ pub trait DeviceTensor: Sized {
     fn constant(&self, values: &[f64], shape: &[usize], float: FloatType) -> Result<Self>;
     /// The conversion of a float or integer tensor, rounded to nearest even.
     fn cast(&self, float: FloatType) -> Result<Self>;
-    /// The same elements in row-major order in another shape.
+    /// A tensor of this one's elements, in row-major order, with another shape.
     fn reshape(&self, shape: &[usize]) -> Result<Self>;
     /// The part of these indices along an axis.
     fn narrow(&self, axis: usize, range: Range<usize>) -> Result<Self>;
@@ -46,7 +46,7 @@ pub trait DeviceTensor: Sized {
     fn select(&self, yes: &Self, no: &Self) -> Result<Self>;
     /// The smallest element along an axis, which is kept with length 1. There is no NaN.
     fn min_along(&self, axis: usize) -> Result<Self>;
-    /// The largest element along an axis, likewise.
+    /// The largest element along an axis, which is kept with length 1. There is no NaN.
     fn max_along(&self, axis: usize) -> Result<Self>;
     /// The elements of a float tensor in host memory, in row-major order.
     fn to_host(&self) -> Result<Vec<f64>>;

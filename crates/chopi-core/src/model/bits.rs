@@ -13,22 +13,22 @@ pub struct Allocation {
     pub bits: BTreeMap<String, u32>,
     /// The bytes of all tensors, those in float too.
     pub bytes: u64,
-    /// The sum of their damages.
-    pub damage: f64,
+    /// The sum of the losses of all tensors.
+    pub loss: f64,
 }
 
 /// Chooses the bits of each tensor so that all together take at most `budget` bytes and the sum of
-/// their damages is small.
+/// their losses is small.
 ///
-/// The method is greedy by damage per byte saved. All tensors start in float; as long as they take too
-/// much, the step to fewer bytes is taken, of all steps of all tensors, that does the least damage for
+/// The method is greedy by loss per byte saved. All tensors start in float; as long as they take too
+/// much, the step to fewer bytes is taken, of all steps of all tensors, that adds the least loss for
 /// each byte that it saves; of equal ones the one that saves least, then that of the tensor that comes
-/// first. Steps that do no damage are always taken. The last step may have saved more than was needed:
+/// first. Steps that add no loss are always taken. The last step may have saved more than was needed:
 /// so in the end steps back that still fit the budget are taken, each time the one that mends most for
 /// each byte.
 ///
 /// A tensor's steps lie on the lower convex hull of its choices, so before the steps back the sum is
-/// less than one step's damage above the least that is possible in this budget. The result depends on
+/// less than one step's loss above the least that is possible in this budget. The result depends on
 /// the sensitivities and their order alone.
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn allocate_bits(sensitivities: &[Sensitivity], budget: u64) -> Result<Alloc
     loop {
         let room = budget - bytes(&tensors);
         let fits = |now: State, to: State| {
-            to.bytes > now.bytes && to.bytes - now.bytes <= room && to.damage < now.damage
+            to.bytes > now.bytes && to.bytes - now.bytes <= room && to.loss < now.loss
         };
         let steps = tensors.iter().map(|t| t.step(fits));
         let steps = steps.enumerate().filter_map(|(i, step)| Some((i, step?)));
@@ -77,7 +77,7 @@ pub fn allocate_bits(sensitivities: &[Sensitivity], budget: u64) -> Result<Alloc
     Ok(Allocation {
         bits: quantized.collect(),
         bytes: bytes(&tensors),
-        damage: tensors.iter().map(|t| t.state().damage).sum(),
+        loss: tensors.iter().map(|t| t.state().loss).sum(),
     })
 }
 
@@ -89,18 +89,18 @@ struct Tensor<'a> {
     now: usize,
 }
 
-/// What a tensor takes and costs.
+/// The bytes and the loss of a tensor, quantized to one number of bits or in float.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
     bytes: u64,
-    damage: f64,
+    loss: f64,
 }
 
 /// A change of what one tensor is quantized to.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     to: usize,
-    /// The difference in damage for each byte of the difference in size: the damage that is done for
+    /// The difference in loss for each byte of the difference in size: the loss that is added for
     /// each byte saved, or mended for each byte spent.
     slope: f64,
 }
@@ -119,13 +119,13 @@ impl<'a> Tensor<'a> {
         match index.checked_sub(1) {
             None => State {
                 bytes: self.sensitivity.bytes(),
-                damage: 0.0,
+                loss: 0.0,
             },
             Some(choice) => {
                 let choice = self.sensitivity.choices()[choice];
                 State {
                     bytes: choice.bytes,
-                    damage: choice.damage,
+                    loss: choice.loss,
                 }
             }
         }
@@ -138,7 +138,7 @@ impl<'a> Tensor<'a> {
         let states = (0..=self.sensitivity.choices().len()).map(|to| (to, self.state_of(to)));
         let steps = states.filter(|(_, state)| allowed(now, *state));
         let with_slope = steps.map(|(to, state)| {
-            let slope = (state.damage - now.damage) / (now.bytes as f64 - state.bytes as f64);
+            let slope = (state.loss - now.loss) / (now.bytes as f64 - state.bytes as f64);
             let bytes = now.bytes.abs_diff(state.bytes);
             // Least first, both ways.
             let order = if state.bytes < now.bytes {
@@ -167,10 +167,10 @@ mod tests {
         let tensor = proptest::collection::vec(choice, 1..4);
         proptest::collection::vec(tensor, 1..5).prop_map(|tensors| {
             let tensor = |(i, choices): (usize, Vec<(u64, u32)>)| {
-                let choice = |(i, (bytes, damage)): (usize, (u64, u32))| Choice {
+                let choice = |(i, (bytes, loss)): (usize, (u64, u32))| Choice {
                     bits: 2 + i as u32,
                     bytes,
-                    damage: f64::from(damage),
+                    loss: f64::from(loss),
                 };
                 let choices = choices.into_iter().enumerate().map(choice).collect();
                 Sensitivity::new(&format!("t{i}"), 64, choices).unwrap()
@@ -179,15 +179,15 @@ mod tests {
         })
     }
 
-    /// The bytes and the damage of every combination.
+    /// The bytes and the loss of every combination.
     fn all(model: &[Sensitivity]) -> Vec<(u64, f64)> {
         model.iter().fold(vec![(0, 0.0)], |sums, s| {
-            let states = s.choices().iter().map(|c| (c.bytes, c.damage));
+            let states = s.choices().iter().map(|c| (c.bytes, c.loss));
             let states: Vec<_> = std::iter::once((s.bytes(), 0.0)).chain(states).collect();
-            let add = |(bytes, damage): (u64, f64)| {
+            let add = |(bytes, loss): (u64, f64)| {
                 states
                     .iter()
-                    .map(move |(b, d)| (bytes + b, damage + d))
+                    .map(move |(b, d)| (bytes + b, loss + d))
                     .collect::<Vec<_>>()
             };
             sums.into_iter().flat_map(add).collect()
@@ -201,21 +201,21 @@ mod tests {
             budget in 0_u64..256,
         ) {
             let fitting = all(&model).into_iter().filter(|(bytes, _)| *bytes <= budget);
-            let best = fitting.map(|(_, damage)| damage).min_by(f64::total_cmp);
+            let best = fitting.map(|(_, loss)| loss).min_by(f64::total_cmp);
             match (allocate_bits(&model, budget), best) {
                 (Ok(found), Some(best)) => {
                     prop_assert!(found.bytes <= budget);
-                    prop_assert!(found.damage >= best);
-                    let step = model.iter().flat_map(|s| s.choices()).map(|c| c.damage);
-                    prop_assert!(found.damage <= best + step.fold(0.0, f64::max));
+                    prop_assert!(found.loss >= best);
+                    let step = model.iter().flat_map(|s| s.choices()).map(|c| c.loss);
+                    prop_assert!(found.loss <= best + step.fold(0.0, f64::max));
                     // It says what it has chosen.
                     let chosen = |s: &Sensitivity| match found.bits.get(s.name()) {
-                        Some(&bits) => s.choice(bits).map(|c| (c.bytes, c.damage)).unwrap(),
+                        Some(&bits) => s.choice(bits).map(|c| (c.bytes, c.loss)).unwrap(),
                         None => (s.bytes(), 0.0),
                     };
-                    let (bytes, damage): (Vec<u64>, Vec<f64>) = model.iter().map(chosen).unzip();
+                    let (bytes, loss): (Vec<u64>, Vec<f64>) = model.iter().map(chosen).unzip();
                     prop_assert_eq!(found.bytes, bytes.into_iter().sum::<u64>());
-                    prop_assert_eq!(found.damage, damage.into_iter().sum::<f64>());
+                    prop_assert_eq!(found.loss, loss.into_iter().sum::<f64>());
                 }
                 (Err(Error::Budget { least, .. }), None) => {
                     let smallest = all(&model).into_iter().map(|(bytes, _)| bytes).min();
@@ -235,11 +235,11 @@ mod tests {
 
     #[test]
     fn the_least_sensitive_gets_the_fewest_bits() {
-        let tensor = |name: &str, damage: f64| {
+        let tensor = |name: &str, loss: f64| {
             let choice = |bits: u32| Choice {
                 bits,
                 bytes: 10 * u64::from(bits),
-                damage: damage * f64::from(1 << (2 * (8 - bits))),
+                loss: loss * f64::from(1 << (2 * (8 - bits))),
             };
             Sensitivity::new(name, 320, vec![choice(8), choice(4), choice(2)]).unwrap()
         };
@@ -265,11 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_no_damage_is_done_anyway() {
+    fn what_loses_nothing_is_done_anyway() {
         let choice = Choice {
             bits: 8,
             bytes: 10,
-            damage: 0.0,
+            loss: 0.0,
         };
         let model = [Sensitivity::new("zeros", 40, vec![choice]).unwrap()];
         assert_eq!(allocate_bits(&model, 1000).unwrap().bytes, 10);

@@ -29,22 +29,23 @@ pub struct Choice {
     pub bits: u32,
     /// The bytes that the tensor then takes.
     pub bytes: u64,
-    /// How much worse the model is than with the tensor in float, which is 0. What it is measured in is
-    /// up to the caller; less is better, and the damages of several tensors should add up.
-    pub damage: f64,
+    /// How much worse the model is with this choice than with the tensor in float, whose loss is 0. What
+    /// it is measured in is up to the caller; less is better, and the losses of several tensors should
+    /// add up.
+    pub loss: f64,
 }
 
 impl Sensitivity {
-    /// Of a tensor that takes `bytes` bytes in float.
+    /// The sensitivity of a tensor that takes `bytes` bytes in float, with a loss for each choice of bits.
     ///
     /// # Errors
-    /// [`Error::Damage`] for a damage that is not finite.
+    /// [`Error::Loss`] for a loss that is not finite.
     pub fn new(name: &str, bytes: u64, choices: Vec<Choice>) -> Result<Self> {
-        match choices.iter().find(|choice| !choice.damage.is_finite()) {
-            Some(&Choice { bits, damage, .. }) => Err(Error::Damage {
+        match choices.iter().find(|choice| !choice.loss.is_finite()) {
+            Some(&Choice { bits, loss, .. }) => Err(Error::Loss {
                 name: name.to_owned(),
                 bits,
-                damage,
+                loss,
             }),
             None => Ok(Self {
                 name: name.to_owned(),
@@ -54,40 +55,42 @@ impl Sensitivity {
         }
     }
 
-    /// Quantizes a tensor to each of these numbers of bits. `damage` is called with the bits and the
+    /// Quantizes a tensor to each of these numbers of bits. `loss` is called with the bits and the
     /// quantized and dequantized tensor; it runs the model with that in the tensor's place and says
-    /// how much worse it is, for example by the loss, or by 1 − cosine of the outputs.
+    /// how much worse it is, for example by the rise of the training loss, or by 1 − cosine of the outputs.
     ///
     /// The bytes are those of codes packed without gaps, a scale of the tensor's type for each group,
-    /// and for an asymmetric scheme a packed zero point likewise.
+    /// and for an asymmetric scheme a packed zero point for each group.
     ///
     /// # Errors
-    /// Those of `damage`; [`Error::Tensor`] where the tensor cannot be quantized so;
-    /// [`Error::Damage`].
+    /// The errors of `loss`; [`Error::Tensor`] where the tensor cannot be quantized so; [`Error::Loss`] for
+    /// a loss that is not finite.
     pub fn measure<B, T, E>(
         name: &str,
         tensor: &T,
         bits: &[u32],
         (builder, calibration): (&Builder, Calibration),
-        mut damage: impl FnMut(u32, &T::Owned) -> std::result::Result<f64, E>,
+        mut loss: impl FnMut(u32, &T::Owned) -> std::result::Result<f64, E>,
     ) -> std::result::Result<Self, E>
     where
         B: Backend,
         T: FloatTensor<B> + ?Sized,
         E: From<Error>,
     {
-        let damage = |bits, values: &T::Owned, _: &Metrics| damage(bits, values);
-        Self::of(name, tensor, bits, (builder, calibration), damage)
+        let loss = |bits, values: &T::Owned, _: &Metrics| loss(bits, values);
+        Self::of(name, tensor, bits, (builder, calibration), loss)
     }
 
-    /// The same without a model or data: the damage is the share of noise in the tensor,
-    /// Σ(x − x̂)² / Σx², or 10^(−SQNR/10).
+    /// Quantizes a tensor to each of these numbers of bits, as [`measure`](Self::measure) does, but
+    /// without a model or data: the loss is the share of noise in the tensor, Σ(x − x̂)² / Σx², or
+    /// 10^(−SQNR/10).
     ///
     /// It takes every tensor for equally important, whatever its size and magnitude: the noise in the
     /// output of a linear layer, relative to that output, is about that of its weights.
     ///
     /// # Errors
-    /// Those of [`measure`](Self::measure).
+    /// [`Error::Tensor`] where the tensor cannot be quantized so; [`Error::Loss`] for a loss that is not
+    /// finite.
     pub fn without_data<B: Backend, T: FloatTensor<B> + ?Sized>(
         name: &str,
         tensor: &T,
@@ -105,7 +108,7 @@ impl Sensitivity {
         tensor: &T,
         bits: &[u32],
         (builder, calibration): (&Builder, Calibration),
-        mut damage: impl FnMut(u32, &T::Owned, &Metrics) -> std::result::Result<f64, E>,
+        mut loss: impl FnMut(u32, &T::Owned, &Metrics) -> std::result::Result<f64, E>,
     ) -> std::result::Result<Self, E>
     where
         B: Backend,
@@ -121,7 +124,7 @@ impl Sensitivity {
             choices.push(Choice {
                 bits,
                 bytes: packed_bytes(&done.params, count),
-                damage: damage(bits, &values, &done.metrics)?,
+                loss: loss(bits, &values, &done.metrics)?,
             });
         }
         Ok(Self::new(name, count * bytes_of(float), choices)?)
@@ -132,12 +135,12 @@ impl Sensitivity {
         &self.name
     }
 
-    /// The bytes that it takes in float.
+    /// The bytes that the tensor takes in float.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What can become of it.
+    /// The bytes and the loss of each number of bits that was measured.
     pub fn choices(&self) -> &[Choice] {
         &self.choices
     }
@@ -168,13 +171,13 @@ fn bytes_of(float: FloatType) -> u64 {
     }
 }
 
-/// The tensors by the damage that this number of bits does to them, the most sensitive first; of equals
+/// The tensors by their loss with this number of bits, the most sensitive first; of equals
 /// the one named first. Those that were not measured with it are left out.
 pub fn rank(sensitivities: &[Sensitivity], bits: u32) -> Vec<&Sensitivity> {
-    let damaged = |s: &'_ Sensitivity| s.choice(bits).map(|choice| choice.damage);
+    let by_loss = |s: &'_ Sensitivity| s.choice(bits).map(|choice| choice.loss);
     let mut ranked: Vec<_> = sensitivities
         .iter()
-        .filter_map(|s| Some((damaged(s)?, s)))
+        .filter_map(|s| Some((by_loss(s)?, s)))
         .collect();
     ranked.sort_by(|(a, s), (b, t)| b.total_cmp(a).then_with(|| s.name.cmp(&t.name)));
     ranked.into_iter().map(|(_, s)| s).collect()
@@ -184,19 +187,19 @@ pub fn rank(sensitivities: &[Sensitivity], bits: u32) -> Vec<&Sensitivity> {
 mod tests {
     use super::*;
 
-    fn sensitivity(name: &str, damage: f64) -> Result<Sensitivity> {
-        let choice = |bits, damage| Choice {
+    fn sensitivity(name: &str, loss: f64) -> Result<Sensitivity> {
+        let choice = |bits, loss| Choice {
             bits,
             bytes: u64::from(bits),
-            damage,
+            loss,
         };
-        Sensitivity::new(name, 32, vec![choice(8, 0.0), choice(4, damage)])
+        Sensitivity::new(name, 32, vec![choice(8, 0.0), choice(4, loss)])
     }
 
     #[test]
     fn the_most_sensitive_comes_first() {
         let all = [("b", 1.0), ("c", 3.0), ("a", 1.0)];
-        let all = all.map(|(name, damage)| sensitivity(name, damage).unwrap());
+        let all = all.map(|(name, loss)| sensitivity(name, loss).unwrap());
         let names = |bits| {
             let ranked = rank(&all, bits);
             ranked
@@ -210,13 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn damages_are_numbers() {
-        for damage in [f64::NAN, f64::INFINITY] {
-            let error = sensitivity("x", damage).unwrap_err();
+    fn losses_are_numbers() {
+        for loss in [f64::NAN, f64::INFINITY] {
+            let error = sensitivity("x", loss).unwrap_err();
             assert!(
                 error
                     .to_string()
-                    .starts_with("the damage of \"x\" with 4 bits is")
+                    .starts_with("the loss of \"x\" with 4 bits is")
             );
         }
     }

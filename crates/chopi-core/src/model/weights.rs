@@ -44,7 +44,7 @@ impl WeightQuantizer {
     /// ranges of its own.
     ///
     /// # Errors
-    /// Those of [`Builder::scheme`]; [`Error::Percentile`](crate::Error::Percentile) for a
+    /// The errors of [`Builder::scheme`]; [`Error::Percentile`](crate::Error::Percentile) for a
     /// percentile out of range.
     pub fn new(builder: Builder, calibration: Calibration) -> Result<Self> {
         builder.scheme()?;
@@ -72,7 +72,7 @@ impl WeightQuantizer {
     /// [`Allocation`](super::Allocation).
     ///
     /// # Errors
-    /// Those of [`Builder::scheme`] for such bits.
+    /// The errors of [`Builder::scheme`] for such bits.
     pub fn bits(mut self, bits: BTreeMap<String, u32>) -> Result<Self> {
         for (name, &bits) in &bits {
             named(name, self.builder.clone().num_bits(bits).scheme())?;

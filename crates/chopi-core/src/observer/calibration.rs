@@ -22,12 +22,12 @@ use chopi_kernels::Histogram;
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 pub enum Calibration {
-    /// From the smallest to the largest value: nothing is clipped. Right for 8-bit weights, and
-    /// whenever outliers matter.
+    /// The range from the smallest to the largest value: nothing is clipped. Right for 8-bit weights,
+    /// and whenever outliers matter.
     #[default]
     MinMax,
-    /// From the (100 − p)-th to the p-th percentile, 50 < p ≤ 100; for a symmetric scheme from −a
-    /// to a, a the p-th percentile of |x|, but within the range of the values. It costs least of
+    /// The range from the (100 − p)-th to the p-th percentile, 50 < p ≤ 100; for a symmetric scheme from
+    /// −a to a, a the p-th percentile of |x|, but within the range of the values. It costs least of
     /// those that clip; p = 99.99 is usual for activations of 8 bits.
     Percentile(f64),
     /// The range with the least mean squared error for the bits of the scheme. The best choice for
@@ -45,7 +45,7 @@ impl Calibration {
     /// histogram.
     ///
     /// # Errors
-    /// Those of [`Ranges::observe`]; [`Error::Percentile`] for a percentile out of range.
+    /// The errors of [`Ranges::observe`]; [`Error::Percentile`] for a percentile out of range.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(
         self,
         tensor: &T,

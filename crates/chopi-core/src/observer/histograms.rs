@@ -11,8 +11,8 @@ use chopi_kernels::{Float, match_float};
 
 /// The [`Histogram`] of each group of elements.
 ///
-/// Those of several batches merge into those of all of them, in any order with the same bits. A
-/// group takes 32 KiB, however many values it has seen.
+/// Histograms of several batches merge into the histograms of all of them, in any order with the same
+/// bits. A group takes 32 KiB, however many values it has seen.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Histograms {
@@ -72,7 +72,7 @@ impl Histograms {
         self.float
     }
 
-    /// The shape of the parameters, as [`Ranges::shape`](crate::Ranges::shape).
+    /// The shape of the parameters, as [`Ranges::shape`](crate::observer::Ranges::shape).
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

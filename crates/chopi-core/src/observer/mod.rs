@@ -1,8 +1,10 @@
-//! What sees data and gives ranges.
+//! Observers, which see data and give the ranges that parameters follow from.
 //!
-//! A file for each statistic that is kept ([`Ranges`], [`Histograms`], [`MovingAverage`]), and one for
-//! each way to a range but the percentiles, which a [`Histogram`] gives itself (`squared_error`,
-//! `divergence`).
+//! An [`Observer`] sees one place of a model, batch after batch in memory that does not grow, and
+//! calibrates it as its [`Calibration`] says. It keeps one of two statistics of each group of elements:
+//! [`Ranges`], the exact min and max, or [`Histograms`]. Both merge: to the same bits however the data were
+//! split and in whatever order the parts are merged. [`MovingAverage`], for quantization-aware training,
+//! depends on the order of the batches.
 
 mod calibration;
 mod divergence;
@@ -84,7 +86,7 @@ impl Observer {
     /// Takes in a tensor.
     ///
     /// # Errors
-    /// Those of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
+    /// The errors of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
     /// before. What was seen before is kept then.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, tensor: &T) -> Result<()> {
         let rank = tensor.rank();
@@ -141,7 +143,7 @@ impl Observer {
     /// The parameters for those ranges.
     ///
     /// # Errors
-    /// [`Error::NotCalibrated`] where nothing was observed; those of [`QParams::from_ranges`].
+    /// [`Error::NotCalibrated`] where nothing was observed; the errors of [`QParams::from_ranges`].
     pub fn params(&self) -> Result<QParams> {
         QParams::from_ranges(&self.ranges()?, &self.scheme, &self.convention)
     }

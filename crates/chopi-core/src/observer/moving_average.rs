@@ -16,7 +16,7 @@ pub struct MovingAverage {
     ranges: Option<Ranges>,
 }
 
-/// With PyTorch's averaging constant, 0.01.
+/// An average of nothing yet, with PyTorch's averaging constant, 0.01.
 impl Default for MovingAverage {
     fn default() -> Self {
         Self {

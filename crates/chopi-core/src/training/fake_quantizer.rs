@@ -8,7 +8,7 @@ use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::quantizer::Chopi;
 use crate::scheme::Scheme;
-use crate::training::initial::{least_squares, mean_magnitude};
+use crate::training::initialization::{least_squares, mean_magnitude};
 use crate::training::{GradientFactor, Ste};
 
 /// Quantizes and dequantizes what flows through a network while it is trained: which parameters it
@@ -46,7 +46,7 @@ pub struct FakeQuantizer {
     params: Option<QParams>,
 }
 
-/// What is seen of the batches.
+/// The range that follows from the batches of a training.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -55,7 +55,7 @@ pub enum RangeObserver {
     Latest,
     /// The smallest and largest value of all batches, as PyTorch's `MinMaxObserver`.
     MinMax(Option<Ranges>),
-    /// Their exponential moving average.
+    /// The exponential moving average of the batches' smallest and largest values.
     MovingAverage(MovingAverage),
 }
 
@@ -63,25 +63,25 @@ pub enum RangeObserver {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Learning {
-    /// Whether the zero point of an asymmetric scheme is learned too (LSQ+), or stays where it
-    /// starts (LSQ).
+    /// Whether the zero point of an asymmetric scheme is learned too (LSQ+), or keeps its
+    /// initial value (LSQ).
     pub zero_point: bool,
-    /// Where the scale starts.
-    pub start: Start,
+    /// How the scale is initialized.
+    pub initialization: Initialization,
     /// What the gradients are multiplied with.
     pub factor: GradientFactor,
 }
 
-/// Where a learned scale starts, on the first batch that is quantized, unless the fake-quantizer is
-/// calibrated before.
+/// How a learned scale is initialized, on the first batch that is quantized, unless the fake-quantizer
+/// is calibrated before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum Start {
-    /// [`least_squares`].
+pub enum Initialization {
+    /// The scale with the smallest squared error on the batch, as [`least_squares`] finds it.
     #[default]
     LeastSquares,
-    /// [`mean_magnitude`].
+    /// s = 2·mean|x|/√qmax, as [`mean_magnitude`] computes it and the LSQ paper proposes.
     MeanMagnitude,
 }
 
@@ -106,10 +106,11 @@ impl Phase {
 }
 
 impl RangeObserver {
-    /// [`MovingAverage::new`].
+    /// A [`RangeObserver::MovingAverage`] of nothing yet, with this [averaging
+    /// constant](MovingAverage::new).
     ///
     /// # Errors
-    /// [`Error::AveragingConstant`].
+    /// [`Error::AveragingConstant`] for a constant outside (0, 1].
     pub fn moving_average(constant: f64) -> Result<Self> {
         MovingAverage::new(constant).map(Self::MovingAverage)
     }
@@ -143,7 +144,7 @@ impl Learning {
     pub fn lsq() -> Self {
         Self {
             zero_point: false,
-            start: Start::default(),
+            initialization: Initialization::default(),
             factor: GradientFactor::default(),
         }
     }
@@ -231,11 +232,11 @@ impl FakeQuantizer {
                     self.params = Some(params);
                 }
                 Some(learning) if active && self.params.is_none() => {
-                    let start = match learning.start {
-                        Start::LeastSquares => least_squares,
-                        Start::MeanMagnitude => mean_magnitude,
+                    let initialize = match learning.initialization {
+                        Initialization::LeastSquares => least_squares,
+                        Initialization::MeanMagnitude => mean_magnitude,
                     };
-                    self.params = Some(start(x, &self.scheme, &self.convention)?);
+                    self.params = Some(initialize(x, &self.scheme, &self.convention)?);
                 }
                 _ => {}
             }
@@ -276,7 +277,7 @@ impl FakeQuantizer {
         self.quantizing
     }
 
-    /// What is learned, if anything is.
+    /// Which parameters are learned, if any are.
     pub fn learned(&self) -> Option<Learning> {
         self.learning
     }

@@ -55,7 +55,7 @@ pub enum GradientFactor {
     /// 1/√(N·qmax) with N the number of elements of the group, as LSQ has it.
     #[default]
     Lsq,
-    /// This number.
+    /// A number of the user's.
     Fixed(f64),
 }
 
@@ -74,7 +74,7 @@ impl LearnedParams {
     /// The parameters for data of type `float`; `shape` as for [`QParams::new`].
     ///
     /// # Errors
-    /// Those of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite,
+    /// The errors of [`QParams::new`]: [`Error::Scale`] for a scale that is NaN or infinite,
     /// [`Error::ZeroPoint`] for a zero point that is NaN.
     pub fn new(
         scheme: &Scheme,

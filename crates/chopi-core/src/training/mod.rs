@@ -9,7 +9,7 @@
 mod checkpoint;
 mod config;
 mod fake_quantizer;
-mod initial;
+mod initialization;
 mod learned;
 mod quantizers;
 mod straight_through;
@@ -18,8 +18,8 @@ pub use checkpoint::{
     CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS, write_checkpoint,
 };
 pub use config::QatConfig;
-pub use fake_quantizer::{FakeQuantizer, Learning, Phase, RangeObserver, Start};
-pub use initial::{least_squares, mean_magnitude};
+pub use fake_quantizer::{FakeQuantizer, Initialization, Learning, Phase, RangeObserver};
+pub use initialization::{least_squares, mean_magnitude};
 pub use learned::{GradientFactor, LearnedGradients, LearnedParams};
 pub use quantizers::{Quantizers, SharedQuantizer};
 pub use straight_through::{Ste, fake_quantize, straight_through};

@@ -30,7 +30,7 @@ impl SharedQuantizer {
 }
 
 impl Quantizers {
-    /// None yet.
+    /// A network's fake-quantizers, of which there are none yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -33,20 +33,20 @@ const LANES: usize = 8;
 /// is passed over.
 pub fn squared_error(values: &[f64], counts: &[f64], grid: Grid) -> SquaredError {
     let n = values.len().min(counts.len());
-    dispatch(Error {
+    dispatch(SumOfSquares {
         values: &values[..n],
         counts: &counts[..n],
         grid,
     })
 }
 
-struct Error<'a> {
+struct SumOfSquares<'a> {
     values: &'a [f64],
     counts: &'a [f64],
     grid: Grid,
 }
 
-impl Loop for Error<'_> {
+impl Loop for SumOfSquares<'_> {
     type Output = SquaredError;
     const IS_PLAIN: bool = true;
 

@@ -12,7 +12,8 @@ use crate::broadcast;
 use crate::error::{Error, Result};
 use crate::linear::{Activations, check_params, is_per_output, narrow, to_f32};
 
-/// A convolution whose product is one of integers, on tensors of any framework.
+/// A convolution with integer weights, on tensors of any framework: floats in and out, the input quantized
+/// dynamically image by image or by static parameters, the product one of integers.
 ///
 /// For an input x of shape \[N, C, D_1, …\] and weights of shape \[M, C/groups, K_1, …\]:
 ///
@@ -23,7 +24,7 @@ use crate::linear::{Activations, check_params, is_per_output, narrow, to_f32};
 /// quantized by static parameters or, image by image, by its range: so the other images of a batch do
 /// not change a result. Where there is padding, that range includes zero.
 #[derive(Clone, Debug)]
-pub struct Conv {
+pub struct QuantizedConv {
     packed: PackedConv,
     scales: Vec<f32>,
     bias: Option<Vec<f32>>,
@@ -31,7 +32,7 @@ pub struct Conv {
     activations: Activations,
 }
 
-impl Conv {
+impl QuantizedConv {
     /// A layer of the codes of its weights and their parameters: per tensor, or per channel of axis 0.
     ///
     /// # Errors
@@ -66,7 +67,7 @@ impl Conv {
         })
     }
 
-    /// The same layer that adds a bias, one for each output channel.
+    /// The layer, which now adds a bias, one number for each output channel.
     ///
     /// # Errors
     /// [`Error::Length`] for another length.
@@ -78,7 +79,7 @@ impl Conv {
         })
     }
 
-    /// The same layer whose results are clamped: to (0, ∞) for a rectified linear unit.
+    /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self {

@@ -15,7 +15,7 @@ mod layer;
 mod packed;
 
 pub use geometry::{ConvGeometry, ConvParams};
-pub use layer::Conv;
+pub use layer::QuantizedConv;
 pub use packed::{ConvInput, PackedConv};
 
 #[cfg(test)]

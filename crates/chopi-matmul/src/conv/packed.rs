@@ -4,7 +4,7 @@ use super::{ConvGeometry, ConvParams};
 use crate::broadcast;
 use crate::output::{UNBOUNDED, clamped};
 use crate::requantize::{Code, Multiplier, OutputCodes, requantize_row};
-use crate::{Codes, Error, Matrix, Order, PackedMatrix, Result};
+use crate::{CodeSlice, Error, Matrix, Order, PackedMatrix, Result};
 
 /// The weights of a convolution, packed once, and what it does with them.
 ///
@@ -31,7 +31,7 @@ pub struct PackedConv {
 #[derive(Clone, Copy, Debug)]
 pub struct ConvInput<'a> {
     /// The codes, row-major.
-    pub codes: Codes<'a>,
+    pub codes: CodeSlice<'a>,
     /// \[N, C, D_1, …\].
     pub shape: &'a [usize],
     /// The zero point, which is the code of what lies in the padding.
@@ -46,7 +46,7 @@ impl PackedConv {
     /// [`Error::Length`] and [`Error::Each`] where a length differs; [`Error::Convolution`] where the
     /// groups do not divide M.
     pub fn new<'a>(
-        codes: impl Into<Codes<'a>>,
+        codes: impl Into<CodeSlice<'a>>,
         shape: &[usize],
         params: ConvParams,
         zero_points: &[i32],
@@ -196,8 +196,8 @@ impl PackedConv {
         Error::check_length("the output", out.len(), geometry.output_len())?;
         let zero = input.zero_point;
         match input.codes {
-            Codes::U8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
-            Codes::I8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
+            CodeSlice::U8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
+            CodeSlice::I8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),
         }
     }
 
@@ -221,7 +221,7 @@ impl PackedConv {
         write: &mut impl FnMut(usize, &[i32], &mut [T]) -> Result<()>,
     ) -> Result<()>
     where
-        for<'a> &'a [C]: Into<Codes<'a>>,
+        for<'a> &'a [C]: Into<CodeSlice<'a>>,
     {
         let padding = self.padding(zero_point)?;
         let (depth, positions) = (geometry.depth(), geometry.positions());
@@ -320,7 +320,7 @@ mod tests {
             let number = |byte: u8, signed| if signed { i32::from(byte as i8) } else { byte.into() };
             let signed = |bytes: &[u8]| bytes.iter().map(|&byte| byte as i8).collect::<Vec<_>>();
             let (x_i8, w_i8) = (signed(&x), signed(&w));
-            let codes = |u8: bool, a, b| if u8 { Codes::I8(b) } else { Codes::U8(a) };
+            let codes = |u8: bool, a, b| if u8 { CodeSlice::I8(b) } else { CodeSlice::U8(a) };
             let (x_codes, w_codes) = (codes(x_signed, &x, &x_i8), codes(w_signed, &w, &w_i8));
             let zeros: Vec<i32> = zeros.iter().map(|&zero| number(zero, w_signed)).collect();
             let zero_point = number(x_zero, x_signed);
@@ -373,7 +373,7 @@ mod tests {
         let x: Vec<u8> = (0..1_400_000_u32).map(|i| (i % 251) as u8).collect();
         let conv = PackedConv::new(&[3_i8, -2][..], &shapes.1, shapes.2.clone(), &[0]).unwrap();
         let input = ConvInput {
-            codes: Codes::U8(&x),
+            codes: CodeSlice::U8(&x),
             shape: &shapes.0,
             zero_point: 7,
         };
@@ -395,7 +395,7 @@ mod tests {
             PackedConv::new(&[1_i8, 1][..], &[2, 1, 1], params, &[0]).unwrap()
         };
         let input = ConvInput {
-            codes: Codes::U8(&[1, 2]),
+            codes: CodeSlice::U8(&[1, 2]),
             shape: &[1, 1, 2],
             zero_point: 300,
         };
@@ -408,7 +408,7 @@ mod tests {
         let error = conv((0, 0)).convolve(&input, &mut [0; 3]).unwrap_err();
         assert_eq!(error.to_string(), "the output has 3 elements, expected 4");
         let short = ConvInput {
-            codes: Codes::U8(&[1]),
+            codes: CodeSlice::U8(&[1]),
             ..input
         };
         let error = conv((0, 0)).convolve(&short, &mut [0; 4]).unwrap_err();

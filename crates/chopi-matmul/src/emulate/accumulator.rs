@@ -5,11 +5,11 @@ use crate::{Error, Result};
 /// What becomes of a sum that an accumulator does not hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// Its low bits are kept: two's complement.
+    /// The low b bits of the sum are kept, in two's complement.
     Wrap,
-    /// It becomes the smallest or the largest number that the accumulator holds.
+    /// The sum becomes the smallest or the largest number that the accumulator holds.
     Saturate,
-    /// It is an error that says where.
+    /// The sum is an error that says where, [`Error::AccumulatorOverflow`].
     Report,
 }
 
@@ -32,12 +32,12 @@ impl Accumulator {
         }
     }
 
-    /// The width.
+    /// The number of bits of the accumulator.
     pub fn bits(self) -> u32 {
         self.bits
     }
 
-    /// What becomes of a sum that it does not hold.
+    /// What becomes of a sum that the accumulator does not hold.
     pub fn overflow(self) -> Overflow {
         self.overflow
     }

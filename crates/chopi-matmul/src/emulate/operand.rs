@@ -33,7 +33,7 @@ pub struct Tensor<'a> {
 }
 
 /// The codes of an operand before its zero points are subtracted.
-pub(super) struct Codes<'a> {
+pub(super) struct NamedOperand<'a> {
     pub name: &'static str,
     pub codes: IntSlice<'a>,
     pub range: (i64, i64),
@@ -48,7 +48,7 @@ pub(super) struct Channels {
     pub inner: usize,
 }
 
-impl Codes<'_> {
+impl NamedOperand<'_> {
     /// q − z for each of `len` codes.
     pub fn differences(&self, len: usize, channels: &Channels) -> Result<Vec<i32>> {
         let &Self {
@@ -100,8 +100,10 @@ impl Codes<'_> {
     }
 }
 
-impl fmt::Debug for Codes<'_> {
+impl fmt::Debug for NamedOperand<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Codes").field("name", &self.name).finish()
+        f.debug_struct("NamedOperand")
+            .field("name", &self.name)
+            .finish()
     }
 }

@@ -1,6 +1,6 @@
 //! Emulated products and convolutions.
 
-use super::operand::{Channels, Codes};
+use super::operand::{Channels, NamedOperand};
 use super::{Accumulator, Matrix, Overflow, Tensor};
 use crate::conv::ConvGeometry;
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ pub fn matmul(
     let bias = initial(bias, n, accumulator)?;
     let mut sums = vec![0; area(m, n)?];
     for (i, sums) in sums.chunks_exact_mut(n.max(1)).enumerate() {
-        let row = Row {
+        let row = RowOperands {
             a: &a[i * k..][..k],
             b: &b,
             bias: &bias,
@@ -83,7 +83,7 @@ pub fn conv(
             for position in 0..positions {
                 let range = position..position + 1;
                 geometry.patches(&input, (image, group), range, 0, &mut patch);
-                let row = Row {
+                let row = RowOperands {
                     a: &patch,
                     b: &columns,
                     bias: &bias[first..first + channels],
@@ -102,7 +102,7 @@ pub fn conv(
 }
 
 impl<'a> Matrix<'a> {
-    fn named(&self, name: &'static str) -> Codes<'a> {
+    fn named(&self, name: &'static str) -> NamedOperand<'a> {
         let tensor = Tensor {
             codes: self.codes,
             range: self.range,
@@ -113,8 +113,8 @@ impl<'a> Matrix<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    fn named(&self, name: &'static str) -> Codes<'a> {
-        Codes {
+    fn named(&self, name: &'static str) -> NamedOperand<'a> {
+        NamedOperand {
             name,
             codes: self.codes,
             range: self.range,
@@ -147,13 +147,13 @@ fn initial(bias: Option<&[i32]>, columns: usize, accumulator: Accumulator) -> Re
 }
 
 /// What a row of the product is computed from: of b all, row-major.
-struct Row<'a> {
+struct RowOperands<'a> {
     a: &'a [i32],
     b: &'a [i32],
     bias: &'a [i64],
 }
 
-impl Row<'_> {
+impl RowOperands<'_> {
     /// Writes the sums of the row; `index` is the index of the output of a column.
     fn sum(
         &self,

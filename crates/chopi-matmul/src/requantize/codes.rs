@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Codes, Error, Result};
+use crate::{CodeSlice, Error, Result};
 
 mod sealed {
     pub trait Sealed {}
@@ -20,7 +20,7 @@ pub trait Code:
     const MAX: Self;
 
     /// A slice with its type as a value.
-    fn codes(codes: &[Self]) -> Codes<'_>;
+    fn codes(codes: &[Self]) -> CodeSlice<'_>;
 
     /// The code of this value, which must be one.
     #[doc(hidden)]
@@ -33,7 +33,7 @@ macro_rules! impl_code {
             const MIN: Self = $t::MIN;
             const MAX: Self = $t::MAX;
 
-            fn codes(codes: &[Self]) -> Codes<'_> {
+            fn codes(codes: &[Self]) -> CodeSlice<'_> {
                 codes.into()
             }
 
@@ -65,8 +65,8 @@ impl<Q: Code> OutputCodes<Q> {
         }
     }
 
-    /// The same within these bounds, which is a clamp fused with the requantization: to \[z, qmax\]
-    /// for a ReLU.
+    /// The codes within \[min, max\] alone, which is a clamp fused with the requantization: \[z, qmax\] for
+    /// a ReLU.
     ///
     /// # Errors
     /// [`Error::CodeBounds`] where `min` is above `max`.

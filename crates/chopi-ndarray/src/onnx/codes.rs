@@ -15,7 +15,7 @@ use crate::NdArray;
 use crate::tensor::{from_memory, with_slice};
 
 /// Codes of type `S::Elem`, whose values are of type `A`.
-pub(super) struct Codes<S: Data, A, D> {
+pub(super) struct TypedCodes<S: Data, A, D> {
     pub array: ArrayBase<S, D>,
     pub values: PhantomData<A>,
 }
@@ -28,7 +28,7 @@ pub(super) struct QuantizedTo<'a, A, Z, D> {
 
 impl<A: Float, Z: Int, D: Dimension> FloatTensor<NdArray> for QuantizedTo<'_, A, Z, D> {
     type Owned = Array<A, D>;
-    type Int = Codes<OwnedRepr<Z>, A, D>;
+    type Int = TypedCodes<OwnedRepr<Z>, A, D>;
     type Device = HostOnly<Self::Owned, Self::Int>;
 
     fn rank(&self) -> usize {
@@ -45,7 +45,7 @@ impl<A: Float, Z: Int, D: Dimension> FloatTensor<NdArray> for QuantizedTo<'_, A,
         layout: &Layout,
         fill: Fill<impl FnOnce(IntSliceMut<'_>) -> Result<()>>,
     ) -> Result<Self::Int> {
-        Ok(Codes {
+        Ok(TypedCodes {
             array: from_memory(fill.into_ints()?, layout)?,
             values: PhantomData,
         })
@@ -60,7 +60,7 @@ impl<A: Float, Z: Int, D: Dimension> FloatTensor<NdArray> for QuantizedTo<'_, A,
     }
 }
 
-impl<S: Data<Elem: Int>, A: Float, D: Dimension> IntTensor<NdArray> for Codes<S, A, D> {
+impl<S: Data<Elem: Int>, A: Float, D: Dimension> IntTensor<NdArray> for TypedCodes<S, A, D> {
     type Float = Array<A, D>;
     type Device = HostOnly<Self::Float, Self>;
 

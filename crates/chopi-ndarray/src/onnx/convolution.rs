@@ -10,12 +10,12 @@ use super::{Error, Result};
 /// How the padding is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AutoPad {
-    /// By the attribute `pads`.
+    /// The padding is that of the attribute `pads`.
     #[default]
     NotSet,
-    /// So that the output has length ⌈D/stride⌉; an odd zero is added at the end.
+    /// As many zeros as make the output's length ⌈D/stride⌉; an odd one is added at the end.
     SameUpper,
-    /// Likewise; an odd zero is added at the beginning.
+    /// As many zeros as make the output's length ⌈D/stride⌉; an odd one is added at the beginning.
     SameLower,
     /// No padding.
     Valid,
@@ -134,8 +134,8 @@ pub(super) struct Convolution<D> {
 }
 
 impl<D: Dimension> Convolution<D> {
-    /// That of an input of this shape with weights, which have one zero point or one for each output
-    /// channel, as the shape of the zero points says.
+    /// The convolution of an input of this shape with weights, which have one zero point or one for each
+    /// output channel, as the shape of the zero points says.
     pub fn new<W: Code>(
         x: &[usize],
         w: &ArrayRef<W, D>,

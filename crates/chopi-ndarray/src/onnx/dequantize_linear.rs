@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use chopi_core::backend::{Float, IntType};
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
-use super::codes::Codes;
+use super::codes::TypedCodes;
 use super::groups::{granularity, spread};
 use super::quantize_linear::{all_positive, params};
 use super::{DequantizableElement, Error, Result};
@@ -96,7 +96,7 @@ where
             (scales, zeros),
             I::TYPE.bounds(),
         )?;
-        let codes = Codes {
+        let codes = TypedCodes {
             array: x.view(),
             values: PhantomData,
         };

@@ -7,7 +7,7 @@ use super::QuantizedType;
 /// The result of an operator.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What was wrong, with the numbers that explain it.
+/// What an operator refuses to compute, with the numbers that explain it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -18,7 +18,7 @@ pub enum Error {
         scale: Vec<usize>,
         /// The tensor's shape.
         shape: Vec<usize>,
-        /// The shapes that it could have had.
+        /// The shapes that the scale could have had.
         expected: String,
     },
 
@@ -43,18 +43,18 @@ pub enum Error {
         blocks: usize,
         /// The length of the axis.
         length: usize,
-        /// What it should have been.
+        /// The block sizes that cut the axis into that many blocks.
         expected: String,
     },
 
     /// A zero point that the output type does not have.
     #[error("the zero point of group {group} is {zero_point}, expected {expected}")]
     ZeroPoint {
-        /// Which group of elements, in the row-major order of the scale.
+        /// The index of the group of elements, in the row-major order of the scale.
         group: usize,
         /// The zero point.
         zero_point: i64,
-        /// What it should have been.
+        /// The zero points that the output type has.
         expected: String,
     },
 
@@ -73,11 +73,11 @@ pub enum Error {
     /// A type that x/s cannot be computed in.
     #[error("precision is {precision}, expected f32, f16 or bf16")]
     Precision {
-        /// The type.
+        /// The type that was asked for.
         precision: FloatType,
     },
 
-    /// What is wrong with the elements or the axis.
+    /// An error with the elements or the axis.
     #[error(transparent)]
     Core(#[from] chopi_core::Error),
 
@@ -85,11 +85,11 @@ pub enum Error {
     #[cfg(feature = "matmul")]
     #[error("a has shape {a:?} and b has shape {b:?}: {reason}")]
     MatMulShapes {
-        /// The shape of the left one.
+        /// The shape of the left operand.
         a: Vec<usize>,
-        /// The shape of the right one.
+        /// The shape of the right operand.
         b: Vec<usize>,
-        /// What does not fit.
+        /// What does not fit, and how.
         reason: &'static str,
     },
 
@@ -97,13 +97,13 @@ pub enum Error {
     #[cfg(feature = "matmul")]
     #[error("{name} has shape {shape:?}, but an operand of shape {operand:?} needs {expected}")]
     ParameterShape {
-        /// The name of the input.
+        /// The name of the scale or zero point among the inputs.
         name: &'static str,
-        /// Its shape.
+        /// The shape of the scale or zero point.
         shape: Vec<usize>,
-        /// The shape of the operand that it is of.
+        /// The shape of the operand that it belongs to.
         operand: Vec<usize>,
-        /// The shapes that it could have had.
+        /// The shapes that the scale or zero point could have had.
         expected: String,
     },
 
@@ -113,13 +113,13 @@ pub enum Error {
     ConvAttribute {
         /// The name of the attribute.
         attribute: &'static str,
-        /// Its value.
+        /// The value of the attribute.
         value: Vec<usize>,
-        /// What it should have been.
+        /// The values that the attribute could have had.
         expected: String,
     },
 
-    /// What is wrong with a product.
+    /// An error with a product.
     #[cfg(feature = "matmul")]
     #[error(transparent)]
     Product(#[from] chopi_matmul::Error),

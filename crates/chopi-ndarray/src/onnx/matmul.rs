@@ -29,7 +29,7 @@ pub(super) struct PerLine<'a, T> {
 }
 
 impl<'a, T> PerLine<'a, T> {
-    /// Those of a matrix: one or one for each row (column).
+    /// The zero points or scales of one matrix: one for all, or one for each row (column).
     pub fn of(self, matrix: usize) -> &'a [T] {
         match self.values {
             [_] => self.values,

@@ -35,7 +35,7 @@ use super::{ConvAttributes, Error, Quantized, Result};
 /// ```
 ///
 /// # Errors
-/// Those of [`conv_integer`](super::conv_integer()); [`Error::ZeroPointShape`] for a zero point of
+/// The errors of [`conv_integer`](super::conv_integer()); [`Error::ZeroPointShape`] for a zero point of
 /// another shape than its scale; [`Error::Product`] for a bias of another length than M, and for a
 /// multiplier that is NaN or infinite.
 pub fn qlinear_conv<X, W, Y, S, D>(

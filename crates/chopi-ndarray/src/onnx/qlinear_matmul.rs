@@ -34,7 +34,7 @@ use super::{Quantized, Result};
 /// ```
 ///
 /// # Errors
-/// Those of [`matmul_integer`](super::matmul_integer());
+/// The errors of [`matmul_integer`](super::matmul_integer());
 /// [`Error::ZeroPointShape`](super::Error::ZeroPointShape) for a zero point of another shape than its
 /// scale; [`Error::Product`](super::Error::Product) for a multiplier that is NaN or infinite.
 pub fn qlinear_matmul<A, B, Y, S, D, E>(

@@ -5,8 +5,8 @@ use chopi_core::training::{QatConfig, Quantizers};
 use tch::nn::{BatchNorm, BatchNormConfig, ModuleT, Path};
 use tch::{TchError, Tensor};
 
-use super::quantized::{convert, quantized_input};
-use super::{Converted, Convolution, IntQuantizedLayer, Quantized, Weighted, expect};
+use super::qat::{convert, quantized_input};
+use super::{Converted, Convolution, IntQuantizedLayer, Qat, Weighted, expect};
 use crate::framework;
 
 /// A convolution and the batch normalization after it, quantized as the one convolution that they
@@ -22,7 +22,7 @@ use crate::framework;
 /// γ must not be 0. After the first epochs [`freeze_statistics`](Self::freeze_statistics) normalizes
 /// by μ and σ² in training too, so that training sees what will be deployed.
 #[derive(Debug)]
-pub struct QuantizedConvBn<C> {
+pub struct QatConvBn<C> {
     conv: C,
     norm: BatchNorm,
     eps: f64,
@@ -31,17 +31,17 @@ pub struct QuantizedConvBn<C> {
     batch_statistics: bool,
 }
 
-/// Along one axis.
-pub type QuantizedConvBn1d = QuantizedConvBn<Convolution<[i64; 1]>>;
-/// Along two axes.
-pub type QuantizedConvBn2d = QuantizedConvBn<Convolution<[i64; 2]>>;
+/// [`QatConvBn`] of a convolution along one axis.
+pub type QatConvBn1d = QatConvBn<Convolution<[i64; 1]>>;
+/// [`QatConvBn`] of a convolution along two axes.
+pub type QatConvBn2d = QatConvBn<Convolution<[i64; 2]>>;
 
-impl<C: Weighted> QuantizedConvBn<C> {
+impl<C: Weighted> QatConvBn<C> {
     /// Quantizes a convolution and the batch normalization after it, with the configuration that
     /// that was made with.
     ///
     /// # Errors
-    /// Those of [`Quantized::from_layer`].
+    /// The errors of [`Qat::from_layer`].
     pub fn from_layers(
         conv: C,
         (norm, norm_config): (BatchNorm, BatchNormConfig),
@@ -50,7 +50,7 @@ impl<C: Weighted> QuantizedConvBn<C> {
         quantizers: &Quantizers,
     ) -> Result<Self> {
         // The folded weight has the shape of the weight.
-        let parts = Quantized::from_layer(conv, config, path, quantizers)?;
+        let parts = Qat::from_layer(conv, config, path, quantizers)?;
         let (conv, weights, activations) = parts.into_parts();
         Ok(Self {
             conv,
@@ -104,10 +104,11 @@ impl<C: Weighted> QuantizedConvBn<C> {
         weight.f_mul(&factor.f_reshape(along(0, weight.dim()))?)
     }
 
-    /// What the layer gives for `x`, in training or in evaluation.
+    /// The output of the layer for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// Those of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`]; [`Framework`](chopi_core::Error::Framework) for
+    /// an error of libtorch.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let normalizes_batch = train && self.batch_statistics;
@@ -162,8 +163,8 @@ impl<C: Weighted> QuantizedConvBn<C> {
 }
 
 /// # Panics
-/// On the errors of [`QuantizedConvBn::f_forward_t`].
-impl<C: Weighted> ModuleT for QuantizedConvBn<C> {
+/// On the errors of [`QatConvBn::f_forward_t`].
+impl<C: Weighted> ModuleT for QatConvBn<C> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
         expect(self.f_forward_t(x, train))
     }

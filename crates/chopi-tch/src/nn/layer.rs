@@ -69,7 +69,7 @@ impl IntQuantizedLayer {
                 let scale = variable("scale", 1.0)?;
                 let learned = Learned { scale, zero_point };
                 if let Some(params) = quantizer.params() {
-                    learned.start(params)?;
+                    learned.initialize(params)?;
                 }
                 Some(learned)
             }
@@ -131,7 +131,7 @@ impl IntQuantizedLayer {
             return fake_quantize(x, &params, quantizer.estimator());
         };
         if starts {
-            learned.start(&params)?;
+            learned.initialize(&params)?;
         }
         let params = learned.params(&quantizer, &params, float_type(x)?)?;
         if quantizer.is_observing() {
@@ -143,8 +143,8 @@ impl IntQuantizedLayer {
 }
 
 impl Learned {
-    /// Sets the variables to the parameters that learning starts from.
-    fn start(&self, params: &QParams) -> Result<()> {
+    /// Sets the variables to the parameters that learning begins with.
+    fn initialize(&self, params: &QParams) -> Result<()> {
         let variables = [
             (Some(&self.scale), params.scale().to_vec()),
             (self.zero_point.as_ref(), zero_points(params)),
@@ -161,12 +161,12 @@ impl Learned {
         Ok(())
     }
 
-    /// What the variables mean now, for tensors of type `float`; `started` has the zero points that
+    /// The parameters that the variables stand for now, for tensors of type `float`; `initial` has the zero points that
     /// are not learned.
     fn params(
         &self,
         quantizer: &FakeQuantizer,
-        started: &QParams,
+        initial: &QParams,
         float: FloatType,
     ) -> Result<LearnedParams> {
         let numbers = |variable: &Tensor| -> Result<Vec<f64>> {
@@ -182,7 +182,7 @@ impl Learned {
         let scale = numbers(&self.scale)?;
         let zero_point = match &self.zero_point {
             Some(zero_point) => numbers(zero_point)?,
-            None => zero_points(started),
+            None => zero_points(initial),
         };
         let factor = quantizer.learned().map(|learning| learning.factor);
         LearnedParams::new(

@@ -3,7 +3,7 @@
 //! ```
 //! use chopi_core::Chopi;
 //! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
-//! use chopi_tch::nn::{Adam, AdamConfig, QuantizedLinear};
+//! use chopi_tch::nn::{Adam, AdamConfig, QatLinear};
 //! use tch::nn::{ModuleT, VarStore};
 //! use tch::{Device, Kind, Tensor};
 //!
@@ -13,7 +13,7 @@
 //!     .activations(FakeQuantizer::new(Chopi::new(4)?).learning(Learning::lsq()));
 //!
 //! let (variables, quantizers) = (VarStore::new(Device::Cpu), Quantizers::new());
-//! let layer = QuantizedLinear::new(8, 2, &config, &(variables.root() / "fc"), &quantizers)?;
+//! let layer = QatLinear::new(8, 2, &config, &(variables.root() / "fc"), &quantizers)?;
 //! let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default())?;
 //!
 //! let x = Tensor::randn([16, 8], (Kind::Float, Device::Cpu));
@@ -41,18 +41,16 @@ mod checkpoint;
 mod conv_bn;
 mod layer;
 mod ops;
-mod quantized;
+mod qat;
 mod weighted;
 
 pub use adam::{Adam, AdamConfig};
 pub use checkpoint::{load_checkpoint, save_checkpoint};
-pub use conv_bn::{QuantizedConvBn, QuantizedConvBn1d, QuantizedConvBn2d};
+pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
 pub(crate) use ops::shape;
 pub use ops::{fake_quantize, fake_quantize_learned};
-pub use quantized::{
-    Converted, Quantized, QuantizedConv1d, QuantizedConv2d, QuantizedEmbedding, QuantizedLinear,
-};
+pub use qat::{Converted, Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear};
 pub use weighted::{Convolution, Embedding, Weighted};
 
 /// What a `forward` of tch does about an error.

@@ -9,13 +9,13 @@ use tch::{TchError, Tensor};
 use crate::framework;
 
 /// A layer that multiplies its input with a weight, or looks its rows up: what
-/// [`Quantized`](super::Quantized) needs to know to quantize both. Implement it for layers that are
+/// [`Qat`](super::Qat) needs to know to quantize both. Implement it for layers that are
 /// not in the list.
 pub trait Weighted: Debug + Send {
     /// The weight; its first axis is that of the output channels.
     fn weight(&self) -> &Tensor;
 
-    /// What is added to the result, if anything.
+    /// The bias, which is added to the product, if there is one.
     fn bias(&self) -> Option<&Tensor> {
         None
     }

@@ -1,4 +1,4 @@
-//! Layers with quantized weights and inputs.
+//! Layers for quantization-aware training.
 
 use chopi_core::training::{QatConfig, Quantizers};
 use chopi_core::{Chopi, Result};
@@ -9,26 +9,31 @@ use super::ops::shape;
 use super::{Convolution, Embedding, IntQuantizedLayer, Weighted, expect};
 use crate::tensor::float_type;
 
-/// A layer whose weights and inputs are fake-quantized, each or none.
+/// A layer for quantization-aware training: float in and out, its weights and inputs fake-quantized,
+/// each or none.
 ///
-/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
 /// `activation_quantizer` in its place of the network.
 #[derive(Debug)]
-pub struct Quantized<L> {
+pub struct Qat<L> {
     layer: L,
     weights: Option<IntQuantizedLayer>,
     activations: Option<IntQuantizedLayer>,
 }
 
-/// y = x̂·ŵᵀ + b.
-pub type QuantizedLinear = Quantized<nn::Linear>;
-/// A convolution of x̂ with ŵ along one axis.
-pub type QuantizedConv1d = Quantized<Convolution<[i64; 1]>>;
-/// A convolution of x̂ with ŵ along two axes.
-pub type QuantizedConv2d = Quantized<Convolution<[i64; 2]>>;
-/// Rows of ŵ. The input are indices, which are not quantized.
-pub type QuantizedEmbedding = Quantized<Embedding>;
+/// A linear layer for quantization-aware training, y = x̂·ŵᵀ + b, with x̂ and ŵ the fake-quantized input
+/// and weight, in floats. What [`convert`](Qat::convert) gives of it becomes a layer of integers.
+pub type QatLinear = Qat<nn::Linear>;
+/// A convolution along one axis for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
+pub type QatConv1d = Qat<Convolution<[i64; 1]>>;
+/// A convolution along two axes for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
+pub type QatConv2d = Qat<Convolution<[i64; 2]>>;
+/// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
+/// indices, which are not quantized.
+pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
 #[derive(Debug)]
@@ -39,11 +44,11 @@ pub struct Converted {
     pub weight_codes: Option<Tensor>,
     /// The quantizer of the input, calibrated, where that is quantized.
     pub activations: Option<Chopi>,
-    /// What is added to the result.
+    /// The bias, which is added to the product.
     pub bias: Option<Tensor>,
 }
 
-impl<L: Weighted> Quantized<L> {
+impl<L: Weighted> Qat<L> {
     /// Quantizes an existing layer. `path` is its place in the network, for the names of the
     /// fake-quantizers and the variables of learned scales.
     ///
@@ -105,10 +110,11 @@ impl<L: Weighted> Quantized<L> {
         self.activations.as_ref()
     }
 
-    /// What the layer gives for `x`, in training or in evaluation.
+    /// The output of the layer for `x`, in training or in evaluation.
     ///
     /// # Errors
-    /// Those of [`IntQuantizedLayer::f_forward_t`], and what libtorch says.
+    /// The errors of [`IntQuantizedLayer::f_forward_t`]; [`Framework`](chopi_core::Error::Framework) for
+    /// an error of libtorch.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         let bias = self.layer.bias();
@@ -156,8 +162,8 @@ pub(super) fn convert(
 }
 
 /// # Panics
-/// On the errors of [`Quantized::f_forward_t`].
-impl<L: Weighted> ModuleT for Quantized<L> {
+/// On the errors of [`Qat::f_forward_t`].
+impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
         expect(self.f_forward_t(x, train))
     }
@@ -175,11 +181,11 @@ pub(super) fn quantized_input(
     }
 }
 
-impl QuantizedLinear {
+impl QatLinear {
     /// A fresh layer with bias, initialized as [`nn::linear`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         inputs: i64,
         outputs: i64,
@@ -192,14 +198,14 @@ impl QuantizedLinear {
     }
 }
 
-impl<const N: usize> Quantized<Convolution<[i64; N]>>
+impl<const N: usize> Qat<Convolution<[i64; N]>>
 where
     Convolution<[i64; N]>: Weighted,
 {
     /// A fresh layer, initialized as [`nn::conv`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         (inputs, outputs, kernel): (i64, i64, [i64; N]),
         convolution: ConvConfigND<[i64; N]>,
@@ -217,12 +223,12 @@ where
     }
 }
 
-impl QuantizedEmbedding {
+impl QatEmbedding {
     /// A fresh layer, initialized as [`nn::embedding`] does. Its input are indices, so a
     /// fake-quantizer of activations is left out.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer).
+    /// The errors of [`from_layer`](Self::from_layer).
     pub fn new(
         rows: i64,
         columns: i64,

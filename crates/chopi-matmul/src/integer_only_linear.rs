@@ -1,4 +1,4 @@
-//! The linear layer without a float operation.
+//! The integer-only linear layer: codes in, codes out, without a float operation.
 
 use chopi_core::{
     QParams,
@@ -23,8 +23,9 @@ pub enum FixedRounding {
     Single,
 }
 
-/// A linear layer from codes to codes in which there is no float operation: what a network between its
-/// first and its last layer is made of.
+/// An integer-only linear layer: codes in, codes out, without a float operation. A network between its
+/// first and its last layer is made of them; [`QuantizedLinear`](crate::QuantizedLinear) is the layer with
+/// floats in and out.
 ///
 /// For codes of an input of shape \[…, inputs\], row by row, and weights of shape \[outputs, inputs\]:
 ///
@@ -34,7 +35,7 @@ pub enum FixedRounding {
 /// [`FixedMultiplier`] of s_x·s_w\[j\]/s_y, whose product is rounded as [`FixedRounding`] says. Both are
 /// found once, with the layer, in `f64`. The sum over k is exact, and that with the bias saturates.
 #[derive(Clone, Debug)]
-pub struct IntegerLinear {
+pub struct IntegerOnlyLinear {
     weights: PackedMatrix,
     bias: Vec<i32>,
     multipliers: Vec<FixedMultiplier>,
@@ -43,7 +44,7 @@ pub struct IntegerLinear {
     input_zero: [i32; 1],
 }
 
-impl IntegerLinear {
+impl IntegerOnlyLinear {
     /// A layer of the codes of its weights, per tensor or per channel of axis 0; of its bias, one for
     /// each output; for an input that was quantized per tensor; and an output in units of
     /// `output_scale`.
@@ -97,7 +98,7 @@ impl IntegerLinear {
         })
     }
 
-    /// The same layer with another rounding.
+    /// The layer, which now rounds the product with its multipliers so.
     #[must_use]
     pub fn with_rounding(self, rounding: FixedRounding) -> Self {
         Self { rounding, ..self }

@@ -1,4 +1,4 @@
-//! Layers with quantized weights and inputs.
+//! Layers for quantization-aware training.
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::{
@@ -9,42 +9,47 @@ use chopi_core::training::{QatConfig, Quantizers};
 
 use super::{Evaluated, IntQuantizedLayer, chopi};
 
-/// A layer that multiplies its input with a weight, or looks its rows up: what [`Quantized`] needs
+/// A layer that multiplies its input with a weight, or looks its rows up: what [`Qat`] needs
 /// to know to quantize both. Implement it for layers that are not in the list.
 pub trait Weighted: Module {
     /// The weight; its first axis is that of the output channels.
     fn weight(&self) -> &Tensor;
 
-    /// What is added to the result, if anything.
+    /// The bias, which is added to the product, if there is one.
     fn bias(&self) -> Option<&Tensor> {
         None
     }
 
-    /// The same layer with another weight, of the same shape, and another bias.
+    /// A layer like this one, with another weight of this one's shape and another bias.
     #[must_use]
     fn with(&self, weight: Tensor, bias: Option<Tensor>) -> Self;
 }
 
-/// A layer whose weights and inputs are fake-quantized, each or none.
+/// A layer for quantization-aware training: float in and out, its weights and inputs fake-quantized,
+/// each or none.
 ///
-/// Made by [`new`](QuantizedLinear::new), with fresh variables, or of an existing layer by
+/// Made by [`new`](QatLinear::new), with fresh variables, or of an existing layer by
 /// [`from_layer`](Self::from_layer). Its fake-quantizers are `weight_quantizer` and
 /// `activation_quantizer` in its place of the network.
 #[derive(Clone, Debug)]
-pub struct Quantized<L> {
+pub struct Qat<L> {
     layer: L,
     weights: Option<IntQuantizedLayer>,
     activations: Option<IntQuantizedLayer>,
 }
 
-/// y = x̂·ŵᵀ + b.
-pub type QuantizedLinear = Quantized<Linear>;
-/// A convolution of x̂ with ŵ along one axis.
-pub type QuantizedConv1d = Quantized<Conv1d>;
-/// A convolution of x̂ with ŵ along two axes.
-pub type QuantizedConv2d = Quantized<Conv2d>;
-/// Rows of ŵ. The input are indices, which are not quantized.
-pub type QuantizedEmbedding = Quantized<Embedding>;
+/// A linear layer for quantization-aware training, y = x̂·ŵᵀ + b, with x̂ and ŵ the fake-quantized input
+/// and weight, in floats. What [`convert`](Qat::convert) gives of it becomes a layer of integers.
+pub type QatLinear = Qat<Linear>;
+/// A convolution along one axis for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
+pub type QatConv1d = Qat<Conv1d>;
+/// A convolution along two axes for quantization-aware training: of x̂ with ŵ, the fake-quantized input
+/// and weight.
+pub type QatConv2d = Qat<Conv2d>;
+/// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
+/// indices, which are not quantized.
+pub type QatEmbedding = Qat<Embedding>;
 
 /// A trained layer in integers.
 #[derive(Clone, Debug)]
@@ -55,7 +60,7 @@ pub struct Converted {
     pub weight_codes: Option<Tensor>,
     /// The quantizer of the input, calibrated, where that is quantized.
     pub activations: Option<Chopi>,
-    /// What is added to the result.
+    /// The bias, which is added to the product.
     pub bias: Option<Tensor>,
 }
 
@@ -111,7 +116,7 @@ impl Weighted for Embedding {
     }
 }
 
-impl<L: Weighted> Quantized<L> {
+impl<L: Weighted> Qat<L> {
     /// Quantizes an existing layer. `vb` points to its place in the network, for the names of the
     /// fake-quantizers and the variables of learned scales.
     ///
@@ -207,7 +212,7 @@ pub(super) fn convert(
     })
 }
 
-impl<L: Weighted> ModuleT for Quantized<L> {
+impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = quantized_input(x, self.activations.as_ref(), train)?;
         match &self.weights {
@@ -237,11 +242,11 @@ fn is_float(dtype: DType) -> bool {
     crate::tensor::float_type(dtype).is_ok()
 }
 
-impl QuantizedLinear {
+impl QatLinear {
     /// A fresh layer with bias, initialized as [`candle_nn::linear()`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::linear()`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::linear()`].
     pub fn new(
         inputs: usize,
         outputs: usize,
@@ -254,11 +259,11 @@ impl QuantizedLinear {
     }
 }
 
-impl QuantizedConv1d {
+impl QatConv1d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv1d`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv1d`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::conv1d`].
     pub fn new(
         (inputs, outputs, kernel): (usize, usize, usize),
         convolution: Conv1dConfig,
@@ -271,11 +276,11 @@ impl QuantizedConv1d {
     }
 }
 
-impl QuantizedConv2d {
+impl QatConv2d {
     /// A fresh layer with bias, initialized as [`candle_nn::conv2d`] does.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::conv2d`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::conv2d`].
     pub fn new(
         (inputs, outputs, kernel): (usize, usize, usize),
         convolution: Conv2dConfig,
@@ -288,12 +293,12 @@ impl QuantizedConv2d {
     }
 }
 
-impl QuantizedEmbedding {
+impl QatEmbedding {
     /// A fresh layer, initialized as [`candle_nn::embedding()`] does. Its input are indices, so a
     /// fake-quantizer of activations is left out.
     ///
     /// # Errors
-    /// Those of [`from_layer`](Self::from_layer) and [`candle_nn::embedding()`].
+    /// The errors of [`from_layer`](Self::from_layer) and [`candle_nn::embedding()`].
     pub fn new(
         rows: usize,
         columns: usize,

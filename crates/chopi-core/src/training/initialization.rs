@@ -1,4 +1,4 @@
-//! Where learned scales start.
+//! The initialization of learned scales.
 
 use crate::backend::{Backend, FloatTensor};
 use crate::convention::{Convention, ScaleZero};
@@ -19,7 +19,7 @@ const CANDIDATES: usize = 64;
 /// middle. The widest of equals.
 ///
 /// # Errors
-/// Those of [`Ranges::observe`] and [`QParams::from_ranges`].
+/// The errors of [`Ranges::observe`] and [`QParams::from_ranges`].
 pub fn least_squares<B: Backend, T: FloatTensor<B> + ?Sized>(
     x: &T,
     scheme: &Scheme,
@@ -52,7 +52,7 @@ pub fn least_squares<B: Backend, T: FloatTensor<B> + ?Sized>(
 /// its own scale. For zero means the observed scale.
 ///
 /// # Errors
-/// Those of [`Ranges::observe`] and [`QParams::from_ranges`].
+/// The errors of [`Ranges::observe`] and [`QParams::from_ranges`].
 pub fn mean_magnitude<B: Backend, T: FloatTensor<B> + ?Sized>(
     x: &T,
     scheme: &Scheme,
@@ -72,13 +72,13 @@ pub fn mean_magnitude<B: Backend, T: FloatTensor<B> + ?Sized>(
 /// The smallest and the largest value of a group.
 type Range = (f64, f64);
 
-/// The parameters that `start(elements, range, params)` gives for each group, where `params` are
+/// The parameters that `initialize(elements, range, params)` gives for each group, where `params` are
 /// those of a range by the formulas of the convention.
 fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
     x: &T,
     scheme: &Scheme,
     convention: &Convention,
-    start: impl Fn(&[f64], Range, &dyn Fn(Range) -> Result<ScaleZero>) -> Result<ScaleZero>,
+    initialize: impl Fn(&[f64], Range, &dyn Fn(Range) -> Result<ScaleZero>) -> Result<ScaleZero>,
 ) -> Result<QParams> {
     let granularity = convention.granularity_for(scheme.granularity, x.rank());
     let observed = Ranges::observe(x, granularity)?;
@@ -95,12 +95,12 @@ fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
                 let elements = elements.gather(data, &mut buffer).iter();
                 let wide: Vec<f64> = elements.map(|x| x.widen().as_f64()).collect();
                 let params = |range| convention.scale_and_zero_point(range, scheme, float, group);
-                let started = start(&wide, (min, max), &|range: Range| {
+                let initialized = initialize(&wide, (min, max), &|range: Range| {
                     let round = |end| float.compute().round(end);
                     params((round(range.0), round(range.1)))
                 })?;
-                scale.push(started.scale.max(float.compute().min_positive()));
-                zero_point.push(started.zero_point);
+                scale.push(initialized.scale.max(float.compute().min_positive()));
+                zero_point.push(initialized.zero_point);
             }
         });
         Ok(())
