@@ -11,6 +11,7 @@ mod check_export;
 mod check_model;
 mod check_pychop;
 mod conformance;
+mod direction;
 mod large_model;
 mod libtorch;
 mod measure;
@@ -19,6 +20,7 @@ mod peers;
 mod process;
 mod python;
 mod records;
+mod sanitize;
 mod seed;
 mod table;
 mod test;
@@ -45,6 +47,8 @@ struct Cli {
 enum Command {
     /// Format, lint, test, document and check everything; stop at the first failure
     Test(test::Args),
+    /// Test the crates with `unsafe` code under AddressSanitizer
+    Sanitize(sanitize::Args),
     /// Fetch the real model all-MiniLM-L6-v2 and print its folder
     Model,
     /// Make libtorch, if it is not there, and print the exports that building with tch needs
@@ -82,6 +86,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<()> {
     match command {
         Command::Test(args) => test::run(&args),
+        Command::Sanitize(args) => sanitize::run(&args),
         Command::Model => {
             println!("{}", model::folder()?.display());
             Ok(())

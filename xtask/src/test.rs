@@ -10,7 +10,7 @@ use chopi::cpu::Isa;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;
-use crate::{built, check_backends, check_model, check_pychop, model, process, table};
+use crate::{built, check_backends, check_model, check_pychop, direction, model, process, table};
 
 /// What has tests; the examples have none.
 const TARGETS: [&str; 3] = ["--lib", "--bins", "--tests"];
@@ -38,6 +38,8 @@ fn fast(sections: &mut Sections) -> Result<()> {
     let cargo = Cargo::default();
     sections.start("Formatting");
     cargo.run(["fmt", "--all", "--check"])?;
+    sections.start("Directions between crates");
+    direction::check(&Workspace::load()?)?;
     sections.start("Lints");
     cargo.run(["clippy", "--all-targets", "--", "-Dwarnings"])?;
     sections.start("Tests");
@@ -54,6 +56,9 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     sections.start("Formatting");
     cargo.run(["fmt", "--all", "--check"])?;
+
+    sections.start("Directions between crates");
+    direction::check(&workspace)?;
 
     if workspace.needs_libtorch() {
         sections.start("libtorch");

@@ -29,7 +29,19 @@ pub struct Workspace {
 pub struct Package {
     /// Its name.
     pub name: String,
+    /// What it depends on, members of the workspace among them.
+    #[serde(default)]
+    pub dependencies: Vec<Dependency>,
     features: BTreeMap<String, Vec<String>>,
+}
+
+/// A dependency of a member.
+#[derive(Debug, Deserialize)]
+pub struct Dependency {
+    /// The name of the package.
+    pub name: String,
+    /// `dev` for tests, `build` for build scripts; nothing for the usual ones.
+    pub kind: Option<String>,
 }
 
 impl Workspace {

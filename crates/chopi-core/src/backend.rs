@@ -109,6 +109,14 @@ pub trait Backend: 'static {
 }
 
 /// The elements of a dense float tensor, in memory order: as many as its layout says.
+///
+/// [`new`](Self::new) looks, and there is no way around it:
+///
+/// ```compile_fail,E0451
+/// use chopi_core::backend::{FloatSlice, HostFloats, Layout};
+/// let (data, layout) = (FloatSlice::F32(&[]), Layout::row_major(&[1000]));
+/// let lie = HostFloats { data, layout };
+/// ```
 #[derive(Clone, Debug)]
 pub struct HostFloats<'a> {
     data: FloatSlice<'a>,
@@ -116,6 +124,12 @@ pub struct HostFloats<'a> {
 }
 
 /// The elements of a dense integer tensor, in memory order: as many as its layout says.
+///
+/// ```compile_fail,E0451
+/// use chopi_core::backend::{HostInts, IntSlice, Layout};
+/// let (data, layout) = (IntSlice::I8(&[]), Layout::row_major(&[1000]));
+/// let lie = HostInts { data, layout };
+/// ```
 #[derive(Clone, Debug)]
 pub struct HostInts<'a> {
     data: IntSlice<'a>,
@@ -324,6 +338,15 @@ pub trait IntTensor<B: Backend> {
 }
 
 /// The elements of a dense float tensor, in memory order, to be overwritten: as many as its layout says.
+///
+/// The memory that core writes to is nobody else's to see:
+///
+/// ```compile_fail,E0616
+/// use chopi_core::backend::{HostFloatsMut, Layout};
+/// let host = HostFloatsMut::new(&mut [0.0_f32; 4], Layout::row_major(&[4]))?;
+/// let memory = host.data;
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct HostFloatsMut<'a> {
     pub(crate) data: FloatSliceMut<'a>,

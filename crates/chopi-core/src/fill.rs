@@ -10,7 +10,18 @@ use crate::error::{Error, Result};
 /// What fills the memory of a new tensor: a number of elements, and what writes each of them.
 ///
 /// A backend gets one where it has to make a tensor, and takes the elements as a vector, or has its own
-/// memory filled. It gets no element that was not written.
+/// memory filled. It gets no element that was not written: what writes them is core's, or was promised
+/// in an `unsafe` block.
+///
+/// ```compile_fail,E0624
+/// use chopi_core::backend::{Fill, IntSliceMut};
+/// let lie = Fill::new(1000, |_: IntSliceMut<'_>| Ok(()));
+/// ```
+///
+/// ```compile_fail,E0133
+/// use chopi_core::backend::{Fill, IntSliceMut};
+/// let lie = Fill::new_unchecked(1000, |_: IntSliceMut<'_>| Ok(()));
+/// ```
 pub struct Fill<W> {
     len: usize,
     write: W,

@@ -88,12 +88,14 @@ impl Packing {
         }
     }
 
-    /// The bytes of a row of this many codes.
+    /// The bytes of a row of this many codes; `usize::MAX` where there are more, as no memory holds.
     pub fn row_bytes(&self, codes: usize) -> usize {
         let bits = self.bits as usize;
-        // Without overflow for any number of codes that memory holds.
+        // Without overflow for any number of codes: bits ≤ 8.
         let bytes = codes / 8 * bits + (codes % 8 * bits).div_ceil(8);
-        bytes.next_multiple_of(self.unit)
+        bytes
+            .checked_next_multiple_of(self.unit)
+            .unwrap_or(usize::MAX)
     }
 
     /// Packs rows of `row` codes each.
@@ -332,5 +334,11 @@ mod tests {
             Err(Error::Dtype { .. })
         ));
         assert!(packing.pack::<i8>(&[], 0).unwrap().is_empty());
+        let words = Packing::compressed_tensors(8).unwrap();
+        assert!(words.pack::<i8>(&[], usize::MAX).unwrap().is_empty());
+        assert!(matches!(
+            words.unpack::<i8>(&[], 1, usize::MAX),
+            Err(Error::PackedLength { .. })
+        ));
     }
 }

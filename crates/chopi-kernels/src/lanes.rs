@@ -29,8 +29,8 @@ impl<'a> Params<'a> {
     /// divides.
     ///
     /// # Panics
-    /// Where the tiles have another number of groups, or the recipe multiplies and there are no
-    /// reciprocals.
+    /// Where qmin > qmax, the tiles have another number of groups, or the recipe multiplies and there are
+    /// no reciprocals.
     #[inline]
     pub fn new(
         recipe: Recipe,
@@ -39,6 +39,8 @@ impl<'a> Params<'a> {
         reciprocal: PerGroup<f64>,
         zero_point: PerGroup<f64>,
     ) -> Self {
+        let (qmin, qmax) = (recipe.qmin, recipe.qmax);
+        assert!(qmin <= qmax, "no codes in {qmin}..={qmax}");
         let groups = tiles.groups();
         let reciprocals = if recipe.steps.multiplies() { groups } else { 0 };
         let counts = (scale.len(), zero_point.len(), reciprocal.len());

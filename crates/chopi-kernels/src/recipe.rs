@@ -82,7 +82,8 @@ pub enum Rounding {
     },
 }
 
-/// What is done with an element, but for the numbers of its group. Every combination has a meaning.
+/// What is done with an element, but for the numbers of its group. Every combination has a meaning, as
+/// long as qmin ≤ qmax.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
     /// From the element to the number that is rounded.
@@ -119,8 +120,9 @@ impl Recipe {
     /// their differences.
     #[inline]
     pub fn fits(&self, limit: i64, zero_points: &[f64]) -> bool {
-        let small = |n: i64| n.abs() <= limit;
-        let limit = limit as f64;
-        small(self.qmin) && small(self.qmax) && zero_points.iter().all(|z| z.abs() <= limit)
+        // Not `abs`, which i64::MIN does not have.
+        let small = |n: i64| (-limit..=limit).contains(&n);
+        let in_floats = limit as f64;
+        small(self.qmin) && small(self.qmax) && zero_points.iter().all(|z| z.abs() <= in_floats)
     }
 }

@@ -106,7 +106,9 @@ impl Tiles {
         let (outer, channels, inner) = layout.split(axis);
         let short = inner == 1 || (inner < Self::SHORT_CHANNEL && outer > inner);
         let (width, length, groups, repeat) = match short {
-            true => (channels * inner, 1, 1, inner),
+            // Without an element, no parameter is repeated. What overflows has no element either, or more
+            // than memory holds.
+            true => (channels.saturating_mul(inner), 1, 1, inner.max(1)),
             false => (1, inner, channels, 1),
         };
         Self {
@@ -132,7 +134,8 @@ impl Tiles {
             width: inner,
             axis: length,
             size: size.min(length),
-            groups: outer * length.div_ceil(size),
+            // It overflows only where another axis is empty, or for more elements than memory holds.
+            groups: outer.saturating_mul(length.div_ceil(size)),
             repeat: 1,
             params: layout.with_axis(axis, length.div_ceil(size)),
         }
@@ -152,8 +155,12 @@ impl Tiles {
 
     /// The runs of a range of elements, in order, the first and the last cut off where the range
     /// begins and ends.
+    ///
+    /// # Panics
+    /// Where the range goes beyond the elements.
     #[inline(always)]
     pub fn runs(&self, range: Range<usize>) -> Runs<'_> {
+        assert!(range.end <= self.len, "elements up to {}", range.end);
         let mut runs = Runs {
             tiles: self,
             range: range.clone(),
@@ -182,6 +189,9 @@ impl Tiles {
     }
 
     /// Where the elements of a group lie; `group` is its index in memory order.
+    ///
+    /// # Panics
+    /// Where the tensor has no element; the place of a group that there is not has no meaning, or panics.
     pub fn group(&self, group: usize) -> GroupElements {
         let &Self {
             len,
@@ -352,6 +362,27 @@ mod tests {
             let params: Vec<usize> = params.into_iter().map(|p| p / tiles.repeat()).collect();
             let expected: Vec<usize> = (0..layout.len()).map(&expected).collect();
             assert_eq!(params, expected, "{shape:?} {groups:?} cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_empty_tensor_has_no_runs_whatever_its_other_axes() {
+        let (most, big) = (usize::MAX, 1 << 40);
+        for shape in [[0, most, most], [big, big, 0], [big, 0, big], [9, 3, 0]] {
+            let layout = Layout::row_major(&shape);
+            let by_axis = |axis| [Groups::Channels(axis), Groups::Sized(axis, 1)];
+            for groups in (0..3).flat_map(by_axis).chain([Groups::All]) {
+                let tiles = groups.tiles(&layout);
+                assert_eq!(
+                    (tiles.len(), tiles.runs(0..0).count()),
+                    (0, 0),
+                    "{groups:?}"
+                );
+                if tiles.groups() < 100 {
+                    let ranges = crate::min_max(crate::FloatSlice::F32(&[]), &tiles);
+                    assert_eq!(ranges.map(|r| r.min.len()), Some(tiles.groups()));
+                }
+            }
         }
     }
 

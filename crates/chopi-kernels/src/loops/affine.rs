@@ -126,6 +126,17 @@ impl<V: Vector> Affine<V> {
         V::splat(self.zero.arch(), V::Scalar::MAGIC).add(self.lacking)
     }
 
+    /// M + clamp(RNE(z), qmin, qmax), the code of NaN.
+    #[inline(always)]
+    pub fn zero_code(&self, recipe: &Recipe) -> V {
+        let arch = self.zero.arch();
+        let (low, high) = (recipe.qmin, recipe.qmax);
+        let zero = integer::<V>(arch, low).max(self.zero);
+        integer::<V>(arch, high)
+            .min(zero)
+            .add(V::splat(arch, V::Scalar::MAGIC))
+    }
+
     /// The v of which the sum with the zero point is 0; a rounded sum has the sign of the exact one.
     #[inline(always)]
     fn origin(&self, steps: Steps) -> V {

@@ -171,20 +171,25 @@ impl<F: Element, O: Code, A: Arch, const KIND: u8> Step<F::Vector<A>, KIND> for 
         for (k, number) in block.iter_mut().enumerate() {
             *number = F::load(run.arch, &x[k * <F::Vector<A>>::LANES..]);
         }
-        if KIND == ANY {
-            for number in &mut block {
-                let is_nan = number.is_nan();
-                self.any_nan = self.any_nan.or(is_nan);
-                // 0.0 has the zero point's code.
-                *number = Vector::select(is_nan, zero, *number);
-            }
-        } else {
-            for k in (0..N).step_by(2) {
-                let is_nan = block[k].is_either_nan(block[(k + 1) % N]);
-                self.any_nan = self.any_nan.or(is_nan);
+        let mut is_nan = [F::Vector::none(run.arch); N];
+        let mut any_nan = F::Vector::none(run.arch);
+        for k in 0..N {
+            // The loops for known steps look at two vectors at once.
+            is_nan[k] = match KIND {
+                ANY => block[k].is_nan(),
+                _ if k % 2 == 0 => block[k].is_either_nan(block[(k + 1) % N]),
+                _ => continue,
+            };
+            any_nan = any_nan.or(is_nan[k]);
+        }
+        self.any_nan = self.any_nan.or(any_nan);
+        let mut codes = run.codes::<F, KIND, UNIFORM, N>(block, i, zero);
+        if KIND == ANY && any_nan.any() {
+            for (k, code) in codes.iter_mut().enumerate() {
+                let affine = run.affine::<KIND, UNIFORM>(i + k * <F::Vector<A>>::LANES);
+                *code = Vector::select(is_nan[k], affine.zero_code(&run.recipe), *code);
             }
         }
-        let codes = run.codes::<F, KIND, UNIFORM, N>(block, i, zero);
         O::store(codes, out);
     }
 }

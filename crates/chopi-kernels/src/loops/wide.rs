@@ -19,7 +19,7 @@ use crate::vector::Arch;
 /// Computes codes as integers held in `f64`.
 pub(crate) struct Wide<'a, F: Element> {
     params: &'a Params<'a>,
-    /// Whether q − z is not rounded, and exact in `f64` only.
+    /// Whether q − z is rounded to no type, and exact in `f64` only.
     exact: bool,
     /// The scales, in the compute type.
     scales: Lanes<F::Compute>,
@@ -29,9 +29,11 @@ pub(crate) struct Wide<'a, F: Element> {
 
 impl<'a, F: Element> Wide<'a, F> {
     pub fn new(params: &'a Params<'a>) -> Self {
+        let recipe = params.recipe();
+        let is_exact = recipe.has_exact_difference() && !recipe.has_native_difference();
         Self {
             params,
-            exact: !params.fit::<F::Compute>() && params.recipe().has_exact_difference(),
+            exact: is_exact && !params.fit::<F::Compute>(),
             scales: Lanes::new(params),
             integers: Lanes::new(params),
         }

@@ -6,7 +6,15 @@
 //!
 //! Everything here is safe to call. A value of an [`Arch`] exists only on a CPU that has the
 //! instruction set, every vector is made from one, and loads and stores take slices, whose lengths they
-//! check.
+//! check. Nobody else makes such a value:
+//!
+//! ```compile_fail,E0423
+//! let forged = chopi_kernels::vector::avx2::Avx2(());
+//! ```
+//!
+//! ```compile_fail,E0624
+//! let forged = unsafe { chopi_kernels::vector::avx2::Avx2::assume() };
+//! ```
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
