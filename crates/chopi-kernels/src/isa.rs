@@ -30,7 +30,7 @@ pub enum Isa {
 #[non_exhaustive]
 pub enum IsaError {
     /// There is no instruction set of this name.
-    #[error("no instruction set is named {name:?}, only avx512, avx2, neon and portable")]
+    #[error("there is no instruction set {name:?}, expected avx512, avx2, neon or portable")]
     Unknown {
         /// The name.
         name: String,
