@@ -15,8 +15,9 @@ use crate::codes::{Codes, Matrix};
 use crate::error::{Error, Result};
 use crate::grouped::GroupedMatrix;
 use crate::kernel::Engine;
-use crate::output::{Dequantize, as_uninit};
+use crate::output::Dequantize;
 use crate::packed::{Order, PackedMatrix};
+use crate::window::Memory;
 
 /// How a layer quantizes its input, to at most 8 bits.
 #[derive(Clone, Debug)]
@@ -201,9 +202,9 @@ impl Linear {
             let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
             let rows = rows.iter().product();
             let product =
-                |out: &mut [MaybeUninit<f32>]| self.product(&codes, rows, quantizer.params(), out);
+                |out: Memory<'_, f32>| self.product(&codes, rows, quantizer.params(), out);
             let fill = |out: FloatSliceMut<'_>| match out {
-                FloatSliceMut::F32(out) => product(out),
+                FloatSliceMut::F32(out) => product(out.into()),
                 FloatSliceMut::F64(out) => rounded(product, f64::from, out),
                 FloatSliceMut::F16(out) => rounded(product, f16::from_f32, out),
                 FloatSliceMut::BF16(out) => rounded(product, bf16::from_f32, out),
@@ -220,7 +221,7 @@ impl Linear {
         codes: &HostInts<'_>,
         rows: usize,
         params: Option<&QParams>,
-        out: &mut [MaybeUninit<f32>],
+        out: Memory<'_, f32>,
     ) -> chopi_core::Result<()> {
         let params = params.ok_or(chopi_core::Error::NotCalibrated)?;
         let left_scales = to_f32(params.scale());
@@ -361,12 +362,12 @@ pub(crate) fn to_f32(scales: &[f64]) -> Vec<f32> {
 
 /// What `product` computes in `f32`, rounded to another type.
 fn rounded<T>(
-    product: impl Fn(&mut [MaybeUninit<f32>]) -> chopi_core::Result<()>,
+    product: impl Fn(Memory<'_, f32>) -> chopi_core::Result<()>,
     round: impl Fn(f32) -> T,
     out: &mut [MaybeUninit<T>],
 ) -> chopi_core::Result<()> {
     let mut values = vec![0.0; out.len()];
-    product(as_uninit(&mut values))?;
+    product(Memory::from(&mut values[..]))?;
     for (out, value) in out.iter_mut().zip(values) {
         out.write(round(value));
     }
