@@ -150,27 +150,29 @@ fn tile<A: Arch, const NIBBLES: bool, const ROWS: usize, const PANELS: usize>(
     for panel in 0..PANELS {
         panels[panel] = &right[panel * right_stride..][..lines];
     }
+    // `..lines` below tells the compiler what it would learn too late: it unrolls the array of panels
+    // after it has dealt with the indices.
     let left = left.as_chunks::<ROWS>().0;
     let mut sums = [[arch.zero(); PANELS]; ROWS];
     if NIBBLES {
         let left = &left.as_chunks::<2>().0[..lines];
         for line in 0..lines {
-            let mut rights = [arch.low_nibbles(&panels[0][line]); PANELS];
+            let mut rights = [arch.low_nibbles(&panels[0][..lines][line]); PANELS];
             for panel in 1..PANELS {
-                rights[panel] = arch.low_nibbles(&panels[panel][line]);
+                rights[panel] = arch.low_nibbles(&panels[panel][..lines][line]);
             }
             dot(arch, &mut sums, &left[line][0], &rights);
             for panel in 0..PANELS {
-                rights[panel] = arch.high_nibbles(&panels[panel][line]);
+                rights[panel] = arch.high_nibbles(&panels[panel][..lines][line]);
             }
             dot(arch, &mut sums, &left[line][1], &rights);
         }
     } else {
         let left = &left[..lines];
         for line in 0..lines {
-            let mut rights = [arch.right(&panels[0][line]); PANELS];
+            let mut rights = [arch.right(&panels[0][..lines][line]); PANELS];
             for panel in 1..PANELS {
-                rights[panel] = arch.right(&panels[panel][line]);
+                rights[panel] = arch.right(&panels[panel][..lines][line]);
             }
             dot(arch, &mut sums, &left[line], &rights);
         }
