@@ -45,10 +45,10 @@ impl IntLinear {
     /// Those of quantizing the weights and of [`Linear::new`].
     pub fn from_float(
         layer: &candle_nn::Linear,
-        mut weights: Chopi,
+        weights: Chopi,
         activations: Activations,
     ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         Self::new(&codes, &weights, activations, layer.bias())
     }
 
@@ -64,11 +64,11 @@ impl IntLinear {
 
     fn new(
         codes: &Tensor,
-        weights: &Chopi,
+        weights: &QParams,
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = Linear::new(codes, calibrated(weights)?, activations).map_err(wrap)?;
+        let layer = Linear::new(codes, weights, activations).map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
@@ -120,12 +120,8 @@ impl IntConv {
     ///
     /// # Errors
     /// Those of quantizing the weights and of [`Conv::new`].
-    pub fn from_conv1d(
-        layer: &Conv1d,
-        mut weights: Chopi,
-        activations: Activations,
-    ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+    pub fn from_conv1d(layer: &Conv1d, weights: Chopi, activations: Activations) -> Result<Self> {
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv1d_params(layer.config());
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
@@ -134,12 +130,8 @@ impl IntConv {
     ///
     /// # Errors
     /// Those of [`from_conv1d`](Self::from_conv1d).
-    pub fn from_conv2d(
-        layer: &Conv2d,
-        mut weights: Chopi,
-        activations: Activations,
-    ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+    pub fn from_conv2d(layer: &Conv2d, weights: Chopi, activations: Activations) -> Result<Self> {
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv2d_params(layer.config());
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
@@ -156,12 +148,12 @@ impl IntConv {
 
     fn new(
         codes: &Tensor,
-        weights: &Chopi,
+        weights: &QParams,
         params: ConvParams,
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = Conv::new(codes, calibrated(weights)?, params, activations).map_err(wrap)?;
+        let layer = Conv::new(codes, weights, params, activations).map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
@@ -202,7 +194,7 @@ pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
 }
 
 /// What a trained layer multiplies with, and how its input is quantized.
-fn trained(layer: &Converted) -> Result<(&Tensor, &Chopi, Activations)> {
+fn trained(layer: &Converted) -> Result<(&Tensor, &QParams, Activations)> {
     let (Some(codes), Some(weights)) = (&layer.weight_codes, &layer.weight) else {
         candle_core::bail!("the layer was trained with weights that are not quantized");
     };
@@ -210,14 +202,16 @@ fn trained(layer: &Converted) -> Result<(&Tensor, &Chopi, Activations)> {
     let activations = params
         .cloned()
         .map_or_else(Activations::default, Activations::Static);
-    Ok((codes, weights, activations))
+    let weights = weights.params().ok_or(chopi_core::Error::NotCalibrated);
+    Ok((codes, weights.map_err(wrap)?, activations))
 }
 
-fn calibrated(weights: &Chopi) -> Result<&QParams> {
-    weights
-        .params()
-        .ok_or(chopi_core::Error::NotCalibrated)
-        .map_err(wrap)
+/// The codes of weights, and the parameters that a quantizer has or takes from them.
+fn quantized(weights: &Tensor, mut quantizer: Chopi) -> Result<(Tensor, QParams)> {
+    let codes = quantizer.quantize(weights).map_err(wrap)?;
+    let params = quantizer.into_params();
+    let params = params.ok_or(chopi_core::Error::NotCalibrated);
+    Ok((codes, params.map_err(wrap)?))
 }
 
 /// The elements of a tensor of one axis.
@@ -253,11 +247,9 @@ impl IntEmbedding {
     ///
     /// # Errors
     /// Those of quantizing the table and of [`Embedding::new`].
-    pub fn from_table(table: &Tensor, mut codes: Chopi) -> Result<Self> {
-        let table = codes.quantize(table).map_err(wrap)?;
-        Ok(Self(
-            Embedding::new(&table, calibrated(&codes)?).map_err(wrap)?,
-        ))
+    pub fn from_table(table: &Tensor, codes: Chopi) -> Result<Self> {
+        let (codes, params) = quantized(table, codes)?;
+        Ok(Self(Embedding::new(&codes, &params).map_err(wrap)?))
     }
 
     /// A trained embedding as [`convert`](crate::nn::Quantized::convert) gives it.
@@ -265,10 +257,8 @@ impl IntEmbedding {
     /// # Errors
     /// A table that was not quantized; those of [`Embedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
-        let (table, codes, _) = trained(layer)?;
-        Ok(Self(
-            Embedding::new(table, calibrated(codes)?).map_err(wrap)?,
-        ))
+        let (codes, params, _) = trained(layer)?;
+        Ok(Self(Embedding::new(codes, params).map_err(wrap)?))
     }
 }
 
