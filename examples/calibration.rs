@@ -136,10 +136,8 @@ fn main() -> Result<()> {
         let quantized = quantized(&network, calibration, &args)?;
         let points = observed(&quantized, calibration, &args, &training)?;
         let parameters = points.params()?;
-        let outputs = quantized.forward(&inputs, |name, x| {
-            let mut chopi = Chopi::from_params(parameters[name].clone());
-            Ok(chopi.fake_quantize(&x)?)
-        })?;
+        let outputs =
+            quantized.forward(&inputs, |name, x| Ok(parameters[name].fake_quantize(&x)?))?;
         table.add_row([
             calibration.to_string(),
             format!("{:.3}", accuracy(&outputs, &test)),

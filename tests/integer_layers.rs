@@ -109,12 +109,16 @@ impl Case {
             .chunks(inputs)
         {
             let row = Array2::from_shape_vec((1, inputs), row.to_vec()).unwrap();
-            let mut quantizer = match self.activations() {
-                Activations::Static(params) => Chopi::from_params(params),
-                Activations::Dynamic(builder) => builder.per_tensor().build().unwrap(),
+            let params = match self.activations() {
+                Activations::Static(params) => params,
+                Activations::Dynamic(builder) => {
+                    let mut quantizer = builder.per_tensor().build().unwrap();
+                    quantizer.calibrate(&row).unwrap();
+                    quantizer.into_params().unwrap()
+                }
             };
-            let x = codes(&quantizer.quantize(&row).unwrap());
-            let (scale, zero) = only(quantizer.params().unwrap());
+            let x = codes(&params.quantize(&row).unwrap());
+            let (scale, zero) = only(&params);
             for j in 0..outputs {
                 let (first, size) = of(j);
                 let sum = |group: usize| {

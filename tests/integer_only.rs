@@ -117,8 +117,7 @@ proptest! {
         let output_scale = output_scale.exp2();
         let wide = case.wide(output_scale);
         let [(on_ndarray, input), (on_candle, _)] = case.layers(output_scale);
-        let quantizer = || Chopi::from_params(input.clone());
-        let (x, y) = (quantizer().quantize(&case.x).unwrap(), quantizer().quantize(&tensor(&case.x)).unwrap());
+        let (x, y) = (input.quantize(&case.x).unwrap(), input.quantize(&tensor(&case.x)).unwrap());
         prop_assert_eq!(&on_ndarray.forward_wide(&x).unwrap(), &wide);
         prop_assert_eq!(&on_candle.forward_wide(&y).unwrap(), &wide);
 
@@ -152,7 +151,7 @@ fn a_layer_is_about_what_it_is_in_floats() {
     let codes = output.quantize(&y).unwrap();
     let params = output.params().unwrap();
     let [(layer, input), _] = case.layers(params.scale()[0]);
-    let x = Chopi::from_params(input).quantize(&case.x).unwrap();
+    let x = input.quantize(&case.x).unwrap();
     let got = layer
         .forward(&x, OutputCodes::new(params.zero_point()[0] as u8))
         .unwrap();

@@ -46,10 +46,10 @@ impl QuantizedLinear {
     /// The errors of quantizing the weights, and those of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_float(
         layer: &candle_nn::Linear,
-        mut weights: Chopi,
+        weights: Chopi,
         activations: Activations,
     ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         Self::new(&codes, &weights, activations, layer.bias())
     }
 
@@ -65,12 +65,12 @@ impl QuantizedLinear {
 
     fn new(
         codes: &Tensor,
-        weights: &Chopi,
+        weights: &QParams,
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = chopi_matmul::QuantizedLinear::new(codes, calibrated(weights)?, activations)
-            .map_err(wrap)?;
+        let layer =
+            chopi_matmul::QuantizedLinear::new(codes, weights, activations).map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
@@ -123,12 +123,8 @@ impl QuantizedConv {
     ///
     /// # Errors
     /// The errors of quantizing the weights, and those of [`conv::QuantizedConv::new`].
-    pub fn from_conv1d(
-        layer: &Conv1d,
-        mut weights: Chopi,
-        activations: Activations,
-    ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+    pub fn from_conv1d(layer: &Conv1d, weights: Chopi, activations: Activations) -> Result<Self> {
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv1d_params(layer.config());
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
@@ -138,12 +134,8 @@ impl QuantizedConv {
     ///
     /// # Errors
     /// The errors of [`from_conv1d`](Self::from_conv1d).
-    pub fn from_conv2d(
-        layer: &Conv2d,
-        mut weights: Chopi,
-        activations: Activations,
-    ) -> Result<Self> {
-        let codes = weights.quantize(layer.weight()).map_err(wrap)?;
+    pub fn from_conv2d(layer: &Conv2d, weights: Chopi, activations: Activations) -> Result<Self> {
+        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv2d_params(layer.config());
         Self::new(&codes, &weights, params, activations, layer.bias())
     }
@@ -160,13 +152,12 @@ impl QuantizedConv {
 
     fn new(
         codes: &Tensor,
-        weights: &Chopi,
+        weights: &QParams,
         params: ConvParams,
         activations: Activations,
         bias: Option<&Tensor>,
     ) -> Result<Self> {
-        let layer = conv::QuantizedConv::new(codes, calibrated(weights)?, params, activations)
-            .map_err(wrap)?;
+        let layer = conv::QuantizedConv::new(codes, weights, params, activations).map_err(wrap)?;
         Ok(Self(match bias {
             None => layer,
             Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
@@ -207,7 +198,7 @@ pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
 }
 
 /// What a trained layer multiplies with, and how its input is quantized.
-fn trained(layer: &Converted) -> Result<(&Tensor, &Chopi, Activations)> {
+fn trained(layer: &Converted) -> Result<(&Tensor, &QParams, Activations)> {
     let (Some(codes), Some(weights)) = (&layer.weight_codes, &layer.weight) else {
         candle_core::bail!("the layer was trained with weights that are not quantized");
     };
@@ -215,14 +206,16 @@ fn trained(layer: &Converted) -> Result<(&Tensor, &Chopi, Activations)> {
     let activations = params
         .cloned()
         .map_or_else(Activations::default, Activations::Static);
-    Ok((codes, weights, activations))
+    let weights = weights.params().ok_or(chopi_core::Error::NotCalibrated);
+    Ok((codes, weights.map_err(wrap)?, activations))
 }
 
-fn calibrated(weights: &Chopi) -> Result<&QParams> {
-    weights
-        .params()
-        .ok_or(chopi_core::Error::NotCalibrated)
-        .map_err(wrap)
+/// The codes of weights, and the parameters that a quantizer has or takes from them.
+fn quantized(weights: &Tensor, mut quantizer: Chopi) -> Result<(Tensor, QParams)> {
+    let codes = quantizer.quantize(weights).map_err(wrap)?;
+    let params = quantizer.into_params();
+    let params = params.ok_or(chopi_core::Error::NotCalibrated);
+    Ok((codes, params.map_err(wrap)?))
 }
 
 /// The elements of a tensor of one axis.
@@ -259,10 +252,10 @@ impl QuantizedEmbedding {
     ///
     /// # Errors
     /// The errors of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
-    pub fn from_table(table: &Tensor, mut codes: Chopi) -> Result<Self> {
-        let table = codes.quantize(table).map_err(wrap)?;
+    pub fn from_table(table: &Tensor, codes: Chopi) -> Result<Self> {
+        let (codes, params) = quantized(table, codes)?;
         Ok(Self(
-            chopi_matmul::QuantizedEmbedding::new(&table, calibrated(&codes)?).map_err(wrap)?,
+            chopi_matmul::QuantizedEmbedding::new(&codes, &params).map_err(wrap)?,
         ))
     }
 
@@ -271,9 +264,9 @@ impl QuantizedEmbedding {
     /// # Errors
     /// A table that was not quantized; the errors of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
-        let (table, codes, _) = trained(layer)?;
+        let (codes, params, _) = trained(layer)?;
         Ok(Self(
-            chopi_matmul::QuantizedEmbedding::new(table, calibrated(codes)?).map_err(wrap)?,
+            chopi_matmul::QuantizedEmbedding::new(codes, params).map_err(wrap)?,
         ))
     }
 }

@@ -144,7 +144,7 @@ mod tests {
 
     /// The codes of all of an array, whose parameters are known.
     fn codes(x: ArrayViewD<'_, f32>, params: QParams) -> Vec<i64> {
-        let q = Chopi::from_params(params).quantize(&x).unwrap();
+        let q = params.quantize(&x).unwrap();
         let mut codes = Vec::new();
         IntTensor::with_host(&q, |host| {
             chopi::backend::match_int!(IntSlice, host.data(), data => {

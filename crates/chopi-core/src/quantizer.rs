@@ -215,6 +215,11 @@ impl Chopi {
         self.params.as_ref()
     }
 
+    /// The parameters by themselves, once calibrated: they quantize and dequantize without the quantizer.
+    pub fn into_params(self) -> Option<QParams> {
+        self.params
+    }
+
     /// The scale of each group, once calibrated.
     pub fn scale(&self) -> Option<&[f64]> {
         self.params().map(QParams::scale)

@@ -82,7 +82,8 @@ impl<'a> CodeSlice<'a> {
     pub(crate) fn bytes(self) -> &'a [u8] {
         match self {
             Self::U8(codes) => codes,
-            // SAFETY: the two types have the same layout, and every bit pattern is valid in both.
+            // SAFETY: the pointer and the length are those of a slice that is borrowed for as long as the
+            // result; `i8` and `u8` have one size and alignment, and every byte is a value of both.
             Self::I8(codes) => unsafe {
                 std::slice::from_raw_parts(codes.as_ptr().cast(), codes.len())
             },

@@ -32,7 +32,7 @@ impl QuantizedEmbedding {
     /// [`Error::Weights`] for another shape or granularity; [`Error::Range`],
     /// [`Error::RealZeroPoints`] and [`Error::ZeroPoint`] for a table that is not of 8 bits.
     pub fn new<B: Backend, Q: IntTensor<B> + ?Sized>(table: &Q, params: &QParams) -> Result<Self> {
-        check_params("the table", params.bounds(), Some(params))?;
+        check_params("the table", params)?;
         let embedding = table.with_host(|codes| {
             let (rows, columns) = match *codes.layout().shape() {
                 [rows, columns] if is_per_output(params, &[rows, columns]) => (rows, columns),

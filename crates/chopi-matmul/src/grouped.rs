@@ -1,16 +1,17 @@
 //! Weights of few bits, with a scale for each group of depths.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
-use crate::kernel::{Engine, MAX_CELLS, Operands, PAIR, PANEL, QUAD, QUAD_BYTES, Sums, Tiles};
-use crate::output::{Dequantize, Floats, as_uninit};
-use crate::packed::Quad;
+use crate::kernel::{
+    Engine, MAX_CELLS, Operands, PAIR, PANEL, QUAD, QUAD_BYTES, Quad, Sums, Tiles,
+};
+use crate::output::{Dequantize, Floats};
 use crate::product::without_zero_point;
 use crate::tiled::Tiled;
 use crate::walk::{self, Job};
+use crate::window::{Memory, Window};
 
 /// The right matrix of a product, \[depth, columns\], whose columns have a scale and a zero point for
 /// each group of depths: weights of 4 bits, most often.
@@ -181,18 +182,18 @@ impl GroupedMatrix {
         clamp: Option<(f32, f32)>,
         out: &mut [f32],
     ) -> Result<()> {
-        let out = as_uninit(out);
         self.run(Engine::active(), left, left_scales, (bias, clamp), out)
     }
 
-    /// The product on one engine, into memory that may not be initialized; all of it is, in the end.
-    pub(crate) fn run(
+    /// The product on one engine, into memory that may not be initialized; all of it is, where the
+    /// result is Ok.
+    pub(crate) fn run<'o>(
         &self,
         engine: Engine,
         left: &Matrix<'_>,
         left_scales: &[f32],
         (bias, clamp): (Option<&[f32]>, Option<(f32, f32)>),
-        out: &mut [MaybeUninit<f32>],
+        out: impl Into<Memory<'o, f32>>,
     ) -> Result<()> {
         if left.depth() != self.depth {
             return Err(Error::Depth {
@@ -214,26 +215,25 @@ impl GroupedMatrix {
             bias,
             clamp,
         };
-        let output = Floats::new(&scales, left.rows(), self.columns, out)?;
+        let output = Floats::new(&scales, left.rows(), self.columns)?;
+        let out = Window::new(left.rows(), self.columns, out.into())?;
         let has_zeros = self.zero_points.iter().any(|&zero| zero != 0);
         let left = Tiled::new(left, has_zeros.then_some(self.group), engine.rows());
         match self.nibbles {
-            true => walk::run(
-                engine,
-                &left,
-                &Product::<true> {
+            true => {
+                let job = Product::<true> {
                     right: self,
                     output: &output,
-                },
-            ),
-            false => walk::run(
-                engine,
-                &left,
-                &Product::<false> {
+                };
+                walk::run(engine, &left, &job, out);
+            }
+            false => {
+                let job = Product::<false> {
                     right: self,
                     output: &output,
-                },
-            ),
+                };
+                walk::run(engine, &left, &job, out);
+            }
         }
         Ok(())
     }
@@ -251,12 +251,21 @@ struct Product<'a, const NIBBLES: bool> {
 }
 
 impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
+    type Element = f32;
+
     fn panels(&self) -> usize {
         self.right.columns.div_ceil(PANEL)
     }
 
     #[inline(always)]
-    unsafe fn tile<A: Tiles>(&self, left: &Tiled, tile: usize, panels: Range<usize>) {
+    fn tile<A: Tiles>(
+        &self,
+        arch: A,
+        left: &Tiled,
+        tile: usize,
+        panels: Range<usize>,
+        out: &mut Window<'_, f32>,
+    ) {
         let right = self.right;
         let panel_lines = right.lines_to(right.depth);
         let rows = left.rows_of(tile);
@@ -271,19 +280,14 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
             let mut totals = [[0.0; PANEL]; MAX_CELLS];
             for group in 0..groups {
                 let first = group * right.group;
-                let depths = (right.depth - first)
-                    .min(right.group)
-                    .next_multiple_of(PAIR);
                 let line = panel * panel_lines + right.lines_to(first);
                 let operands = Operands {
-                    left: left.bytes_from(tile, first).as_ptr(),
-                    right: right.lines[line..].as_ptr().cast(),
-                    right_stride: panel_lines * QUAD_BYTES,
-                    pairs: depths / PAIR,
+                    left: left.quads_from(tile, first),
+                    right: &right.lines[line..],
+                    right_stride: panel_lines,
+                    lines: right.lines_to((right.depth - first).min(right.group)),
                 };
-                // SAFETY: the caller's; the left matrix has these rows, the right one `width`
-                // panels, both of as many whole pairs from the start of the group on.
-                unsafe { A::tile::<NIBBLES>(rows.len(), width, operands, &mut sums) };
+                arch.tile::<NIBBLES>(rows.len(), width, operands, &mut sums);
                 for column in 0..width {
                     let place = group * self.panels() + panel + column;
                     let right_sums = &right.sums.as_chunks().0[place];
@@ -304,11 +308,9 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
             }
             for column in 0..width {
                 let first = (panel + column) * PANEL;
-                let valid = PANEL.min(right.columns - first);
                 for (at, row) in rows.clone().enumerate() {
                     let totals = &totals[at * width + column];
-                    // SAFETY: the caller's.
-                    unsafe { self.output.write_scaled(row, first, valid, totals) };
+                    out.write(row, first, &self.output.scaled(row, first, totals));
                 }
             }
             panel += width;
@@ -417,7 +419,7 @@ mod tests {
                 for engine in Engine::of(isa) {
                     let mut out = vec![f32::NAN; expected.len()];
                     let add = (Some(&bias[..]), None);
-                    packed.run(engine, &left, &left_scales, add, as_uninit(&mut out)).unwrap();
+                    packed.run(engine, &left, &left_scales, add, &mut out[..]).unwrap();
                     let bits = |values: &[f32]| values.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
                     prop_assert_eq!(bits(&out), bits(&expected), "{:?}", engine);
                 }

@@ -66,7 +66,7 @@ impl IntegerOnlyLinear {
             let scale = output_scale;
             return Err(Error::OutputScale { scale });
         }
-        check_params("the input", input.bounds(), Some(input))?;
+        check_params("the input", input)?;
         let (&[input_scale], &[input_zero]) = (input.scale(), input.zero_point()) else {
             return Err(Error::StaticActivations {
                 groups: input.scale().len(),

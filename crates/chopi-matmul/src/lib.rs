@@ -50,6 +50,7 @@ mod product;
 pub mod requantize;
 mod tiled;
 mod walk;
+mod window;
 
 pub use codes::{CodeSlice, Matrix};
 pub use embedding::QuantizedEmbedding;

@@ -15,8 +15,9 @@ use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::grouped::GroupedMatrix;
 use crate::kernel::Engine;
-use crate::output::{Dequantize, as_uninit};
+use crate::output::Dequantize;
 use crate::packed::{Order, PackedMatrix};
+use crate::window::Memory;
 
 /// How a layer quantizes its input, to at most 8 bits.
 #[derive(Clone, Debug)]
@@ -40,42 +41,60 @@ impl Default for Activations {
 }
 
 impl Activations {
-    /// The quantizer, with the granularity that `dynamic` gives the builder.
-    pub(crate) fn quantizer(&self, dynamic: impl FnOnce(Builder) -> Builder) -> Result<Chopi> {
-        let quantizer = match self {
-            Self::Dynamic(builder) => dynamic(builder.clone()).build()?,
-            Self::Static(params) => {
-                if params.scale().len() != 1 {
-                    return Err(Error::StaticActivations {
-                        groups: params.scale().len(),
-                    });
-                }
-                Chopi::from_params(params.clone())
+    /// Whether the codes fit into 8 bits and the zero points into 32, and static parameters are per
+    /// tensor; without data as far as that can be known.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Self::Dynamic(builder) => {
+                let quantizer = builder.clone().per_tensor().build()?;
+                check_bounds(ACTIVATIONS, (quantizer.qmin(), quantizer.qmax()))
             }
-        };
-        check_params(
-            "the activations",
-            (quantizer.qmin(), quantizer.qmax()),
-            quantizer.params(),
-        )?;
-        Ok(quantizer)
+            Self::Static(params) if params.scale().len() != 1 => Err(Error::StaticActivations {
+                groups: params.scale().len(),
+            }),
+            Self::Static(params) => check_params(ACTIVATIONS, params),
+        }
+    }
+
+    /// The codes of an input, and their parameters: those of a range for each group where `dynamic`
+    /// gives the builder its granularity.
+    pub(crate) fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        x: &T,
+        dynamic: impl FnOnce(Builder) -> Builder,
+    ) -> Result<(T::Int, Cow<'_, QParams>)> {
+        match self {
+            Self::Dynamic(builder) => {
+                let mut quantizer = dynamic(builder.clone()).build()?;
+                let codes = quantizer.quantize(x)?;
+                let params = quantizer.into_params();
+                let params = params.ok_or(chopi_core::Error::NotCalibrated)?;
+                Ok((codes, Cow::Owned(params)))
+            }
+            Self::Static(params) => Ok((params.quantize(x)?, Cow::Borrowed(params))),
+        }
+    }
+}
+
+/// What errors call them.
+const ACTIVATIONS: &str = "the activations";
+
+/// Whether codes fit into 8 bits.
+fn check_bounds(what: &'static str, (qmin, qmax): (i64, i64)) -> Result<()> {
+    match qmin >= 0 && qmax <= 255 || qmin >= -128 && qmax <= 127 {
+        true => Ok(()),
+        false => Err(Error::Range { what, qmin, qmax }),
     }
 }
 
 /// Whether codes fit into 8 bits, and zero points are integers of 32 bits.
-pub(crate) fn check_params(
-    what: &'static str,
-    (qmin, qmax): (i64, i64),
-    params: Option<&QParams>,
-) -> Result<()> {
-    if !(qmin >= 0 && qmax <= 255 || qmin >= -128 && qmax <= 127) {
-        return Err(Error::Range { what, qmin, qmax });
-    }
-    if params.is_some_and(|params| params.real_zero_point().is_some()) {
+pub(crate) fn check_params(what: &'static str, params: &QParams) -> Result<()> {
+    check_bounds(what, params.bounds())?;
+    if params.real_zero_point().is_some() {
         return Err(Error::RealZeroPoints { what });
     }
-    let zero_points = params.map_or(&[][..], QParams::zero_point);
-    match zero_points.iter().find(|&&z| i32::try_from(z).is_err()) {
+    let mut zero_points = params.zero_point().iter();
+    match zero_points.find(|&&z| i32::try_from(z).is_err()) {
         Some(&zero_point) => Err(Error::ZeroPoint { what, zero_point }),
         None => Ok(()),
     }
@@ -149,7 +168,7 @@ impl QuantizedLinear {
         params: &QParams,
         activations: Activations,
     ) -> Result<Self> {
-        activations.quantizer(Builder::per_tensor)?;
+        activations.check()?;
         let weights = weights.with_host(|codes| Ok(pack(&codes, params)?))?;
         Ok(Self {
             weights,
@@ -197,21 +216,20 @@ impl QuantizedLinear {
     /// NaN.
     pub fn forward<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
         let rows = |builder: Builder| builder.per_group(self.inputs().max(1), -1);
-        let mut quantizer = self.activations.quantizer(rows)?;
-        let codes = quantizer.quantize(x)?;
+        let (codes, params) = self.activations.quantize(x, rows)?;
         let output = codes.with_host(|codes| {
             let rows = row_shape(codes.layout().shape(), self.inputs())?;
             let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
             let rows = rows.iter().product();
-            let product =
-                |out: &mut [MaybeUninit<f32>]| self.product(&codes, rows, quantizer.params(), out);
+            let product = |out: Memory<'_, f32>| self.product(&codes, rows, &params, out);
             let fill = |out: FloatSliceMut<'_>| match out {
-                FloatSliceMut::F32(out) => product(out),
+                FloatSliceMut::F32(out) => product(out.into()),
                 FloatSliceMut::F64(out) => rounded(product, f64::from, out),
                 FloatSliceMut::F16(out) => rounded(product, f16::from_f32, out),
                 FloatSliceMut::BF16(out) => rounded(product, bf16::from_f32, out),
             };
-            // SAFETY: a product that succeeds has written all of its memory.
+            // SAFETY: where `product` gives Ok, the windows that its pieces wrote make up all of `out`,
+            // whose length it has checked; `rounded` writes one element for each of those.
             x.float_like(&layout, unsafe { Fill::new_unchecked(layout.len(), fill) })
         });
         Ok(output?)
@@ -222,10 +240,9 @@ impl QuantizedLinear {
         &self,
         codes: &HostInts<'_>,
         rows: usize,
-        params: Option<&QParams>,
-        out: &mut [MaybeUninit<f32>],
+        params: &QParams,
+        out: Memory<'_, f32>,
     ) -> chopi_core::Result<()> {
-        let params = params.ok_or(chopi_core::Error::NotCalibrated)?;
         let left_scales = to_f32(params.scale());
         let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
         let row_major = match codes.data() {
@@ -256,7 +273,7 @@ impl QuantizedLinear {
 /// Packs codes of shape \[outputs, inputs\].
 fn pack(host: &HostInts<'_>, params: &QParams) -> Result<Weights> {
     let bounds = params.bounds();
-    check_params("the weights", bounds, Some(params))?;
+    check_params("the weights", params)?;
     let shape = host.layout().shape();
     let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
     let scales = to_f32(params.scale());
@@ -364,12 +381,12 @@ pub(crate) fn to_f32(scales: &[f64]) -> Vec<f32> {
 
 /// What `product` computes in `f32`, rounded to another type.
 fn rounded<T>(
-    product: impl Fn(&mut [MaybeUninit<f32>]) -> chopi_core::Result<()>,
+    product: impl Fn(Memory<'_, f32>) -> chopi_core::Result<()>,
     round: impl Fn(f32) -> T,
     out: &mut [MaybeUninit<T>],
 ) -> chopi_core::Result<()> {
     let mut values = vec![0.0; out.len()];
-    product(as_uninit(&mut values))?;
+    product(Memory::from(&mut values[..]))?;
     for (out, value) in out.iter_mut().zip(values) {
         out.write(round(value));
     }

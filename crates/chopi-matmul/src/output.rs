@@ -1,85 +1,29 @@
 //! What becomes of the sums of a product.
 
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
-
 use crate::broadcast;
 use crate::error::{Error, Result};
 use crate::kernel::{PANEL, Sums};
 use crate::requantize::{Code, Multiplier, OutputCodes};
 
-/// Takes the sums of a product, panel by panel.
+/// What becomes of the sums of a product, panel by panel.
 pub(crate) trait Output: Sync {
-    /// Writes the first `valid` of the sums of `row`, the columns from `column` on.
-    ///
-    /// # Safety
-    /// The row and the columns are within the product, and no other thread writes them.
-    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums);
-}
+    /// The elements of the product.
+    type Element: Copy + Send;
 
-/// The memory of a product, which threads write in parts that do not overlap. After the product,
-/// every element is initialized.
-#[derive(Debug)]
-pub(crate) struct Shared<'a, T> {
-    data: *mut T,
-    columns: usize,
-    life: PhantomData<&'a mut [MaybeUninit<T>]>,
-}
-
-// SAFETY: writing is unsafe, and whoever writes promises that nobody else has that part.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-
-impl<'a, T: Copy> Shared<'a, T> {
-    fn new(rows: usize, columns: usize, data: &'a mut [MaybeUninit<T>]) -> Result<Self> {
-        Error::check_length("the product", data.len(), rows.saturating_mul(columns))?;
-        Ok(Self {
-            data: data.as_mut_ptr().cast(),
-            columns,
-            life: PhantomData,
-        })
-    }
-
-    /// # Safety
-    /// As [`Output::write`].
-    #[inline(always)]
-    unsafe fn write(&self, row: usize, column: usize, valid: usize, values: [T; PANEL]) {
-        // SAFETY: the caller's.
-        unsafe {
-            let to = self.data.add(row * self.columns + column);
-            if valid == PANEL {
-                to.cast::<[T; PANEL]>().write_unaligned(values);
-            } else {
-                std::ptr::copy_nonoverlapping(values.as_ptr(), to, valid);
-            }
-        }
-    }
-}
-
-/// Elements that a product overwrites, which takes them for memory that may not be initialized.
-pub(crate) fn as_uninit<T>(out: &mut [T]) -> &mut [MaybeUninit<T>] {
-    // SAFETY: the two have the same layout, and a product writes nothing but initialized elements.
-    unsafe { &mut *(std::ptr::from_mut(out) as *mut [MaybeUninit<T>]) }
+    /// The elements that the sums of `row` become, those of the panel whose first column is `column`.
+    fn elements(&self, row: usize, column: usize, sums: &Sums) -> [Self::Element; PANEL];
 }
 
 /// The sums as they are.
-#[derive(Debug)]
-pub(crate) struct Integers<'a>(Shared<'a, i32>);
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Integers;
 
-impl<'a> Integers<'a> {
-    pub(crate) fn new(
-        rows: usize,
-        columns: usize,
-        out: &'a mut [MaybeUninit<i32>],
-    ) -> Result<Self> {
-        Ok(Self(Shared::new(rows, columns, out)?))
-    }
-}
+impl Output for Integers {
+    type Element = i32;
 
-impl Output for Integers<'_> {
     #[inline(always)]
-    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
-        // SAFETY: the caller's.
-        unsafe { self.0.write(row, column, valid, *sums) }
+    fn elements(&self, _: usize, _: usize, sums: &Sums) -> Sums {
+        *sums
     }
 }
 
@@ -111,7 +55,6 @@ pub(crate) fn clamped(y: f32, (low, high): (f32, f32)) -> f32 {
 /// The sums as floats.
 #[derive(Debug)]
 pub(crate) struct Floats<'a> {
-    out: Shared<'a, f32>,
     left_scales: &'a [f32],
     right_scales: Vec<f32>,
     bias: Vec<f32>,
@@ -119,12 +62,7 @@ pub(crate) struct Floats<'a> {
 }
 
 impl<'a> Floats<'a> {
-    pub(crate) fn new(
-        scales: &Dequantize<'a>,
-        rows: usize,
-        columns: usize,
-        out: &'a mut [MaybeUninit<f32>],
-    ) -> Result<Self> {
+    pub(crate) fn new(scales: &Dequantize<'a>, rows: usize, columns: usize) -> Result<Self> {
         let Dequantize {
             left_scales,
             right_scales,
@@ -141,7 +79,6 @@ impl<'a> Floats<'a> {
             Error::check_length("the bias", bias.len(), columns)?;
         }
         Ok(Self {
-            out: Shared::new(rows, columns, out)?,
             left_scales,
             right_scales: broadcast::panels(right_scales, columns, 0.0).collect(),
             // x + (−0) is x, whatever x is.
@@ -152,26 +89,22 @@ impl<'a> Floats<'a> {
 }
 
 impl Output for Floats<'_> {
+    type Element = f32;
+
     #[inline(always)]
-    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
-        // SAFETY: the caller's.
-        unsafe { self.write_scaled(row, column, valid, &sums.map(|sum| sum as f32)) }
+    fn elements(&self, row: usize, column: usize, sums: &Sums) -> [f32; PANEL] {
+        let mut floats = [0.0; PANEL];
+        for i in 0..PANEL {
+            floats[i] = sums[i] as f32;
+        }
+        self.scaled(row, column, &floats)
     }
 }
 
 impl Floats<'_> {
-    /// Writes sums that are floats already.
-    ///
-    /// # Safety
-    /// As [`Output::write`].
+    /// The elements that sums become which are floats already.
     #[inline(always)]
-    pub(crate) unsafe fn write_scaled(
-        &self,
-        row: usize,
-        column: usize,
-        valid: usize,
-        sums: &[f32; PANEL],
-    ) {
+    pub(crate) fn scaled(&self, row: usize, column: usize, sums: &[f32; PANEL]) -> [f32; PANEL] {
         let left = broadcast::of(self.left_scales, row);
         let right = &self.right_scales[column..column + PANEL];
         let bias = &self.bias[column..column + PANEL];
@@ -179,8 +112,7 @@ impl Floats<'_> {
         for (i, value) in values.iter_mut().enumerate() {
             *value = clamped(sums[i] * (left * right[i]) + bias[i], self.clamp);
         }
-        // SAFETY: the caller's.
-        unsafe { self.out.write(row, column, valid, values) }
+        values
     }
 }
 
@@ -197,20 +129,14 @@ pub struct Requantize<'a, M, Q> {
 
 /// The sums as codes.
 #[derive(Debug)]
-pub(crate) struct Requantized<'a, M, Q> {
-    out: Shared<'a, Q>,
+pub(crate) struct Requantized<M, Q> {
     bias: Vec<i32>,
     multipliers: Vec<M>,
     codes: OutputCodes<Q>,
 }
 
-impl<'a, M: Multiplier, Q: Code> Requantized<'a, M, Q> {
-    pub(crate) fn new(
-        how: &Requantize<'a, M, Q>,
-        rows: usize,
-        columns: usize,
-        out: &'a mut [MaybeUninit<Q>],
-    ) -> Result<Self> {
+impl<M: Multiplier, Q: Code> Requantized<M, Q> {
+    pub(crate) fn new(how: &Requantize<'_, M, Q>, columns: usize) -> Result<Self> {
         let Requantize {
             bias,
             multipliers,
@@ -225,7 +151,6 @@ impl<'a, M: Multiplier, Q: Code> Requantized<'a, M, Q> {
         let fill = multipliers.first().into_iter();
         let multipliers = fill.flat_map(|&fill| broadcast::panels(multipliers, columns, fill));
         Ok(Self {
-            out: Shared::new(rows, columns, out)?,
             bias: broadcast::panels(bias.unwrap_or(&[0]), columns, 0).collect(),
             multipliers: multipliers.collect(),
             codes,
@@ -233,16 +158,17 @@ impl<'a, M: Multiplier, Q: Code> Requantized<'a, M, Q> {
     }
 }
 
-impl<M: Multiplier, Q: Code> Output for Requantized<'_, M, Q> {
+impl<M: Multiplier, Q: Code> Output for Requantized<M, Q> {
+    type Element = Q;
+
     #[inline(always)]
-    unsafe fn write(&self, row: usize, column: usize, valid: usize, sums: &Sums) {
+    fn elements(&self, _: usize, column: usize, sums: &Sums) -> [Q; PANEL] {
         let bias = &self.bias[column..column + PANEL];
         let multipliers = &self.multipliers[column..column + PANEL];
         let mut codes = [self.codes.zero_point(); PANEL];
         for (i, code) in codes.iter_mut().enumerate() {
             *code = multipliers[i].code(sums[i].saturating_add(bias[i]), self.codes);
         }
-        // SAFETY: the caller's.
-        unsafe { self.out.write(row, column, valid, codes) }
+        codes
     }
 }

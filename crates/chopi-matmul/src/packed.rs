@@ -3,7 +3,7 @@
 use crate::broadcast;
 use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
-use crate::kernel::{PAIR, PANEL, QUAD, QUAD_BYTES, Sums};
+use crate::kernel::{PAIR, PANEL, QUAD, QUAD_BYTES, Quad, Sums};
 
 /// The right matrix of a product, [depth, columns], packed for the kernels: the weights.
 ///
@@ -23,11 +23,6 @@ pub struct PackedMatrix {
     /// The largest Σ |code − zero point| of a column.
     magnitude: u64,
 }
-
-/// A quad of a panel: one line of the cache.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub(crate) struct Quad(pub(crate) [i8; QUAD_BYTES]);
 
 /// How a matrix of [depth, columns] lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! Products of a matrix of activations with a packed one.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::codes::Matrix;
 use crate::error::{Error, Result};
-use crate::kernel::{Engine, MAX_CELLS, Operands, PAIR, PANEL, Sums, Tiles};
-use crate::output::{Dequantize, Floats, Integers, Output, Requantize, Requantized, as_uninit};
+use crate::kernel::{Engine, MAX_CELLS, Operands, PANEL, QUAD, Sums, Tiles};
+use crate::output::{Dequantize, Floats, Integers, Output, Requantize, Requantized};
 use crate::packed::PackedMatrix;
 use crate::requantize::{Code, Multiplier};
 use crate::tiled::Tiled;
 use crate::walk::{self, Job};
+use crate::window::{Memory, Window};
 
 impl PackedMatrix {
     /// The exact product: out\[i, j\] = Σ_k (a\[i, k\] − z_a\[i\]) · (b\[k, j\] − z_b\[j\]), row by row.
@@ -18,8 +18,7 @@ impl PackedMatrix {
     /// # Errors
     /// [`Error::Depth`]; [`Error::Length`]; [`Error::Overflow`] where a sum might not fit into `i32`.
     pub fn multiply(&self, left: &Matrix<'_>, out: &mut [i32]) -> Result<()> {
-        let output = Integers::new(left.rows(), self.columns(), as_uninit(out))?;
-        self.run(Engine::active(), left, &output)
+        self.run(Engine::active(), left, &Integers, out)
     }
 
     /// The product as floats: [`multiply`](Self::multiply)'s sums, scaled as `scales` says.
@@ -32,19 +31,19 @@ impl PackedMatrix {
         scales: &Dequantize<'_>,
         out: &mut [f32],
     ) -> Result<()> {
-        self.write_dequantized(left, scales, as_uninit(out))
+        self.write_dequantized(left, scales, out)
     }
 
     /// [`multiply_dequantized`](Self::multiply_dequantized) into memory that may not be initialized; all of
     /// it is where the result is Ok.
-    pub(crate) fn write_dequantized(
+    pub(crate) fn write_dequantized<'o>(
         &self,
         left: &Matrix<'_>,
         scales: &Dequantize<'_>,
-        out: &mut [MaybeUninit<f32>],
+        out: impl Into<Memory<'o, f32>>,
     ) -> Result<()> {
-        let output = Floats::new(scales, left.rows(), self.columns(), out)?;
-        self.run(Engine::active(), left, &output)
+        let output = Floats::new(scales, left.rows(), self.columns())?;
+        self.run(Engine::active(), left, &output, out)
     }
 
     /// The product as 8-bit codes: [`multiply`](Self::multiply)'s sums, requantized as `how` says.
@@ -57,17 +56,23 @@ impl PackedMatrix {
         how: &Requantize<'_, M, Q>,
         out: &mut [Q],
     ) -> Result<()> {
-        let output = Requantized::new(how, left.rows(), self.columns(), as_uninit(out))?;
-        self.run(Engine::active(), left, &output)
+        let output = Requantized::new(how, self.columns())?;
+        self.run(Engine::active(), left, &output, out)
     }
 
-    /// The product on one engine: so that tests can run them all.
-    pub(crate) fn run(
+    /// The product on one engine: so that tests can run them all. All of `out` is initialized where the
+    /// result is Ok.
+    pub(crate) fn run<'o, O: Output>(
         &self,
         engine: Engine,
         left: &Matrix<'_>,
-        output: &impl Output,
-    ) -> Result<()> {
+        output: &O,
+        out: impl Into<Memory<'o, O::Element>>,
+    ) -> Result<()>
+    where
+        O::Element: 'o,
+    {
+        let out = Window::new(left.rows(), self.columns(), out.into())?;
         if left.depth() != self.depth() {
             return Err(Error::Depth {
                 left: left.depth(),
@@ -83,14 +88,11 @@ impl PackedMatrix {
         }
         let sums_over = self.has_zero_points().then_some(self.depth());
         let left = Tiled::new(left, sums_over, engine.rows());
-        walk::run(
-            engine,
-            &left,
-            &Product {
-                right: self,
-                output,
-            },
-        );
+        let job = Product {
+            right: self,
+            output,
+        };
+        walk::run(engine, &left, &job, out);
         Ok(())
     }
 }
@@ -102,12 +104,21 @@ struct Product<'a, O> {
 }
 
 impl<O: Output> Job for Product<'_, O> {
+    type Element = O::Element;
+
     fn panels(&self) -> usize {
         self.right.columns().div_ceil(PANEL)
     }
 
     #[inline(always)]
-    unsafe fn tile<A: Tiles>(&self, left: &Tiled, tile: usize, panels: Range<usize>) {
+    fn tile<A: Tiles>(
+        &self,
+        arch: A,
+        left: &Tiled,
+        tile: usize,
+        panels: Range<usize>,
+        out: &mut Window<'_, O::Element>,
+    ) {
         let mut sums = [[0; PANEL]; MAX_CELLS];
         let rows = left.rows_of(tile);
         let mut panel = panels.start;
@@ -116,19 +127,17 @@ impl<O: Output> Job for Product<'_, O> {
                 width if width <= panels.end - panel => width,
                 _ => 1,
             };
+            let lines = left.depth / QUAD;
             let operands = Operands {
-                left: left.bytes_from(tile, 0).as_ptr(),
-                right: self.right.panels_from(panel).as_ptr().cast(),
-                right_stride: left.depth * PANEL,
-                pairs: left.depth / PAIR,
+                left: left.quads_from(tile, 0),
+                right: self.right.panels_from(panel),
+                right_stride: lines,
+                lines,
             };
-            // SAFETY: the caller's; the left matrix has these rows, the right one `width` panels,
-            // both of whole pairs of quads.
-            unsafe { A::tile::<false>(rows.len(), width, operands, &mut sums) };
+            arch.tile::<false>(rows.len(), width, operands, &mut sums);
             for column in 0..width {
                 let sums = sums[column..].iter().step_by(width);
-                // SAFETY: the caller's.
-                unsafe { self.finish(left, rows.clone(), panel + column, sums) };
+                self.finish(left, rows.clone(), panel + column, sums, out);
             }
             panel += width;
         }
@@ -137,28 +146,25 @@ impl<O: Output> Job for Product<'_, O> {
 
 impl<O: Output> Product<'_, O> {
     /// Takes the zero points into account, and writes the sums of some rows over a panel.
-    ///
-    /// # Safety
-    /// No other thread has these rows of this panel.
     #[inline(always)]
-    unsafe fn finish<'s>(
+    fn finish<'s>(
         &self,
         left: &Tiled,
         rows: Range<usize>,
         panel: usize,
         sums: impl Iterator<Item = &'s Sums>,
+        out: &mut Window<'_, O::Element>,
     ) {
         let right_sums = &self.right.sums()[panel];
         let right_zeros = &self.right.zero_points()[panel];
-        let valid = PANEL.min(self.right.columns() - panel * PANEL);
+        let column = panel * PANEL;
         for (row, sums) in rows.zip(sums) {
             let zero = left.zero_points[row];
             let mut exact = without_zero_point(sums, zero, right_sums);
             if let Some(&left) = left.sums.get(row) {
                 exact = without_zero_point(&exact, left, right_zeros);
             }
-            // SAFETY: the caller's.
-            unsafe { self.output.write(row, panel * PANEL, valid, &exact) };
+            out.write(row, column, &self.output.elements(row, column, &exact));
         }
     }
 }
@@ -276,11 +282,8 @@ mod tests {
         fn run(&self, engine: Engine) -> Result<Vec<i32>> {
             let (rows, _, columns) = self.shape;
             let mut out = vec![i32::MIN; rows * columns];
-            self.packed().run(
-                engine,
-                &self.matrix(),
-                &Integers::new(rows, columns, as_uninit(&mut out))?,
-            )?;
+            self.packed()
+                .run(engine, &self.matrix(), &Integers, &mut out[..])?;
             Ok(out)
         }
     }
@@ -340,8 +343,10 @@ mod tests {
             let Ok(sums) = case.run(Engine::active()) else { return Ok(()) };
             for engine in engines() {
                 let mut out = vec![f32::NAN; rows * columns];
-                let floats = Floats::new(&scales, rows, columns, as_uninit(&mut out)).unwrap();
-                case.packed().run(engine, &case.matrix(), &floats).unwrap();
+                let floats = Floats::new(&scales, rows, columns).unwrap();
+                case.packed()
+                    .run(engine, &case.matrix(), &floats, &mut out[..])
+                    .unwrap();
                 for (at, (&y, &sum)) in out.iter().zip(&sums).enumerate() {
                     let mut expected = sum as f32 * (left_scale * right_scales[at % columns]);
                     if has_bias {
@@ -375,8 +380,10 @@ mod tests {
                 };
                 for engine in engines() {
                     let mut out = vec![0; sums.len()];
-                    let output = Requantized::new(&how, 13, 41, as_uninit(&mut out)).unwrap();
-                    case.packed().run(engine, &case.matrix(), &output).unwrap();
+                    let output = Requantized::new(&how, 41).unwrap();
+                    case.packed()
+                        .run(engine, &case.matrix(), &output, &mut out[..])
+                        .unwrap();
                     for (row, sums) in out.chunks(41).zip(sums.chunks(41)) {
                         let mut expected = [0; 41];
                         requantize_row(sums, bias, multipliers, codes, &mut expected).unwrap();

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use crate::codes::{CodeSlice, Matrix};
-use crate::kernel::{PAIR, QUAD};
+use crate::kernel::{LeftQuad, PAIR, QUAD};
 
 /// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
 pub(crate) struct Tiled {
     /// The tiles one after the other, each with the first quad of every row, then the second of
     /// every row, and so on. What fills up the depth meets zeros of the right matrix.
-    bytes: Vec<u8>,
+    quads: Vec<LeftQuad>,
     /// The depth of the tiles.
     pub(crate) depth: usize,
     pub(crate) rows: usize,
@@ -23,15 +23,15 @@ pub(crate) struct Tiled {
 
 thread_local! {
     /// The memory of the last left matrix, for the next one: fresh memory costs its page faults.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static SCRATCH: Cell<Vec<LeftQuad>> = const { Cell::new(Vec::new()) };
 }
-/// No more than this is kept.
-const SCRATCH_BYTES: usize = 4 << 20;
+/// No more than so many quads are kept: 4 MiB.
+const SCRATCH_QUADS: usize = 1 << 20;
 
 impl Drop for Tiled {
     fn drop(&mut self) {
-        if self.bytes.capacity() <= SCRATCH_BYTES {
-            SCRATCH.set(std::mem::take(&mut self.bytes));
+        if self.quads.capacity() <= SCRATCH_QUADS {
+            SCRATCH.set(std::mem::take(&mut self.quads));
         }
     }
 }
@@ -46,7 +46,7 @@ impl Tiled {
         };
         let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
         let mut tiled = Self {
-            bytes: SCRATCH.take(),
+            quads: SCRATCH.take(),
             depth,
             rows,
             tiles: rows.div_ceil(tile_rows),
@@ -54,16 +54,16 @@ impl Tiled {
             sums: Vec::new(),
         };
         // What was there before is overwritten.
-        tiled.bytes.resize(rows * depth, 0);
+        let quads_of_row = depth / QUAD;
+        tiled.quads.resize(rows * quads_of_row, [0; QUAD]);
         let codes = left.codes().bytes();
         for tile in 0..tiled.tiles {
             let rows = tiled.rows_of(tile);
-            let bytes = &mut tiled.bytes[rows.start * depth..rows.end * depth];
+            let of_tile = &mut tiled.quads[rows.start * quads_of_row..rows.end * quads_of_row];
             for (place, row) in rows.clone().enumerate() {
                 let codes = &codes[row * left.depth()..][..left.depth()];
                 let (quads, rest) = codes.as_chunks::<QUAD>();
-                let quads_of_tile = bytes.as_chunks_mut::<QUAD>().0;
-                let mut places = quads_of_tile.iter_mut().skip(place).step_by(rows.len());
+                let mut places = of_tile.iter_mut().skip(place).step_by(rows.len());
                 // In this order, no place is lost where the quads end.
                 for (quad, place) in quads.iter().zip(&mut places) {
                     *place = (u32::from_ne_bytes(*quad) ^ flip).to_ne_bytes();
@@ -87,10 +87,11 @@ impl Tiled {
         tiled
     }
 
-    /// The bytes from a tile and a depth, a multiple of [`PAIR`], on.
-    pub(crate) fn bytes_from(&self, tile: usize, depth: usize) -> &[u8] {
+    /// The quads of a tile from a depth, a multiple of [`PAIR`], on.
+    pub(crate) fn quads_from(&self, tile: usize, depth: usize) -> &[LeftQuad] {
         let rows = self.rows_of(tile);
-        &self.bytes[rows.start * self.depth + rows.len() * depth..]
+        let of_row = self.depth / QUAD;
+        &self.quads[rows.start * of_row..rows.end * of_row][rows.len() * (depth / QUAD)..]
     }
 
     /// The rows of a tile.

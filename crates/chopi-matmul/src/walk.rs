@@ -6,6 +6,7 @@ use chopi_kernels::parallel;
 
 use crate::kernel::{Engine, Kernel, PANEL, Tiles};
 use crate::tiled::Tiled;
+use crate::window::Window;
 
 /// Fewer products than this are not worth waking a thread for.
 const WORTH_A_THREAD: usize = 1 << 21;
@@ -19,37 +20,49 @@ const BLOCK_BYTES: usize = 256 * 1024;
 
 /// The right matrix of a product, and what becomes of the sums.
 pub(crate) trait Job: Sync {
+    /// The elements of the product.
+    type Element: Copy + Send;
+
     /// The number of panels.
     fn panels(&self) -> usize;
 
-    /// Multiplies a tile of rows with some panels, and writes the result.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of `A`; the tile and the panels are there, and no other thread
-    /// has them. Implementations are `#[inline(always)]`.
-    unsafe fn tile<A: Tiles>(&self, left: &Tiled, tile: usize, panels: Range<usize>);
+    /// Multiplies a tile of rows with some panels, and writes the result: all elements of `out` that
+    /// are in these rows and panels. Implementations are `#[inline(always)]`.
+    fn tile<A: Tiles>(
+        &self,
+        arch: A,
+        left: &Tiled,
+        tile: usize,
+        panels: Range<usize>,
+        out: &mut Window<'_, Self::Element>,
+    );
 }
 
-/// Does the whole job.
-pub(crate) fn run(engine: Engine, left: &Tiled, job: &impl Job) {
-    let work = |_: &mut (), (tiles, panels)| {
-        engine.run(Piece {
-            left,
-            job,
-            tiles,
-            panels,
-        });
-    };
-    let pieces = pieces(left, job.panels());
+/// Does the whole job: writes all elements of `out`, a window of the rows of `left` and the columns of
+/// the job.
+pub(crate) fn run<J: Job>(engine: Engine, left: &Tiled, job: &J, out: Window<'_, J::Element>) {
+    let work = |_: &mut (), piece: Piece<'_, J>| engine.run(piece);
+    let pieces = pieces(left, job, out);
     parallel::for_each(pieces.into_iter(), || (), work, |()| ());
 }
 
 /// The parts of a product, of tiles and panels, that threads take.
-fn pieces(left: &Tiled, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
-    let threads = parallel::threads();
+fn pieces<'a, J: Job>(
+    left: &'a Tiled,
+    job: &'a J,
+    out: Window<'a, J::Element>,
+) -> Vec<Piece<'a, J>> {
+    let piece = |tiles, panels, out| Piece {
+        left,
+        job,
+        tiles,
+        panels,
+        out,
+    };
+    let (threads, panels) = (parallel::threads(), job.panels());
     let work = left.rows * panels * PANEL * left.depth;
     if threads == 1 || work < 2 * WORTH_A_THREAD {
-        return vec![(0..left.tiles, 0..panels)];
+        return vec![piece(0..left.tiles, 0..panels, out)];
     }
     // A few pieces for each thread, so that none waits long for another that was slow. Pieces of
     // all tiles are best, since they share the panels.
@@ -63,40 +76,56 @@ fn pieces(left: &Tiled, panels: usize) -> Vec<(Range<usize>, Range<usize>)> {
             .step_by(step)
             .map(move |start| start..len.min(start + step))
     };
-    steps(left.tiles, tiles_each)
-        .flat_map(|tiles| steps(panels, panels_each).map(move |panels| (tiles.clone(), panels)))
-        .collect()
+    let mut pieces = Vec::new();
+    let mut below = out;
+    for tiles in steps(left.tiles, tiles_each) {
+        let mut right;
+        (right, below) = below.split_at_row(left.rows_of(tiles.end - 1).end);
+        for panels in steps(panels, panels_each) {
+            let window;
+            (window, right) = right.split_at_column(panels.end * PANEL);
+            pieces.push(piece(tiles.clone(), panels, window));
+        }
+    }
+    pieces
 }
 
-/// A part of a product.
-struct Piece<'a, J> {
+/// A part of a product, and the memory that it is written to.
+struct Piece<'a, J: Job> {
     left: &'a Tiled,
     job: &'a J,
     tiles: Range<usize>,
     panels: Range<usize>,
+    out: Window<'a, J::Element>,
 }
 
 impl<J: Job> Kernel for Piece<'_, J> {
     #[inline(always)]
-    unsafe fn run<A: Tiles>(self) {
-        let depth = self.left.depth.max(1);
+    fn run<A: Tiles>(self, arch: A) {
+        let Self {
+            left,
+            job,
+            tiles,
+            panels,
+            mut out,
+        } = self;
+        let depth = left.depth.max(1);
         let block = (BLOCK_BYTES / (depth * A::ROWS)).max(1);
         // The lowest tiles take the most panels at a time.
-        let widest = A::panels(self.left.rows / self.left.tiles.max(1));
+        let widest = A::panels(left.rows / left.tiles.max(1));
         let group_len = (GROUP_BYTES / (depth * PANEL) / widest * widest).max(widest);
-        let mut first = self.tiles.start;
-        while first < self.tiles.end {
-            let tiles = first..self.tiles.end.min(first + block);
-            let mut group = self.panels.start;
-            while group < self.panels.end {
-                let panels = group..self.panels.end.min(group + group_len);
-                for tile in tiles.clone() {
-                    // SAFETY: the caller's; every tile and panel is in one piece, and here once.
-                    unsafe { self.job.tile::<A>(self.left, tile, panels.clone()) };
+        let mut first = tiles.start;
+        while first < tiles.end {
+            let block = first..tiles.end.min(first + block);
+            let mut group = panels.start;
+            while group < panels.end {
+                let panels = group..panels.end.min(group + group_len);
+                for tile in block.clone() {
+                    job.tile(arch, left, tile, panels.clone(), &mut out);
                 }
                 group += group_len;
             }
-            first = tiles.end;
+            first = block.end;
         }
     }
 }

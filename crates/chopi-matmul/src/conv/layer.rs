@@ -46,9 +46,9 @@ impl QuantizedConv {
         convolution: ConvParams,
         activations: Activations,
     ) -> Result<Self> {
-        activations.quantizer(Builder::per_tensor)?;
+        activations.check()?;
         let pack = |codes: HostInts<'_>| {
-            check_params("the weights", params.bounds(), Some(params))?;
+            check_params("the weights", params)?;
             let shape = codes.layout().shape();
             if !is_per_output(params, shape) {
                 let expected = "one for all, or one for each output channel";
@@ -105,12 +105,10 @@ impl QuantizedConv {
             true => builder.per_channel(0).include_zero(),
             false => builder.per_channel(0),
         };
-        let mut quantizer = self.activations.quantizer(images)?;
-        let codes = quantizer.quantize(x)?;
-        let params = quantizer.params().ok_or(chopi_core::Error::NotCalibrated)?;
+        let (codes, params) = self.activations.quantize(x, images)?;
         let output = codes.with_host(|codes| {
             let geometry = self.packed.geometry(codes.layout().shape())?;
-            let y = self.images(&codes, params)?;
+            let y = self.images(&codes, &params)?;
             let layout = Layout::row_major(&geometry.output_shape());
             let fill = |out: FloatSliceMut<'_>| {
                 match out {
@@ -125,8 +123,9 @@ impl QuantizedConv {
                 }
                 Ok(())
             };
-            // SAFETY: `y` has as many elements as the layout, and all are written.
-            x.float_like(&layout, unsafe { Fill::new_unchecked(layout.len(), fill) })
+            // SAFETY: `fill` is given as many elements as `y` has, and each of its arms writes one for each
+            // of those.
+            x.float_like(&layout, unsafe { Fill::new_unchecked(y.len(), fill) })
         });
         Ok(output?)
     }

@@ -3,8 +3,9 @@
 //! The left matrix holds unsigned bytes, the right one signed bytes in *panels* of 16
 //! columns, of which a panel holds, one after the other, the *quads*: 4 consecutive depths of each
 //! column, 64 bytes. Codes of 0..=15 may be kept as nibbles: two quads in 64 bytes, the first in the
-//! low halves, the second in the high ones. Depths come in pairs of quads. A tile is some rows by some panels; its sums stay in registers over the whole
-//! depth. Sums are i32 and wrap, so that whatever the order, the result is the same.
+//! low halves, the second in the high ones. Depths come in pairs of quads. A tile is some rows by some
+//! panels; its sums stay in registers over the whole depth. Sums are i32 and wrap, so that whatever the
+//! order, the result is the same.
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -27,26 +28,34 @@ pub(crate) const MAX_CELLS: usize = 24;
 /// The sums of one row over a panel.
 pub(crate) type Sums = [i32; PANEL];
 
+/// 4 depths of a row of the left matrix.
+pub(crate) type LeftQuad = [u8; QUAD];
+
+/// A quad of a panel of the right matrix: one line of the cache.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Quad(pub(crate) [i8; QUAD_BYTES]);
+
 /// The operands of a tile.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Operands {
+pub(crate) struct Operands<'a> {
     /// The rows of the left matrix: the first quad of each, then the second of each, and so on.
-    pub(crate) left: *const u8,
-    /// The first panel of the right matrix.
-    pub(crate) right: *const i8,
-    /// From one panel to the next, in bytes.
+    pub(crate) left: &'a [LeftQuad],
+    /// The panels of the right matrix.
+    pub(crate) right: &'a [Quad],
+    /// From one panel to the next, in lines.
     pub(crate) right_stride: usize,
-    /// The depth in pairs of quads.
-    pub(crate) pairs: usize,
+    /// The lines of each panel that are multiplied; the left matrix has a quad of each row for each
+    /// of their quads.
+    pub(crate) lines: usize,
 }
 
-/// An instruction set.
+/// The instructions that a tile is made of.
 ///
-/// # Safety
-/// The functions must be called on a CPU that has it, with pointers that are good for what is read:
-/// 64 bytes of the right matrix, 4 of the left one. They are `#[inline(always)]`, so that they are
-/// compiled for the instruction set of the kernel that calls them.
-pub(crate) trait Arch {
+/// A value is the proof that the CPU has them, as it is of the
+/// [instruction sets](chopi_kernels::vector::Arch) of chopi's other loops: so all of this is safe. The
+/// functions are `#[inline(always)]`, so that they are compiled for the [`Engine`] that calls them.
+pub(crate) trait Arch: Copy {
     /// The sums of a row over a panel.
     type Sums: Copy;
     /// 4 depths of one row, in every lane.
@@ -54,16 +63,16 @@ pub(crate) trait Arch {
     /// A quad.
     type Right: Copy;
 
-    unsafe fn zero() -> Self::Sums;
-    unsafe fn left(from: *const u8) -> Self::Left;
-    unsafe fn right(from: *const i8) -> Self::Right;
+    fn zero(self) -> Self::Sums;
+    fn left(self, from: &LeftQuad) -> Self::Left;
+    fn right(self, from: &Quad) -> Self::Right;
     /// The first of the two quads in 64 bytes of nibbles.
-    unsafe fn low_nibbles(from: *const i8) -> Self::Right;
+    fn low_nibbles(self, from: &Quad) -> Self::Right;
     /// The second one.
-    unsafe fn high_nibbles(from: *const i8) -> Self::Right;
+    fn high_nibbles(self, from: &Quad) -> Self::Right;
     /// To each sum, the products of the 4 depths of its column.
-    unsafe fn dot(sums: Self::Sums, left: Self::Left, right: Self::Right) -> Self::Sums;
-    unsafe fn store(sums: Self::Sums, to: &mut Sums);
+    fn dot(self, sums: Self::Sums, left: Self::Left, right: Self::Right) -> Self::Sums;
+    fn store(self, sums: Self::Sums, to: &mut Sums);
 }
 
 /// The tiles that an instruction set has registers for.
@@ -77,12 +86,13 @@ pub(crate) trait Tiles: Arch {
     /// The sums of a tile of `rows` × `panels`, row by row: `panels` is 1 or what
     /// [`panels`](Self::panels) says.
     ///
-    /// # Safety
-    /// As [`Arch`]; the operands must be as large as the tile.
-    unsafe fn tile<const NIBBLES: bool>(
+    /// # Panics
+    /// Where the operands are smaller than the tile.
+    fn tile<const NIBBLES: bool>(
+        self,
         rows: usize,
         panels: usize,
-        operands: Operands,
+        operands: Operands<'_>,
         sums: &mut [Sums; MAX_CELLS],
     );
 }
@@ -102,21 +112,19 @@ macro_rules! tiles {
             }
 
             #[inline(always)]
-            unsafe fn tile<const NIBBLES: bool>(
+            fn tile<const NIBBLES: bool>(
+                self,
                 rows: usize,
                 panels: usize,
-                operands: super::Operands,
+                operands: super::Operands<'_>,
                 sums: &mut [super::Sums; super::MAX_CELLS],
             ) {
-                // SAFETY: the caller's.
-                unsafe {
-                    match (rows, panels) {
-                        $(
-                            ($rows, 1) => super::tile::<Self, NIBBLES, $rows, 1>(operands, sums),
-                            ($rows, _) => super::tile::<Self, NIBBLES, $rows, $panels>(operands, sums),
-                        )+
-                        _ => unreachable!("a tile has 1 to {} rows", $last),
-                    }
+                match (rows, panels) {
+                    $(
+                        ($rows, 1) => super::tile::<Self, NIBBLES, $rows, 1>(self, operands, sums),
+                        ($rows, _) => super::tile::<Self, NIBBLES, $rows, $panels>(self, operands, sums),
+                    )+
+                    _ => unreachable!("a tile has 1 to {} rows", $last),
                 }
             }
         }
@@ -124,112 +132,127 @@ macro_rules! tiles {
 }
 use tiles;
 
-/// # Safety
-/// As [`Tiles::tile`].
+/// The sums of a tile: Σ_k left\[row, k\] · right\[k, column\], wrapped, of each row and panel.
 #[inline(always)]
-#[expect(
-    clippy::needless_range_loop,
-    reason = "an index is that of a row or a panel everywhere"
-)]
-unsafe fn tile<A: Arch, const NIBBLES: bool, const ROWS: usize, const PANELS: usize>(
-    operands: Operands,
+fn tile<A: Arch, const NIBBLES: bool, const ROWS: usize, const PANELS: usize>(
+    arch: A,
+    operands: Operands<'_>,
     out: &mut [Sums; MAX_CELLS],
 ) {
     let Operands {
         left,
         right,
         right_stride,
-        pairs,
+        lines,
     } = operands;
-    // How many quads 64 bytes of a panel hold.
-    let packed = if NIBBLES { 2 } else { 1 };
-    // SAFETY: the caller's; every pointer stays in its row or its panel.
-    unsafe {
-        let mut sums = [[A::zero(); PANELS]; ROWS];
-        for line in 0..2 * pairs / packed {
-            for half in 0..packed {
-                let mut rights = [A::right(right); PANELS];
-                for panel in 0..PANELS {
-                    let from = right.add(panel * right_stride + line * QUAD_BYTES);
-                    rights[panel] = match (NIBBLES, half) {
-                        (false, _) => A::right(from),
-                        (true, 0) => A::low_nibbles(from),
-                        (true, _) => A::high_nibbles(from),
-                    };
-                }
-                for row in 0..ROWS {
-                    let left = A::left(left.add(((line * packed + half) * ROWS + row) * QUAD));
-                    for panel in 0..PANELS {
-                        sums[row][panel] = A::dot(sums[row][panel], left, rights[panel]);
-                    }
-                }
+    // All lengths are checked here, and no index below.
+    let mut panels = [&right[..0]; PANELS];
+    for panel in 0..PANELS {
+        panels[panel] = &right[panel * right_stride..][..lines];
+    }
+    // `..lines` below tells the compiler what it would learn too late: it unrolls the array of panels
+    // after it has dealt with the indices.
+    let left = left.as_chunks::<ROWS>().0;
+    let mut sums = [[arch.zero(); PANELS]; ROWS];
+    if NIBBLES {
+        let left = &left.as_chunks::<2>().0[..lines];
+        for line in 0..lines {
+            let mut rights = [arch.low_nibbles(&panels[0][..lines][line]); PANELS];
+            for panel in 1..PANELS {
+                rights[panel] = arch.low_nibbles(&panels[panel][..lines][line]);
             }
-        }
-        for row in 0..ROWS {
+            dot(arch, &mut sums, &left[line][0], &rights);
             for panel in 0..PANELS {
-                A::store(sums[row][panel], &mut out[row * PANELS + panel]);
+                rights[panel] = arch.high_nibbles(&panels[panel][..lines][line]);
             }
+            dot(arch, &mut sums, &left[line][1], &rights);
+        }
+    } else {
+        let left = &left[..lines];
+        for line in 0..lines {
+            let mut rights = [arch.right(&panels[0][..lines][line]); PANELS];
+            for panel in 1..PANELS {
+                rights[panel] = arch.right(&panels[panel][..lines][line]);
+            }
+            dot(arch, &mut sums, &left[line], &rights);
+        }
+    }
+    for row in 0..ROWS {
+        for panel in 0..PANELS {
+            arch.store(sums[row][panel], &mut out[row * PANELS + panel]);
         }
     }
 }
 
-/// A computation that is compiled for each instruction set.
-pub(crate) trait Kernel {
-    /// Runs it. Implementations are `#[inline(always)]`.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of `A`.
-    unsafe fn run<A: Tiles>(self);
+/// To each sum of a tile, the products of one quad.
+#[inline(always)]
+fn dot<A: Arch, const ROWS: usize, const PANELS: usize>(
+    arch: A,
+    sums: &mut [[A::Sums; PANELS]; ROWS],
+    left: &[LeftQuad; ROWS],
+    rights: &[A::Right; PANELS],
+) {
+    for row in 0..ROWS {
+        let left = arch.left(&left[row]);
+        for panel in 0..PANELS {
+            sums[row][panel] = arch.dot(sums[row][panel], left, rights[panel]);
+        }
+    }
 }
 
-/// The ways in which this CPU can multiply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A computation that is compiled for each engine.
+pub(crate) trait Kernel {
+    /// Runs it. Implementations are `#[inline(always)]`.
+    fn run<A: Tiles>(self, arch: A);
+}
+
+/// The ways to multiply that chopi knows.
+///
+/// [`Isa`] says which vectors all loops run on; the instructions of VNNI, which multiply bytes, come
+/// with either width of vectors, or do not. So the active `Isa` is chosen first, and its best engine
+/// that this CPU has next: whoever forces an `Isa`, forces the engines too. Loops that need no
+/// instruction beyond those of an `Isa` go through [`chopi_kernels::isa::dispatch`].
+///
+/// An engine holds the proof that the CPU has its instructions, and nothing but
+/// [`of`](Self::of) makes one.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Engine {
     /// AVX-512 with VNNI: 64 products in one instruction.
     #[cfg(target_arch = "x86_64")]
-    Avx512Vnni,
+    Avx512Vnni(x86::Avx512Vnni),
     /// AVX-512 BW: 32 products of i16, exact, where VNNI is missing.
     #[cfg(target_arch = "x86_64")]
-    Avx512,
+    Avx512(x86::Avx512),
     /// AVX-VNNI: 32 products.
     #[cfg(target_arch = "x86_64")]
-    AvxVnni,
+    AvxVnni(x86::AvxVnni),
     /// AVX2: 16 products of i16. (`vpmaddubsw` would multiply 32 bytes, but saturates.)
     #[cfg(target_arch = "x86_64")]
-    Avx2,
+    Avx2(x86::Avx2),
     /// What every CPU can.
     Portable,
 }
 
 impl Engine {
-    /// Those of this CPU for an instruction set, the best first.
+    /// Those that this CPU has for an instruction set, the best first.
     pub(crate) fn of(isa: Isa) -> impl Iterator<Item = Self> {
-        #[cfg(target_arch = "x86_64")]
-        let candidates = {
-            let (wide, narrow) = (isa == Isa::Avx512, isa == Isa::Avx2);
-            [
-                (
-                    Self::Avx512Vnni,
-                    wide && is_x86_feature_detected!("avx512vnni"),
-                ),
-                (Self::Avx512, wide),
-                (Self::AvxVnni, narrow && is_x86_feature_detected!("avxvnni")),
-                (Self::Avx2, narrow),
-                (Self::Portable, !wide && !narrow),
-            ]
+        let engines = match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => [
+                x86::Avx512Vnni::new().map(Self::Avx512Vnni),
+                x86::Avx512::new().map(Self::Avx512),
+            ],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => [
+                x86::AvxVnni::new().map(Self::AvxVnni),
+                x86::Avx2::new().map(Self::Avx2),
+            ],
+            _ => [Some(Self::Portable), None],
         };
-        #[cfg(not(target_arch = "x86_64"))]
-        let candidates = {
-            let _ = isa;
-            [(Self::Portable, true)]
-        };
-        candidates
-            .into_iter()
-            .filter(|(_, there)| *there)
-            .map(|(engine, _)| engine)
+        engines.into_iter().flatten()
     }
 
-    /// The one for the instruction set that chopi's kernels run on.
+    /// The best one for the instruction set that chopi's loops run on.
     pub(crate) fn active() -> Self {
         Self::of(Isa::active()).next().unwrap_or(Self::Portable)
     }
@@ -238,34 +261,29 @@ impl Engine {
     pub(crate) fn rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni => x86::Avx512Vnni::ROWS,
+            Self::Avx512Vnni(_) => x86::Avx512Vnni::ROWS,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => x86::Avx512::ROWS,
+            Self::Avx512(_) => x86::Avx512::ROWS,
             #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni => x86::AvxVnni::ROWS,
+            Self::AvxVnni(_) => x86::AvxVnni::ROWS,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => x86::Avx2::ROWS,
+            Self::Avx2(_) => x86::Avx2::ROWS,
             Self::Portable => portable::Portable::ROWS,
         }
     }
 
-    /// Runs `kernel` compiled for this engine, which must be [`of`](Self::of) an instruction set of
-    /// this CPU.
+    /// Runs `kernel` compiled for this engine.
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
-        // SAFETY: an engine is only made where the CPU has its features, which are those that the
-        // functions enable.
-        unsafe {
-            match self {
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx512Vnni => x86::run_avx512_vnni(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx512 => x86::run_avx512(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::AvxVnni => x86::run_avx_vnni(kernel),
-                #[cfg(target_arch = "x86_64")]
-                Self::Avx2 => x86::run_avx2(kernel),
-                Self::Portable => kernel.run::<portable::Portable>(),
-            }
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni(arch) => arch.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(arch) => arch.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(arch) => arch.run(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(arch) => arch.run(kernel),
+            Self::Portable => kernel.run(portable::Portable),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Plain Rust, which the compiler vectorizes as it can.
 
-use super::{Arch, PANEL, QUAD, QUAD_BYTES, Sums, tiles};
+use super::{Arch, LeftQuad, PANEL, QUAD, Quad, Sums, tiles};
 
-#[derive(Debug)]
+/// What every CPU can.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
 impl Arch for Portable {
@@ -12,36 +13,32 @@ impl Arch for Portable {
     type Right = [[i32; PANEL]; QUAD];
 
     #[inline(always)]
-    unsafe fn zero() -> Sums {
+    fn zero(self) -> Sums {
         [0; PANEL]
     }
 
     #[inline(always)]
-    unsafe fn left(from: *const u8) -> [i32; QUAD] {
-        // SAFETY: the caller's.
-        unsafe { from.cast::<[u8; QUAD]>().read() }.map(i32::from)
+    fn left(self, from: &LeftQuad) -> [i32; QUAD] {
+        from.map(i32::from)
     }
 
     #[inline(always)]
-    unsafe fn right(from: *const i8) -> Self::Right {
-        // SAFETY: the caller's.
-        by_depth(unsafe { from.cast::<[i8; QUAD_BYTES]>().read() })
+    fn right(self, from: &Quad) -> Self::Right {
+        by_depth(from.0)
     }
 
     #[inline(always)]
-    unsafe fn low_nibbles(from: *const i8) -> Self::Right {
-        // SAFETY: the caller's.
-        by_depth(unsafe { from.cast::<[u8; QUAD_BYTES]>().read() }.map(|both| both & 15))
+    fn low_nibbles(self, from: &Quad) -> Self::Right {
+        by_depth(from.0.map(|both| both as u8 & 15))
     }
 
     #[inline(always)]
-    unsafe fn high_nibbles(from: *const i8) -> Self::Right {
-        // SAFETY: the caller's.
-        by_depth(unsafe { from.cast::<[u8; QUAD_BYTES]>().read() }.map(|both| both >> 4))
+    fn high_nibbles(self, from: &Quad) -> Self::Right {
+        by_depth(from.0.map(|both| both as u8 >> 4))
     }
 
     #[inline(always)]
-    unsafe fn dot(mut sums: Sums, left: [i32; QUAD], right: Self::Right) -> Sums {
+    fn dot(self, mut sums: Sums, left: [i32; QUAD], right: Self::Right) -> Sums {
         for depth in 0..QUAD {
             for column in 0..PANEL {
                 // Sums wrap: 255 · 128 · 2^16 does not fit. The products do.
@@ -52,14 +49,14 @@ impl Arch for Portable {
     }
 
     #[inline(always)]
-    unsafe fn store(sums: Sums, to: &mut Sums) {
+    fn store(self, sums: Sums, to: &mut Sums) {
         *to = sums;
     }
 }
 
 /// The codes of a quad, depth by depth.
 #[inline(always)]
-fn by_depth<T: Copy + Into<i32>>(quad: [T; QUAD_BYTES]) -> [[i32; PANEL]; QUAD] {
+fn by_depth<T: Copy + Into<i32>>(quad: [T; super::QUAD_BYTES]) -> [[i32; PANEL]; QUAD] {
     std::array::from_fn(|depth| std::array::from_fn(|column| quad[column * QUAD + depth].into()))
 }
 

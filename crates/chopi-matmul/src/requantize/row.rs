@@ -1,6 +1,7 @@
 //! Requantization of many accumulators at once.
 
-use chopi_kernels::Isa;
+use chopi_kernels::isa::{Loop, dispatch};
+use chopi_kernels::vector::Arch;
 
 use super::{Code, Multiplier, OutputCodes};
 use crate::{Error, Result};
@@ -24,61 +25,46 @@ pub fn requantize_row<M: Multiplier, Q: Code>(
     Error::check_length("the output", out.len(), acc.len())?;
     Error::check_each("the bias", bias.len(), acc.len())?;
     Error::check_each("the multipliers", multipliers.len(), acc.len())?;
-    let row = Row { acc, codes };
-    match Isa::active() {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: only an available instruction set is ever active, and it has these features.
-        Isa::Avx512 => unsafe { avx512(row, bias, multipliers, out) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: likewise.
-        Isa::Avx2 => unsafe { avx2(row, bias, multipliers, out) },
-        _ => row.write(bias, multipliers, out),
-    }
+    dispatch(Row {
+        acc,
+        bias,
+        multipliers,
+        codes,
+        out,
+    });
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Row<'a, Q> {
+/// The loop of [`requantize_row`], whose lengths have been checked.
+struct Row<'a, M, Q> {
     acc: &'a [i32],
+    bias: &'a [i32],
+    multipliers: &'a [M],
     codes: OutputCodes<Q>,
+    out: &'a mut [Q],
 }
 
-/// The loop, compiled for AVX-512.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2")]
-fn avx512<M: Multiplier, Q: Code>(row: Row<'_, Q>, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
-    row.write(bias, multipliers, out);
-}
+impl<M: Multiplier, Q: Code> Loop for Row<'_, M, Q> {
+    type Output = ();
 
-/// The loop, compiled for AVX2.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn avx2<M: Multiplier, Q: Code>(row: Row<'_, Q>, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
-    row.write(bias, multipliers, out);
-}
-
-impl<Q: Code> Row<'_, Q> {
     #[inline(always)]
-    fn write<M: Multiplier>(self, bias: &[i32], multipliers: &[M], out: &mut [Q]) {
+    fn run<A: Arch>(self, _: A) {
         use std::iter::repeat;
-        match (bias, multipliers) {
-            (&[0], &[m]) => self.each(repeat(0), repeat(m), out),
-            (&[0], m) => self.each(repeat(0), m.iter().copied(), out),
-            (&[b], &[m]) => self.each(repeat(b), repeat(m), out),
-            (&[b], m) => self.each(repeat(b), m.iter().copied(), out),
-            (b, &[m]) => self.each(b.iter().copied(), repeat(m), out),
-            (b, m) => self.each(b.iter().copied(), m.iter().copied(), out),
+        match (self.bias, self.multipliers) {
+            (&[0], &[m]) => self.each(repeat(0), repeat(m)),
+            (&[0], m) => self.each(repeat(0), m.iter().copied()),
+            (&[b], &[m]) => self.each(repeat(b), repeat(m)),
+            (&[b], m) => self.each(repeat(b), m.iter().copied()),
+            (b, &[m]) => self.each(b.iter().copied(), repeat(m)),
+            (b, m) => self.each(b.iter().copied(), m.iter().copied()),
         }
     }
+}
 
+impl<M: Multiplier, Q: Code> Row<'_, M, Q> {
     #[inline(always)]
-    fn each<M: Multiplier>(
-        self,
-        bias: impl Iterator<Item = i32>,
-        multipliers: impl Iterator<Item = M>,
-        out: &mut [Q],
-    ) {
-        let elements = out.iter_mut().zip(self.acc).zip(bias).zip(multipliers);
+    fn each(self, bias: impl Iterator<Item = i32>, multipliers: impl Iterator<Item = M>) {
+        let elements = self.out.iter_mut().zip(self.acc).zip(bias).zip(multipliers);
         for (((out, &acc), bias), multiplier) in elements {
             *out = multiplier.code(acc.saturating_add(bias), self.codes);
         }
