@@ -15,12 +15,12 @@ use crate::error::{Error, Result};
 ///
 /// ```compile_fail,E0624
 /// use chopi_core::backend::{Fill, IntSliceMut};
-/// let lie = Fill::new(1000, |_: IntSliceMut<'_>| Ok(()));
+/// let lie = Fill::new(1000, |_: IntSliceMut<'_>| chopi_core::Result::Ok(()));
 /// ```
 ///
 /// ```compile_fail,E0133
 /// use chopi_core::backend::{Fill, IntSliceMut};
-/// let lie = Fill::new_unchecked(1000, |_: IntSliceMut<'_>| Ok(()));
+/// let lie = Fill::new_unchecked(1000, |_: IntSliceMut<'_>| chopi_core::Result::Ok(()));
 /// ```
 pub struct Fill<W> {
     len: usize,

@@ -136,6 +136,8 @@ impl QuantizedConv {
         let bytes = narrow(codes, params.bounds())?;
         let (all, scales) = (bytes.codes(), to_f32(params.scale()));
         let images = shape.first().copied().unwrap_or(0);
+        // The shape is that of the backend's codes, the parameters are those of its input.
+        Error::check_each("the scales of the images", scales.len(), images)?;
         let one = [&[1], shape.get(1..).unwrap_or(&[])].concat();
         let geometry = self.packed.geometry(&one)?;
         let (from, to) = (geometry.input_len(), geometry.output_len());
