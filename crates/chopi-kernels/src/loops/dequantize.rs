@@ -121,8 +121,12 @@ pub fn any_outside(codes: IntSlice<'_>, qmin: i64, qmax: i64) -> bool {
         return false;
     }
     match_int!(IntSlice, codes, codes => {
+        let size = piece_len(codes.len());
+        if codes.len() <= size {
+            return dispatch(Outside { codes, qmin, qmax });
+        }
         let any = AtomicBool::new(false);
-        let mut pieces = codes.chunks(piece_len(codes.len()));
+        let mut pieces = codes.chunks(size);
         parallel::run_all(pieces.len(), &mut || {
             let (codes, any) = (pieces.next()?, &any);
             Some(Box::new(move || {

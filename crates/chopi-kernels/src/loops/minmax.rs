@@ -171,16 +171,18 @@ pub(crate) fn extend<F: Element, A: Arch>(
     // Independent chains, so that no operation waits for the one before: the extrema of finite
     // values do not depend on the order.
     let mut chains = [(splat(min[0]), splat(max[0]), zero); CHAINS];
-    let (blocks, rest) = (x.chunks_exact(CHAINS * lanes), x.len() % (CHAINS * lanes));
-    for block in blocks {
+    let (size, mut done) = (CHAINS * lanes, 0);
+    while done + size <= n {
+        let block = &x[done..done + size];
         prefetch(block);
         for (chain, state) in chains.iter_mut().enumerate() {
             let x = F::load(arch, &block[chain * lanes..]);
             *state = (x.min(state.0), x.max(state.1), x.poison(state.2));
         }
+        done += size;
     }
     let state = &mut chains[0];
-    for i in offsets(n - rest) {
+    for i in offsets(done) {
         let x = F::load(arch, &x[i..]);
         *state = (x.min(state.0), x.max(state.1), x.poison(state.2));
     }

@@ -173,14 +173,16 @@ impl<F: Element, O: Code, A: Arch, const KIND: u8> Step<F::Vector<A>, KIND> for 
         }
         let mut is_nan = [F::Vector::none(run.arch); N];
         let mut any_nan = F::Vector::none(run.arch);
-        for k in 0..N {
-            // The loops for known steps look at two vectors at once.
-            is_nan[k] = match KIND {
-                ANY => block[k].is_nan(),
-                _ if k % 2 == 0 => block[k].is_either_nan(block[(k + 1) % N]),
-                _ => continue,
-            };
-            any_nan = any_nan.or(is_nan[k]);
+        if KIND == ANY {
+            for k in 0..N {
+                is_nan[k] = block[k].is_nan();
+                any_nan = any_nan.or(is_nan[k]);
+            }
+        } else {
+            // The loops for known steps look at two vectors at once, and say no more than whether.
+            for k in (0..N).step_by(2) {
+                any_nan = any_nan.or(block[k].is_either_nan(block[(k + 1) % N]));
+            }
         }
         self.any_nan = self.any_nan.or(any_nan);
         let mut codes = run.codes::<F, KIND, UNIFORM, N>(block, i, zero);
