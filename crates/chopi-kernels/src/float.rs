@@ -152,6 +152,30 @@ pub trait Compute: Float<Compute = Self> + num_traits::Float {
     fn exact_product(d: f64, s: Self) -> Self;
 }
 
+/// The methods of [`Float`] that tie the type to its variant of the slices.
+macro_rules! impl_slices {
+    ($type:ident) => {
+        fn slice(data: &[Self]) -> FloatSlice<'_> {
+            FloatSlice::$type(data)
+        }
+        fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
+            FloatSliceMut::$type(data)
+        }
+        fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
+            match data {
+                FloatSlice::$type(data) => Some(data),
+                _ => None,
+            }
+        }
+        fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
+            match data {
+                FloatSliceMut::$type(data) => Some(data),
+                _ => None,
+            }
+        }
+    };
+}
+
 macro_rules! impl_compute {
     ($t:ident, $type:ident, $bits:ident, $magic:expr, $limit:expr, $product:item) => {
         impl crate::sealed::Sealed for $t {}
@@ -168,24 +192,7 @@ macro_rules! impl_compute {
             fn narrow(value: Self) -> Self {
                 value
             }
-            fn slice(data: &[Self]) -> FloatSlice<'_> {
-                FloatSlice::$type(data)
-            }
-            fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
-                FloatSliceMut::$type(data)
-            }
-            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
-                match data {
-                    FloatSlice::$type(data) => Some(data),
-                    _ => None,
-                }
-            }
-            fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
-                match data {
-                    FloatSliceMut::$type(data) => Some(data),
-                    _ => None,
-                }
-            }
+            impl_slices!($type);
         }
 
         impl Compute for $t {
@@ -267,24 +274,7 @@ macro_rules! impl_half {
             fn narrow(value: f32) -> Self {
                 Self::from_f32(value)
             }
-            fn slice(data: &[Self]) -> FloatSlice<'_> {
-                FloatSlice::$type(data)
-            }
-            fn slice_mut(data: &mut [MaybeUninit<Self>]) -> FloatSliceMut<'_> {
-                FloatSliceMut::$type(data)
-            }
-            fn from_slice(data: FloatSlice<'_>) -> Option<&[Self]> {
-                match data {
-                    FloatSlice::$type(data) => Some(data),
-                    _ => None,
-                }
-            }
-            fn from_slice_mut<'a>(data: FloatSliceMut<'a>) -> Option<&'a mut [MaybeUninit<Self>]> {
-                match data {
-                    FloatSliceMut::$type(data) => Some(data),
-                    _ => None,
-                }
-            }
+            impl_slices!($type);
         }
     };
 }

@@ -58,16 +58,14 @@ impl TryFrom<Unchecked> for QParams {
     type Error = Error;
 
     fn try_from(saved: Unchecked) -> Result<Self> {
-        Self {
-            scheme: saved.scheme,
-            convention: saved.convention,
-            float: saved.float,
-            shape: saved.shape,
-            scale: saved.scale,
-            zero_point: saved.zero_point,
-            nan: NanPolicy::default(),
-        }
-        .checked()
+        Self::checked(
+            saved.scheme,
+            saved.convention,
+            saved.float,
+            saved.shape,
+            saved.scale,
+            saved.zero_point,
+        )
     }
 }
 
@@ -101,16 +99,7 @@ impl QParams {
             ZeroPoints::Real => Values::Real(zero_point.into_iter().map(|z| z as f64).collect()),
             _ => Values::Integer(zero_point),
         };
-        Self {
-            scheme,
-            convention,
-            float,
-            shape,
-            scale,
-            zero_point,
-            nan: NanPolicy::default(),
-        }
-        .checked()
+        Self::checked(scheme, convention, float, shape, scale, zero_point)
     }
 
     /// Parameters that come from elsewhere than a calibration, in a convention whose zero points are real
@@ -127,16 +116,7 @@ impl QParams {
         zero_point: Vec<f64>,
     ) -> Result<Self> {
         let zero_point = Values::Real(zero_point);
-        Self {
-            scheme,
-            convention,
-            float,
-            shape,
-            scale,
-            zero_point,
-            nan: NanPolicy::default(),
-        }
-        .checked()
+        Self::checked(scheme, convention, float, shape, scale, zero_point)
     }
 
     /// The parameters for observed ranges.
@@ -174,20 +154,33 @@ impl QParams {
             ZeroPoints::Real => Values::Real(zero_point),
             _ => Values::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
         };
-        Self {
-            scheme: scheme.clone(),
-            convention: *convention,
+        Self::checked(scheme.clone(), *convention, float, shape, scale, zero_point)
+    }
+
+    /// The parameters, if they can be used.
+    fn checked(
+        scheme: Scheme,
+        convention: Convention,
+        float: FloatType,
+        shape: Vec<usize>,
+        scale: Vec<f64>,
+        zero_point: Values,
+    ) -> Result<Self> {
+        let mut params = Self {
+            scheme,
+            convention,
             float,
             shape,
             scale,
             zero_point,
             nan: NanPolicy::default(),
-        }
-        .checked()
+        };
+        params.check()?;
+        Ok(params)
     }
 
-    /// The parameters, if they can be used.
-    fn checked(mut self) -> Result<Self> {
+    /// Rounds the scales to the compute type, and says what of the parameters cannot be used.
+    fn check(&mut self) -> Result<()> {
         self.convention.check_scheme(&self.scheme)?;
         let groups = self
             .shape
@@ -198,7 +191,7 @@ impl QParams {
             return Err(Error::ParamsCount {
                 scales: self.scale.len(),
                 zero_points: zero_points.len(),
-                shape: self.shape,
+                shape: self.shape.clone(),
             });
         }
         let library = self.convention.library();
@@ -214,8 +207,8 @@ impl QParams {
             }
             *scale = rounded;
         }
-        let infinite = |&scale: &f64| reciprocal(&self, self.float, scale).is_infinite();
-        if recipe(&self, self.float).steps.multiplies()
+        let infinite = |&scale: &f64| reciprocal(self, self.float, scale).is_infinite();
+        if recipe(self, self.float).steps.multiplies()
             && let Some(group) = self.scale.iter().position(infinite)
         {
             return Err(Error::Scale {
@@ -258,7 +251,7 @@ impl QParams {
                 });
             }
         }
-        Ok(self)
+        Ok(())
     }
 
     /// Whether the zero points are real numbers, not integers.
@@ -307,17 +300,17 @@ impl QParams {
             Values::Integer(integers) => Values::Integer(integers[groups.clone()].to_vec()),
             Values::Real(reals) => Values::Real(reals[groups.clone()].to_vec()),
         };
-        // Not `..self.clone()`, which would copy the numbers of all groups.
-        Self {
-            scheme: self.scheme.clone(),
-            convention: self.convention,
-            float: self.float,
+        let scale = self.scale[groups].to_vec();
+        let scheme = self.scheme.clone();
+        Self::checked(
+            scheme,
+            self.convention,
+            self.float,
             shape,
-            scale: self.scale[groups].to_vec(),
+            scale,
             zero_point,
-            nan: self.nan,
-        }
-        .checked()
+        )
+        .map(|params| params.with_nan_policy(self.nan))
     }
 
     /// The scheme.
