@@ -9,8 +9,8 @@ use chopi::{
 };
 use ndarray::{Array1, Array2, Array3, Axis};
 use proptest::prelude::*;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 
 const ALL: [Calibration; 4] = [
@@ -81,6 +81,88 @@ fn kl_clips_a_lone_outlier_of_a_million_normal_numbers() {
     let (min, max) = (ranges.min()[0], ranges.max()[0]);
     assert!((4.0..=8.0).contains(&max), "clips to {max}");
     assert!((-8.0..=-4.0).contains(&min), "clips to {min}");
+}
+
+/// Data without a tail, at many places, of values that spread evenly or crowd.
+fn without_a_tail() -> Vec<(&'static str, Vec<f32>)> {
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut uniform: Vec<f32> = (0..40_000).map(|_| rng.random()).collect();
+    uniform.extend([0.0, 1.0]);
+    let mut normal = normal(40_000, 12);
+    normal.extend([-4.2, 4.2]);
+    let of = |data: &[f32], f: fn(f32) -> f32| data.iter().map(|&x| f(x)).collect::<Vec<f32>>();
+    let uniform = |f| of(&uniform, f);
+    let normal = |f| of(&normal, f);
+    vec![
+        ("uniform", uniform(|u| 2.0 * u - 1.0)),
+        ("uniform, all positive", uniform(|u| u)),
+        ("uniform from 280 to 310", uniform(|u| 280.0 + 30.0 * u)),
+        ("uniform from -310 to -280", uniform(|u| -280.0 - 30.0 * u)),
+        ("uniform from -1 to 10", uniform(|u| 11.0 * u - 1.0)),
+        (
+            "uniform from 1e-30 to 2e-30",
+            uniform(|u| 1e-30 + 1e-30 * u),
+        ),
+        ("uniform from 1e5 to 1e5 + 1", uniform(|u| 1e5 + u)),
+        ("whole numbers", uniform(|u| (200.0 * u).round())),
+        ("two heaps", uniform(|u| (u - 0.5).signum() * (5.0 + u))),
+        ("nine of ten are 0", uniform(|u| (10.0 * u - 9.0).max(0.0))),
+        (
+            "999 of 1000 are 0",
+            uniform(|u| (1000.0 * u - 999.0).max(0.0)),
+        ),
+        ("one in ten is the largest", uniform(|u| u.min(0.9))),
+        ("normal", normal(|x| x)),
+        ("normal at 100", normal(|x| 100.0 + x)),
+        ("ReLU", normal(|x| x.max(0.0))),
+        ("negative ReLU", normal(|x| x.min(0.0))),
+        ("ReLU6", normal(|x| (3.0 * x).clamp(0.0, 6.0))),
+        ("leaky ReLU", normal(|x| x.max(0.01 * x))),
+        ("GELU", normal(|x| x / (1.0 + (-1.702 * x).exp()))),
+        (
+            "hard swish",
+            normal(|x| x * (x + 3.0).clamp(0.0, 6.0) / 6.0),
+        ),
+        ("sigmoid", normal(|x| 1.0 / (1.0 + (-x).exp()))),
+        ("tanh", normal(|x| (2.0 * x).tanh())),
+        ("|x|", normal(f32::abs)),
+        ("few", normal(|x| x)[..100].to_vec()),
+        ("few of a ReLU", normal(|x| x.max(0.0))[..1_500].to_vec()),
+    ]
+}
+
+#[test]
+fn kl_is_never_far_below_minmax_on_data_without_a_tail() {
+    for (name, data) in without_a_tail() {
+        let x = Array1::from(data);
+        for (bits, symmetric) in [
+            (8, true),
+            (8, false),
+            (6, true),
+            (4, true),
+            (4, false),
+            (2, false),
+        ] {
+            let scheme = scheme(bits, symmetric);
+            let sqnr = |calibration: Calibration| {
+                let ranges = calibration
+                    .observe(&x, &scheme, &Convention::CHOPI)
+                    .unwrap();
+                let params =
+                    chopi::QParams::from_ranges(&ranges, &scheme, &Convention::CHOPI).unwrap();
+                quantization_metrics(&x, &params).unwrap()[0].sqnr_db()
+            };
+            let (kl, minmax) = (
+                sqnr(Calibration::KullbackLeibler),
+                sqnr(Calibration::MinMax),
+            );
+            let case = format!("{name}, {bits} bits, symmetric {symmetric}");
+            assert!(
+                kl >= minmax - 2.0,
+                "{case}: {kl:.2} dB, minmax {minmax:.2} dB"
+            );
+        }
+    }
 }
 
 #[test]
