@@ -58,6 +58,8 @@ pub enum Kind {
     Positive,
     /// Close to the largest number of the type.
     Huge,
+    /// Up to the largest number of the type, as masks.
+    Largest,
     /// Subnormal numbers of the compute type.
     Tiny,
     /// Small integers, so that quotients tie often.
@@ -66,11 +68,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Normal,
         Self::Offset,
         Self::Positive,
         Self::Huge,
+        Self::Largest,
         Self::Tiny,
         Self::Integers,
     ];
@@ -82,6 +85,8 @@ impl Kind {
             Self::Offset => 290.0 + 15.0 * random.normal(),
             Self::Positive => random.normal().exp(),
             Self::Huge => (random.unit() - 0.5) * largest(F::TYPE) * 0.9,
+            // Two of three lie at an end.
+            Self::Largest => (6.0 * random.unit() - 3.0).clamp(-1.0, 1.0) * largest(F::TYPE),
             Self::Tiny => random.normal() * F::TYPE.compute().min_positive() * 0.25,
             Self::Integers => (random.unit() * 41.0).floor() - 20.0,
         };

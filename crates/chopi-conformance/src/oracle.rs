@@ -59,14 +59,65 @@ pub fn params(min: f64, max: f64, scheme: &Scheme, float: FloatType) -> (f64, i6
     } else {
         (scheme.qmin as f64 - min / scale).round_ties_even()
     };
-    (
-        if is_f64 {
-            scale
-        } else {
-            f64::from(scale as f32)
-        },
-        zero as i64,
-    )
+    let zero = zero as i64;
+    let mut scale = if is_f64 {
+        scale
+    } else {
+        f64::from(scale as f32)
+    };
+    let is_fine = |s: f64| {
+        let codes = [min, max].map(|x| differences(x, s, zero, scheme, float));
+        codes.iter().flatten().all(|&d| product_fits(d, s, float))
+    };
+    // The largest scale with which so many steps fit, for ever more steps, until those of min and max do.
+    let plain = scale;
+    let mut steps = (float.max() / plain) as u128;
+    while !is_fine(scale) {
+        scale = largest_scale(steps, float).min(plain);
+        steps += 1;
+    }
+    (scale, zero)
+}
+
+/// q − z for each code q that x may get: the nearest, or both where two are nearest or the rounding is not
+/// to nearest.
+fn differences(x: f64, scale: f64, zero: i64, scheme: &Scheme, float: FloatType) -> Vec<i64> {
+    let quotient = float.compute().round(x / scale);
+    let to_nearest = [Rounding::NearestEven, Rounding::NearestAway].contains(&scheme.rounding);
+    let mut codes = vec![quotient.floor(), quotient.ceil()];
+    if to_nearest {
+        codes.retain(|code| (code - quotient).abs() <= 0.5);
+    }
+    let clamped = |code: f64| (code as i64).clamp(scheme.qmin - zero, scheme.qmax - zero);
+    codes.into_iter().map(clamped).collect()
+}
+
+/// A normal number as an integer times a power of 2.
+fn integer_and_exponent(x: f64) -> (u128, i32) {
+    let exponent = (x.to_bits() >> 52) as i32 - 1075;
+    let integer = (x.to_bits() & ((1 << 52) - 1)) | (1 << 52);
+    (u128::from(integer), exponent)
+}
+
+/// Whether |d|·s is at most the largest number of the type.
+fn product_fits(d: i64, scale: f64, float: FloatType) -> bool {
+    let ((m, e), (largest, last)) = (
+        integer_and_exponent(scale),
+        integer_and_exponent(float.max()),
+    );
+    // d has at most 34 bits: with a scale so much smaller than the largest number it is far from it.
+    last - e > 70 || u128::from(d.unsigned_abs()) * m <= largest << (last - e)
+}
+
+/// The largest number of the compute type of which `steps` times are at most the largest number of the
+/// type.
+fn largest_scale(steps: u128, float: FloatType) -> f64 {
+    let (largest, exponent) = integer_and_exponent(float.max());
+    let quotient = (largest << 64) / steps;
+    let digits = if float == FloatType::F64 { 53 } else { 24 };
+    let spare = (128 - quotient.leading_zeros()).saturating_sub(digits);
+    let rounded_down = quotient >> spare << spare;
+    rounded_down as f64 * 2_f64.powi(-64) * 2_f64.powi(exponent)
 }
 
 /// The code of the element at row-major index `index`; `None` for NaN.

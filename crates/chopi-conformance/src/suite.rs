@@ -143,6 +143,14 @@ fn check_scheme<X: Fixture, F: Float>(
     assert_eq!(got, expected, "{what}");
 
     check_against_oracle::<X, F>(&mut chopi, &data, shape, memory, &what);
+    let fake = chopi
+        .fake_quantize(&X::tensor(&data, shape, memory))
+        .unwrap();
+    let (_, fake) = X::floats::<F>(&fake);
+    assert!(
+        fake.iter().all(|x| x.widen().as_f64().is_finite()),
+        "{what}: what was calibrated on comes back finite"
+    );
     let (scale, zero) = got[got.len() / 2];
     let edges: Vec<F> = edges(scale, zero, scheme.qmin, scheme.qmax);
     let edges: Vec<F> = (0..data.len()).map(|i| edges[i % edges.len()]).collect();

@@ -5,7 +5,7 @@ use crate::convention::group::{Group, ScaleZero};
 use crate::convention::library::{Library, OtherRanges, signed, unsigned};
 use crate::convention::support::Groups;
 use crate::error::Result;
-use crate::scheme::{Scheme, Symmetry};
+use crate::scheme::{Rounding, Scheme, Symmetry};
 use chopi_kernels::FloatType::{self, BF16, F16, F32, F64};
 use chopi_kernels::Steps;
 
@@ -18,6 +18,10 @@ impl Convention {
     ///    s = (max − min)/(qmax − qmin), at least max(|min|, |max|)·2^−24 (2^−30 for `f64`
     ///    tensors), and z = RNE(qmin − min/s). In both s is at least the compute type's smallest
     ///    normal number, z comes from that s, and then s is rounded to the compute type, once.
+    ///    Last, s is at most the largest number of the compute type with which |q − z|·s exceeds the
+    ///    largest finite number of the element type for no code q that min or max may get: so every
+    ///    value from min to max comes back finite. (It matters within a step of that number, as for
+    ///    masks of −3.4·10^38.)
     /// 4. A constant group (min = max = c) comes back exactly. c = 0 gives s = 1 and
     ///    z = clamp(0, qmin, qmax); otherwise s = |c| and z = clamp(g, qmin, qmax) − g with g the
     ///    sign of c. (A symmetric scheme keeps z = 0 even where that clips: an unsigned symmetric
@@ -58,8 +62,9 @@ impl Library for Chopi {
             true => 0.0,
             false => group.real_zero_point(F64, scale).round_ties_even(),
         };
+        let scale = compute.round(scale);
         Ok(ScaleZero {
-            scale: compute.round(scale),
+            scale: finite_scale(&group, scale, zero_point),
             zero_point,
         })
     }
@@ -93,6 +98,44 @@ impl Library for Chopi {
 
     fn groups(&self) -> Groups {
         Groups::Ragged
+    }
+}
+
+/// The largest number of the compute type, at most `scale`, with which |q − z|·s exceeds the largest
+/// number of the element type for no code q that min or max may get: the nearest one, or both where two
+/// are nearest or the rounding is not to nearest.
+fn finite_scale(group: &Group<'_>, mut scale: f64, zero_point: f64) -> f64 {
+    let (compute, largest) = (group.float.compute(), group.float.max());
+    let (low, high) = (group.qmin() - zero_point, group.qmax() - zero_point);
+    if low.abs().max(high.abs()) * scale < largest / 2.0 {
+        return scale;
+    }
+    let to_nearest = matches!(
+        group.scheme.rounding,
+        Rounding::NearestEven | Rounding::NearestAway
+    );
+    loop {
+        let mut steps: f64 = 0.0;
+        for x in [group.min, group.max] {
+            let quotient = compute.round(x / scale);
+            for code in [quotient.floor(), quotient.ceil()] {
+                if !to_nearest || (quotient - code).abs() <= 0.5 {
+                    steps = steps.max(code.clamp(low, high).abs());
+                }
+            }
+        }
+        // A fused product and sum has the sign of the exact one.
+        let exceeds = |scale: f64| steps.mul_add(scale, -largest) > 0.0;
+        if !exceeds(scale) {
+            return scale;
+        }
+        scale = compute.round(largest / steps);
+        if exceeds(scale) {
+            scale = match compute {
+                F64 => scale.next_down(),
+                _ => f64::from((scale as f32).next_down()),
+            };
+        }
     }
 }
 
@@ -141,5 +184,23 @@ mod tests {
         let of_range = parameters(&builder, F32, (1024.0, max)).unwrap();
         let steps = f64::from(1 << 24);
         assert_eq!(of_range, (max / steps, 16.0 - steps));
+    }
+
+    #[test]
+    fn every_value_up_to_the_largest_comes_back_finite() {
+        // Symmetric, the largest number is as far from 0 as before but for the last bit; of a range twice
+        // as wide as there are numbers, the step is that of the side with more codes.
+        let max = f64::from(f32::MAX);
+        let symmetric = Quantizer::builder().num_bits(8).symmetric(true);
+        let (scale, _) = parameters(&symmetric, F32, (-max, 0.0)).unwrap();
+        assert_eq!(scale, f64::from((f32::MAX / 127.0).next_down()));
+        let asymmetric = Quantizer::builder().num_bits(8);
+        let of_range = parameters(&asymmetric, F32, (-max, max)).unwrap();
+        assert_eq!(of_range, (max / 128.0, 128.0));
+        let of_range = parameters(&asymmetric, F16, (-65504.0, 65504.0)).unwrap();
+        assert_eq!(of_range, (65504.0 / 128.0, 128.0));
+        // Farther away nothing changes.
+        let of_range = parameters(&symmetric, F32, (-max / 2.0, 0.0)).unwrap();
+        assert_eq!(of_range, (f64::from(f32::MAX / 2.0 / 127.0), 0.0));
     }
 }
