@@ -50,10 +50,10 @@ fn write<K: Framework>(
 
     let mut tasks = Vec::new();
     let mut companions = BTreeSet::new();
-    for (name, quantized) in &record.tensors {
+    for name in record.names() {
         let stored = Stored::find(archive, &record, name)?;
         companions.extend(stored.companions().map(|tensor| &*tensor.name));
-        let dtype = float_dtype(quantized.dtype);
+        let dtype = float_dtype(stored.float);
         let shape = &stored.codes.shape;
         let size = dtype.bitsize() / 8;
         // The file holds at least a byte for each element, so the product is no longer than 8
@@ -68,7 +68,7 @@ fn write<K: Framework>(
         });
     }
     for tensor in archive.tensors.values() {
-        if !record.tensors.contains_key(&tensor.name) && !companions.contains(&*tensor.name) {
+        if record.get(&tensor.name).is_none() && !companions.contains(&*tensor.name) {
             let len = tensor.data.len();
             tasks.push(DequantizeTask {
                 slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),

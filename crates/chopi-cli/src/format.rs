@@ -20,17 +20,20 @@ use crate::error::{Fault, Result};
 
 /// The key of the [`Record`] in the metadata of a file.
 pub const KEY: &str = "chopi";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a file says about its quantized tensors.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Record {
     version: u32,
-    pub tensors: BTreeMap<String, Quantized>,
+    /// How tensors were quantized, each way once.
+    schemes: Vec<Quantized>,
+    /// The index of each tensor's scheme.
+    tensors: BTreeMap<String, usize>,
 }
 
-/// What a file says about one of them.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// How a tensor was quantized.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Quantized {
     pub scheme: Scheme,
     /// The name that [`Convention::from_name`] knows.
@@ -40,11 +43,32 @@ pub struct Quantized {
 }
 
 impl Record {
-    pub fn new(tensors: BTreeMap<String, Quantized>) -> Self {
+    /// The record of tensors, with their names.
+    pub fn new(quantized: impl Iterator<Item = (String, Quantized)>) -> Self {
+        let mut schemes: Vec<Quantized> = Vec::new();
+        let tensors = quantized.map(|(name, quantized)| {
+            let known = schemes.iter().position(|scheme| *scheme == quantized);
+            let index = known.unwrap_or_else(|| {
+                schemes.push(quantized);
+                schemes.len() - 1
+            });
+            (name, index)
+        });
         Self {
             version: VERSION,
-            tensors,
+            tensors: tensors.collect(),
+            schemes,
         }
+    }
+
+    /// The names of the quantized tensors, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// How a tensor was quantized, if it was.
+    pub fn get(&self, name: &str) -> Option<&Quantized> {
+        self.schemes.get(*self.tensors.get(name)?)
     }
 
     /// The record of a file, if it has one.
@@ -65,7 +89,19 @@ impl Record {
         };
         match serde_json::from_str::<Self>(json) {
             Ok(record) if record.version != VERSION => Err(unknown(record.version)),
-            Ok(record) => Ok(Some(record)),
+            Ok(record) => match record
+                .tensors
+                .iter()
+                .find(|(name, _)| record.get(name).is_none())
+            {
+                Some((name, scheme)) => {
+                    let schemes = record.schemes.len();
+                    Err(archive.bad_metadata(format!(
+                        "{name:?} has the scheme of index {scheme}, but there are {schemes}"
+                    )))
+                }
+                None => Ok(Some(record)),
+            },
             // Another version may look otherwise.
             Err(error) => match serde_json::from_str(json) {
                 Ok(Version { version }) if version != VERSION => Err(unknown(version)),
@@ -157,7 +193,7 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn stored(self, name: &str) -> std::result::Result<Stored<'a>, Fault> {
         let codes = self.tensor(name)?;
-        let Some(quantized) = self.record.tensors.get(name) else {
+        let Some(quantized) = self.record.get(name) else {
             return Err(Fault::Missing {
                 name: name.to_owned(),
             });
@@ -214,7 +250,7 @@ impl<'a> Parts<'a> {
         shape: &[usize],
     ) -> std::result::Result<&'a Tensor<'a>, Fault> {
         let tensor = self.tensor(&name)?;
-        if self.record.tensors.contains_key(&name) {
+        if self.record.get(&name).is_some() {
             return Err(Fault::QuantizedCompanion { name });
         }
         if !dtypes.contains(&tensor.dtype) {

@@ -64,10 +64,10 @@ impl Report {
     fn of(archive: &Archive<'_>) -> Result<Self> {
         let mut quantized = BTreeMap::new();
         if let Some(record) = Record::of(archive)? {
-            for name in record.tensors.keys() {
+            for name in record.names() {
                 let stored = Stored::find(archive, &record, name)?;
                 let how = Quantization::of(&stored);
-                quantized.insert(name.clone(), how.map_err(|e| archive.fault(name, e))?);
+                quantized.insert(name.to_owned(), how.map_err(|e| archive.fault(name, e))?);
             }
         }
         let tensors: Vec<InspectRow> = archive

@@ -71,12 +71,12 @@ impl<'a> QuantizedModel<'a> {
         for (archive, record) in &self.files {
             let mut parts = BTreeSet::new();
             let mut forms = Vec::new();
-            for name in record.iter().flat_map(|record| record.tensors.keys()) {
+            for name in record.iter().flat_map(Record::names) {
                 let Some(record) = record else { continue };
                 let stored = Stored::find(archive, record, name)?;
                 parts.insert(&*stored.codes.name);
                 parts.extend(stored.companions().map(|part| &*part.name));
-                forms.push((&**name, Form::Chopi(stored)));
+                forms.push((name, Form::Chopi(stored)));
             }
             if let (None, Some(schemes)) = (record, &self.compressed) {
                 for codes in archive.tensors.values() {

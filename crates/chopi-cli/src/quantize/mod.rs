@@ -5,7 +5,6 @@ pub mod piece;
 pub mod row;
 mod task;
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::archive::{Archive, Mapped};
@@ -81,19 +80,18 @@ fn write<K: Framework>(
 
 /// What the file will say about the tensors that are chosen.
 fn record(archive: &Archive<'_>, choice: &Choice) -> Result<Record> {
-    let mut tensors = BTreeMap::new();
-    for tensor in archive.tensors.values() {
-        if let Some((dtype, settings)) = choice.of(tensor) {
-            let quantized = Quantized {
-                scheme: settings.scheme.clone(),
-                convention: settings.convention.name().to_string(),
-                dtype,
-            };
-            tensors.insert(tensor.name.clone(), quantized);
-        }
-    }
-    if tensors.is_empty() && choice.is_explicit() {
+    let quantized = archive.tensors.values().filter_map(|tensor| {
+        let (dtype, settings) = choice.of(tensor)?;
+        let quantized = Quantized {
+            scheme: settings.scheme.clone(),
+            convention: settings.convention.name().to_string(),
+            dtype,
+        };
+        Some((tensor.name.clone(), quantized))
+    });
+    let record = Record::new(quantized);
+    if record.names().next().is_none() && choice.is_explicit() {
         return Err(choice.nothing(archive));
     }
-    Ok(Record::new(tensors))
+    Ok(record)
 }

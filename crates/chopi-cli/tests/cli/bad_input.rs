@@ -432,14 +432,16 @@ fn metadata_that_lie_are_refused() {
     let set = |pointer: &'static str, value: Value| {
         lie(move |file| *file.record.pointer_mut(pointer).unwrap() = value.clone())
     };
-    let scheme = "/tensors/weight/scheme";
+    let scheme = "/schemes/0/scheme";
     assert!(set("", json!("text")).contains("bad metadata"));
-    assert!(set("", json!({"version": 1})).contains("bad metadata"));
-    assert!(set("/version", json!(2)).contains("version 2"));
+    assert!(set("", json!({"version": 2})).contains("bad metadata"));
+    assert!(set("/version", json!(3)).contains("version 3"));
     assert!(set("/tensors", json!([1])).contains("bad metadata"));
-    assert!(set("/tensors/weight/dtype", json!("F31")).contains("bad metadata"));
-    assert!(set("/tensors/weight/dtype", json!("F64")).contains("weight_scale"));
-    assert!(set("/tensors/weight/convention", json!("none")).contains("no convention"));
+    assert!(set("/tensors/weight", json!(1)).contains("index 1, but there are 1"));
+    assert!(set("/tensors/weight", json!(-1)).contains("bad metadata"));
+    assert!(set("/schemes/0/dtype", json!("F31")).contains("bad metadata"));
+    assert!(set("/schemes/0/dtype", json!("F64")).contains("weight_scale"));
+    assert!(set("/schemes/0/convention", json!("none")).contains("no convention"));
     assert!(set(scheme, json!({})).contains("bad metadata"));
     for (field, value) in [
         ("bits", json!(99)),
@@ -498,7 +500,7 @@ fn tensors_that_do_not_agree_with_their_metadata_are_refused() {
 #[test]
 fn codes_outside_of_their_range_are_refused_where_they_are() {
     let mut file = Quantized::new();
-    file.record["tensors"]["weight"]["scheme"]["qmax"] = json!(199);
+    file.record["schemes"][0]["scheme"]["qmax"] = json!(199);
     file.codes.2.fill(7);
     file.codes.2[6 * 3 + 1] = 200;
     let message = refused("dequantize", &file.bytes(), &[]);
