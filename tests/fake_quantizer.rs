@@ -1,8 +1,12 @@
 //! The state of fake-quantizers: which parameters they give, and when.
 
+use std::sync::mpsc;
+use std::time::Duration;
+
+use chopi::model::{ObservationPoints, WeightQuantizer};
 use chopi::training::{FakeQuantizer, Initialization, Learning, Phase, Quantizers, RangeObserver};
 use chopi::{
-    Chopi, Convention, Error, QParams,
+    Calibration, Chopi, Convention, Error, Observer, QParams,
     observer::{MovingAverage, Ranges},
 };
 use ndarray::{Array1, array};
@@ -194,7 +198,13 @@ fn quantizers_have_names_of_their_own_in_order() {
     }
     assert_eq!(quantizers.names(), ["a.weight", "b.activation", "b.weight"]);
     let mut visited = Vec::new();
-    quantizers.for_each(|name, _| visited.push(name.to_owned()));
+    quantizers.for_each(|name, quantizer| {
+        // What is called may use all of them.
+        assert_eq!(quantizers.names().len(), 3);
+        quantizers.freeze();
+        assert!(!quantizer.state().is_observing());
+        visited.push(name.to_owned());
+    });
     assert_eq!(visited, quantizers.names());
     assert!(quantizers.get("c").is_none());
 
@@ -212,7 +222,7 @@ fn quantizers_are_shared_and_switched_together() {
     let second = second.unwrap();
     let seen = || {
         [&first, &second].map(|shared| {
-            let quantizer = shared.lock();
+            let quantizer = shared.state();
             (quantizer.is_observing(), quantizer.is_quantizing())
         })
     };
@@ -222,9 +232,78 @@ fn quantizers_are_shared_and_switched_together() {
     quantizers.set_quantizing(false);
     assert_eq!(seen(), [(true, false); 2]);
     quantizers.set_quantizing(true);
-    first.lock().step(&batch(1.0), Training).unwrap();
-    assert_eq!(quantizers.get("a").unwrap().lock().batches(), 1);
-    assert_eq!(second.lock().batches(), 0);
+    first.step(&batch(1.0), Training).unwrap();
+    assert_eq!(quantizers.get("a").unwrap().state().batches(), 1);
+    assert_eq!(second.state().batches(), 0);
+}
+
+/// Runs `work` on a thread of its own, and fails where it takes longer than that.
+fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        work();
+        // Nobody listens where the time is over.
+        let _ = done.send(());
+    });
+    match finished.recv_timeout(limit) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done within {limit:?}"),
+        _ => worker.join().unwrap(),
+    }
+}
+
+/// A thread that waits for the pieces of its tensor takes other tasks meanwhile, which use the same
+/// fake-quantizer.
+#[test]
+fn tasks_of_a_pool_share_a_quantizer_without_waiting_for_each_other() {
+    const TASKS: u64 = 200;
+    within(Duration::from_secs(120), || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build();
+        let x = Array1::from_shape_fn(2_000_000, |i| (i % 1001) as f32 - 500.0);
+        let learned = FakeQuantizer::new(Chopi::new(4).unwrap()).learning(Learning {
+            initialization: Initialization::MeanMagnitude,
+            ..Learning::lsq_plus()
+        });
+        for quantizer in [activations(), learned] {
+            let shared = Quantizers::new();
+            let quantizer = shared.insert("x".to_owned(), quantizer).unwrap();
+            pool.as_ref().unwrap().scope(|scope| {
+                for _ in 0..TASKS {
+                    scope.spawn(|_| {
+                        let params = quantizer.step(&x, Training).unwrap().unwrap();
+                        assert_eq!(Some(&params), quantizer.state().params());
+                        // Work that the others can take while they wait.
+                        assert_eq!(params.fake_quantize(&x).unwrap().len(), x.len());
+                        shared.for_each(|_, quantizer| quantizer.set_quantizing(true));
+                    });
+                }
+            });
+            assert_eq!(quantizer.state().batches(), TASKS);
+        }
+    });
+}
+
+#[test]
+fn tasks_of_a_pool_share_observation_points_and_weights() {
+    within(Duration::from_secs(120), || {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build();
+        let x = Array1::from_shape_fn(400_000, |i| (i % 1001) as f32 - 500.0);
+        let scheme = Chopi::builder().num_bits(8).scheme().unwrap();
+        let calibration = Calibration::Percentile(99.9);
+        let observer = Observer::new(scheme, Convention::CHOPI, calibration).unwrap();
+        let points = ObservationPoints::new(&observer);
+        let weights = WeightQuantizer::new(Chopi::builder(), Calibration::MinMax).unwrap();
+        pool.unwrap().scope(|scope| {
+            for _ in 0..32 {
+                scope.spawn(|_| {
+                    points.observe("x", &x).unwrap();
+                    points.merge(&points.clone()).unwrap();
+                    weights.fake_quantize("w", &x).unwrap();
+                    assert_eq!(weights.quantized().len(), 1);
+                });
+            }
+        });
+        assert_eq!(points.params().unwrap().len(), 1);
+    });
 }
 
 #[test]
@@ -240,7 +319,7 @@ fn states_go_to_a_network_of_the_same_names_only() {
     };
     let trained = network(&["a", "b"]);
     let shared = trained.get("b").unwrap();
-    shared.lock().step(&batch(3.0), Training).unwrap();
+    shared.step(&batch(3.0), Training).unwrap();
     let states = trained.states();
 
     let same = network(&["b", "a"]);

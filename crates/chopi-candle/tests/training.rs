@@ -295,7 +295,7 @@ fn frozen_parameters_stay_and_delays_pass_tensors_as_they_are() {
     network.quantizers.freeze();
     let scale = |network: &Network| {
         let quantizer = network.quantizers.get("fc.activation_quantizer").unwrap();
-        let quantizer = quantizer.lock();
+        let quantizer = quantizer.state();
         quantizer.params().unwrap().scale().to_vec()
     };
     let before = scale(&network);

@@ -1,5 +1,7 @@
 //! The layer that fake-quantizes what flows through it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Init, Module, ModuleT, VarBuilder};
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
@@ -24,6 +26,8 @@ pub struct IntQuantizedLayer {
 struct Learned {
     scale: Tensor,
     zero_point: Option<Tensor>,
+    /// Held while the variables are initialized.
+    starting: Arc<Mutex<()>>,
 }
 
 impl IntQuantizedLayer {
@@ -73,7 +77,11 @@ impl IntQuantizedLayer {
                     false => None,
                 };
                 let scale = variable("scale", 1.0)?;
-                let learned = Learned { scale, zero_point };
+                let learned = Learned {
+                    scale,
+                    zero_point,
+                    starting: Arc::default(),
+                };
                 if let (false, Some(params)) = (loaded, quantizer.params()) {
                     learned.initialize(params)?;
                 }
@@ -109,7 +117,7 @@ impl IntQuantizedLayer {
     /// # Errors
     /// [`Error::NotCalibrated`] where nothing was observed yet.
     pub fn to_chopi(&self) -> Result<Chopi> {
-        let quantizer = self.quantizer.lock();
+        let quantizer = self.quantizer.state();
         let params = quantizer.params().ok_or(Error::NotCalibrated);
         let params = params.map_err(chopi)?;
         Ok(Chopi::from_params(match &self.learned {
@@ -123,6 +131,19 @@ impl IntQuantizedLayer {
 }
 
 impl Learned {
+    /// Starts learning where this is the tensor to start with.
+    fn start(&self, quantizer: &SharedQuantizer, x: &Tensor, phase: Phase) -> Result<()> {
+        // Without a lock, as it takes all threads.
+        if let Some(initial) = quantizer.initial(x, phase).map_err(chopi)? {
+            let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            if quantizer.state().params().is_none() {
+                self.initialize(&initial)?;
+                quantizer.start(initial);
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the variables to the parameters that learning begins with.
     fn initialize(&self, params: &QParams) -> Result<()> {
         let variables = [
@@ -178,18 +199,17 @@ fn zero_points(params: &QParams) -> Vec<f64> {
 
 impl ModuleT for IntQuantizedLayer {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let mut quantizer = self.quantizer.lock();
-        let starts = quantizer.params().is_none();
-        let Some(params) = quantizer.step(x, Phase::new(train)).map_err(chopi)? else {
+        let phase = Phase::new(train);
+        if let Some(learned) = &self.learned {
+            learned.start(&self.quantizer, x, phase)?;
+        }
+        let Some(params) = self.quantizer.step(x, phase).map_err(chopi)? else {
             return Ok(x.clone());
         };
-        let params = params.clone();
+        let quantizer = self.quantizer.state();
         let Some(learned) = &self.learned else {
             return fake_quantize(x, &params, quantizer.estimator());
         };
-        if starts {
-            learned.initialize(&params)?;
-        }
         let float = crate::tensor::float_type(x.dtype()).map_err(chopi)?;
         let params = learned.params(&quantizer, &params, float)?;
         if quantizer.is_observing() {

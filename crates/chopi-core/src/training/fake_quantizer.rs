@@ -7,7 +7,7 @@ use crate::observer::MovingAverage;
 use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::quantizer::Chopi;
-use crate::scheme::Scheme;
+use crate::scheme::{Granularity, Scheme};
 use crate::training::initialization::{least_squares, mean_magnitude};
 use crate::training::{GradientFactor, Ste};
 
@@ -102,6 +102,40 @@ impl Phase {
         } else {
             Self::Evaluation
         }
+    }
+}
+
+/// What a step has to know of its tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Wanted {
+    Nothing,
+    /// The ranges with this granularity.
+    Ranges(Granularity),
+    /// The parameters that learning starts with.
+    Initial(Initialization, Scheme, Convention),
+}
+
+/// What a step knows of its tensor.
+#[derive(Debug)]
+pub(super) enum Seen {
+    Nothing,
+    Ranges(Ranges),
+    Initial(QParams),
+}
+
+impl Wanted {
+    /// Looks at the tensor, on all threads that there are.
+    pub(super) fn see<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<Seen> {
+        Ok(match self {
+            Self::Nothing => Seen::Nothing,
+            Self::Ranges(granularity) => Seen::Ranges(Ranges::observe(x, *granularity)?),
+            Self::Initial(Initialization::LeastSquares, scheme, convention) => {
+                Seen::Initial(least_squares(x, scheme, convention)?)
+            }
+            Self::Initial(Initialization::MeanMagnitude, scheme, convention) => {
+                Seen::Initial(mean_magnitude(x, scheme, convention)?)
+            }
+        })
     }
 }
 
@@ -214,41 +248,66 @@ impl FakeQuantizer {
     ///
     /// # Errors
     /// [`Error::NotCalibrated`] where there are no parameters, as nothing was observed yet;
-    /// those of [`Ranges::observe`] and [`QParams::from_ranges`].
+    /// those of [`Ranges::observe`] and [`QParams::from_ranges`]. Nothing is changed then.
     pub fn step<B: Backend, T: FloatTensor<B> + ?Sized>(
         &mut self,
         x: &T,
         phase: Phase,
     ) -> Result<Option<&QParams>> {
-        let active = self.quantizing && self.batches >= self.delay;
-        if phase == Phase::Training {
-            match self.learning {
-                None if self.observing => {
-                    let granularity = self
-                        .convention
-                        .granularity_for(self.scheme.granularity, x.rank());
-                    let ranges = self.observer.observe(Ranges::observe(x, granularity)?)?;
-                    let params = QParams::from_ranges(&ranges, &self.scheme, &self.convention)?;
-                    self.params = Some(params);
-                }
-                Some(learning) if active && self.params.is_none() => {
-                    let initialize = match learning.initialization {
-                        Initialization::LeastSquares => least_squares,
-                        Initialization::MeanMagnitude => mean_magnitude,
-                    };
-                    self.params = Some(initialize(x, &self.scheme, &self.convention)?);
-                }
-                _ => {}
+        let seen = self.wanted(x.rank(), phase).see(x)?;
+        self.take_in(seen, phase)
+    }
+
+    /// What a step has to know of a tensor of this rank.
+    pub(super) fn wanted(&self, rank: usize, phase: Phase) -> Wanted {
+        match (phase, self.learning) {
+            (Phase::Training, None) if self.observing => Wanted::Ranges(
+                self.convention
+                    .granularity_for(self.scheme.granularity, rank),
+            ),
+            (Phase::Training, Some(learning)) if self.is_active() && self.params.is_none() => {
+                Wanted::Initial(
+                    learning.initialization,
+                    self.scheme.clone(),
+                    self.convention,
+                )
             }
-            self.batches += 1;
+            _ => Wanted::Nothing,
         }
-        match (active, &self.params) {
-            (false, _) => Ok(None),
-            // The delay is over, and the first batch that learning starts from is yet to come.
-            (true, None) if self.learning.is_some() && self.batches > 0 => Ok(None),
-            (true, None) => Err(Error::NotCalibrated),
-            (true, params) => Ok(params.as_ref()),
+    }
+
+    /// The step with what was [`wanted`](Self::wanted): quick, whatever the size of the tensor. Nothing
+    /// is changed where it fails.
+    pub(super) fn take_in(&mut self, seen: Seen, phase: Phase) -> Result<Option<&QParams>> {
+        let active = self.is_active();
+        match seen {
+            Seen::Nothing => {}
+            Seen::Ranges(batch) => {
+                let mut observer = self.observer.clone();
+                let ranges = observer.observe(batch)?;
+                let params = QParams::from_ranges(&ranges, &self.scheme, &self.convention)?;
+                (self.observer, self.params) = (observer, Some(params));
+            }
+            Seen::Initial(params) => self.params = Some(params),
         }
+        // The delay is over, and the first batch that learning starts from is yet to come.
+        let waits = self.learning.is_some() && (phase == Phase::Training || self.batches > 0);
+        if active && self.params.is_none() && !waits {
+            return Err(Error::NotCalibrated);
+        }
+        if phase == Phase::Training {
+            self.batches = self.batches.saturating_add(1);
+        }
+        Ok(self.params.as_ref().filter(|_| active))
+    }
+
+    /// Starts learning with these parameters, unless it has started already.
+    pub(super) fn start(&mut self, params: QParams) {
+        self.params.get_or_insert(params);
+    }
+
+    fn is_active(&self) -> bool {
+        self.quantizing && self.batches >= self.delay
     }
 
     /// Switches observing on or off. While it is off the parameters do not change; learned ones get

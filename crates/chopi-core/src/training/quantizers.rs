@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::backend::{Backend, FloatTensor};
 use crate::error::{Error, Result};
-use crate::training::FakeQuantizer;
+use crate::qparams::QParams;
+use crate::training::fake_quantizer::{Seen, Wanted};
+use crate::training::{FakeQuantizer, Phase};
 
 /// The fake-quantizers of the layers of a network, each by the name of its place in it.
 ///
@@ -14,6 +17,9 @@ use crate::training::FakeQuantizer;
 pub struct Quantizers(Arc<Mutex<BTreeMap<String, SharedQuantizer>>>);
 
 /// One fake-quantizer, shared by its layer and the [`Quantizers`] of the network.
+///
+/// Threads may share it: it is locked for as long as its state is read or changed, and never while a
+/// tensor is looked at.
 #[derive(Clone, Debug)]
 pub struct SharedQuantizer(Arc<Mutex<FakeQuantizer>>);
 
@@ -23,9 +29,83 @@ impl SharedQuantizer {
         Self(Arc::new(Mutex::new(quantizer)))
     }
 
-    /// The fake-quantizer, until the guard is dropped.
-    pub fn lock(&self) -> MutexGuard<'_, FakeQuantizer> {
+    /// For code that neither waits nor calls what its caller has given it.
+    fn lock(&self) -> MutexGuard<'_, FakeQuantizer> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fake-quantizer as it is now.
+    pub fn state(&self) -> FakeQuantizer {
+        self.lock().clone()
+    }
+
+    /// Puts another fake-quantizer in the place of this one.
+    pub fn set_state(&self, state: FakeQuantizer) {
+        *self.lock() = state;
+    }
+
+    /// [`FakeQuantizer::step`].
+    ///
+    /// # Errors
+    /// The errors of [`FakeQuantizer::step`].
+    pub fn step<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        x: &T,
+        phase: Phase,
+    ) -> Result<Option<QParams>> {
+        loop {
+            let wanted = self.lock().wanted(x.rank(), phase);
+            let seen = wanted.see(x)?;
+            let mut quantizer = self.lock();
+            // Another thread may have changed it meanwhile.
+            if quantizer.wanted(x.rank(), phase) == wanted {
+                return Ok(quantizer.take_in(seen, phase)?.cloned());
+            }
+        }
+    }
+
+    /// The parameters that learning starts with on this tensor, where [`step`](Self::step) would start
+    /// it.
+    ///
+    /// A layer whose scale is a variable of the network sets that to these, and then calls
+    /// [`start`](Self::start): so nobody sees parameters that are not in the variable yet.
+    ///
+    /// # Errors
+    /// The errors of [`FakeQuantizer::step`].
+    pub fn initial<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        x: &T,
+        phase: Phase,
+    ) -> Result<Option<QParams>> {
+        let wanted = self.lock().wanted(x.rank(), phase);
+        match wanted {
+            Wanted::Initial(..) => match wanted.see(x)? {
+                Seen::Initial(params) => Ok(Some(params)),
+                Seen::Nothing | Seen::Ranges(_) => Ok(None),
+            },
+            Wanted::Nothing | Wanted::Ranges(_) => Ok(None),
+        }
+    }
+
+    /// Starts learning with what [`initial`](Self::initial) gave; does nothing where it has started
+    /// already.
+    pub fn start(&self, initial: QParams) {
+        self.lock().start(initial);
+    }
+
+    /// [`FakeQuantizer::set_observing`].
+    pub fn set_observing(&self, observing: bool) {
+        self.lock().set_observing(observing);
+    }
+
+    /// [`FakeQuantizer::set_quantizing`].
+    pub fn set_quantizing(&self, quantizing: bool) {
+        self.lock().set_quantizing(quantizing);
+    }
+
+    /// [`FakeQuantizer::freeze`].
+    pub fn freeze(&self) {
+        self.lock().freeze();
     }
 }
 
@@ -71,10 +151,12 @@ impl Quantizers {
         self.lock().keys().cloned().collect()
     }
 
-    /// Calls `f` with each fake-quantizer and its name.
-    pub fn for_each(&self, mut f: impl FnMut(&str, &mut FakeQuantizer)) {
-        for (name, quantizer) in &*self.lock() {
-            f(name, &mut quantizer.lock());
+    /// Calls `f` with the name of each fake-quantizer that there is now, and the fake-quantizer.
+    pub fn for_each(&self, mut f: impl FnMut(&str, &SharedQuantizer)) {
+        // Not under the lock, which `f` may need.
+        let quantizers = self.lock().clone();
+        for (name, quantizer) in &quantizers {
+            f(name, quantizer);
         }
     }
 
@@ -97,7 +179,7 @@ impl Quantizers {
     pub fn states(&self) -> BTreeMap<String, FakeQuantizer> {
         let mut states = BTreeMap::new();
         self.for_each(|name, quantizer| {
-            states.insert(name.to_owned(), quantizer.clone());
+            states.insert(name.to_owned(), quantizer.state());
         });
         states
     }
@@ -120,7 +202,7 @@ impl Quantizers {
         }
         for (name, quantizer) in &*quantizers {
             if let Some(state) = states.remove(name) {
-                *quantizer.lock() = state;
+                quantizer.set_state(state);
             }
         }
         Ok(())

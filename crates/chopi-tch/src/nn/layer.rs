@@ -1,5 +1,7 @@
 //! The layer that fake-quantizes what flows through it.
 
+use std::sync::{Mutex, PoisonError};
+
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
 use chopi_core::{Chopi, Error, QParams, Result, Symmetry, backend::FloatType};
 use tch::nn::{Init, Module, ModuleT, Path};
@@ -27,6 +29,8 @@ pub struct IntQuantizedLayer {
 struct Learned {
     scale: Tensor,
     zero_point: Option<Tensor>,
+    /// Held while the variables are initialized.
+    starting: Mutex<()>,
 }
 
 impl IntQuantizedLayer {
@@ -67,7 +71,11 @@ impl IntQuantizedLayer {
                     false => None,
                 };
                 let scale = variable("scale", 1.0)?;
-                let learned = Learned { scale, zero_point };
+                let learned = Learned {
+                    scale,
+                    zero_point,
+                    starting: Mutex::default(),
+                };
                 if let Some(params) = quantizer.params() {
                     learned.initialize(params)?;
                 }
@@ -104,7 +112,7 @@ impl IntQuantizedLayer {
     /// # Errors
     /// [`Error::NotCalibrated`] where nothing was observed yet.
     pub fn to_chopi(&self) -> Result<Chopi> {
-        let quantizer = self.quantizer.lock();
+        let quantizer = self.quantizer.state();
         let params = quantizer.params().ok_or(Error::NotCalibrated)?;
         Ok(Chopi::from_params(match &self.learned {
             None => params.clone(),
@@ -121,18 +129,17 @@ impl IntQuantizedLayer {
     /// [`Error::NotCalibrated`] in evaluation where nothing was observed yet; an unsupported kind;
     /// NaN or infinities where they are observed; a shape that the parameters are not for.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let mut quantizer = self.quantizer.lock();
-        let starts = quantizer.params().is_none();
-        let Some(params) = quantizer.step(x, Phase::new(train))? else {
+        let phase = Phase::new(train);
+        if let Some(learned) = &self.learned {
+            learned.start(&self.quantizer, x, phase)?;
+        }
+        let Some(params) = self.quantizer.step(x, phase)? else {
             return Ok(x.shallow_clone());
         };
-        let params = params.clone();
+        let quantizer = self.quantizer.state();
         let Some(learned) = &self.learned else {
             return fake_quantize(x, &params, quantizer.estimator());
         };
-        if starts {
-            learned.initialize(&params)?;
-        }
         let params = learned.params(&quantizer, &params, float_type(x)?)?;
         if quantizer.is_observing() {
             fake_quantize_learned(x, &learned.scale, learned.zero_point.as_ref(), &params)
@@ -143,6 +150,19 @@ impl IntQuantizedLayer {
 }
 
 impl Learned {
+    /// Starts learning where this is the tensor to start with.
+    fn start(&self, quantizer: &SharedQuantizer, x: &Tensor, phase: Phase) -> Result<()> {
+        // Without a lock, as it takes all threads.
+        if let Some(initial) = quantizer.initial(x, phase)? {
+            let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+            if quantizer.state().params().is_none() {
+                self.initialize(&initial)?;
+                quantizer.start(initial);
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the variables to the parameters that learning begins with.
     fn initialize(&self, params: &QParams) -> Result<()> {
         let variables = [
