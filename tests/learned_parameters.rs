@@ -2,7 +2,7 @@
 
 use chopi::training::{GradientFactor, LearnedParams, least_squares, mean_magnitude};
 use chopi::{
-    Chopi, Convention, Error, Granularity, QParams, Scheme,
+    Chopi, Convention, Error, Granularity, QParams, Scheme, SchemeFields,
     backend::{FloatType, Layout},
     observer::Ranges,
 };
@@ -83,9 +83,11 @@ fn candidates(x: &[f64], scheme: &Scheme) -> Vec<(f64, f64)> {
 }
 
 fn scheme_of_tensor(scheme: &Scheme) -> Scheme {
-    let mut scheme = scheme.clone();
-    scheme.granularity = Granularity::PerTensor;
-    scheme
+    Scheme::new(SchemeFields {
+        granularity: Granularity::PerTensor,
+        ..**scheme
+    })
+    .unwrap()
 }
 
 fn values() -> impl Strategy<Value = Array2<f32>> {

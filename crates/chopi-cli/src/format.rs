@@ -199,7 +199,6 @@ impl<'a> Parts<'a> {
             });
         };
         let scheme = &quantized.scheme;
-        scheme.check()?;
         let convention = Convention::from_name(&quantized.convention)?;
         if codes.shape.contains(&0) {
             return Err(Fault::NoElements);

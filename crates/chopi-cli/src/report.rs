@@ -111,9 +111,7 @@ pub fn grouped(bytes: usize) -> String {
 
 /// A scheme in a cell; `granularity` is the one that it has on the tensor.
 pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> String {
-    let Scheme {
-        bits, qmin, qmax, ..
-    } = scheme;
+    let (bits, qmin, qmax) = (scheme.bits, scheme.qmin, scheme.qmax);
     let symmetry = match scheme.symmetry {
         Symmetry::Symmetric => "symmetric",
         Symmetry::Asymmetric => "asymmetric",

@@ -98,6 +98,7 @@ pub use chopi_kernels::{
 
 pub use crate::device::{DeviceTensor, HostOnly};
 pub use crate::fill::Fill;
+pub use crate::memory::{collected, repeated, with_room};
 
 use crate::error::{Error, Result};
 use crate::scheme::Rounding;

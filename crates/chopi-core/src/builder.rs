@@ -4,7 +4,7 @@ use crate::convention::Convention;
 use crate::error::Result;
 use crate::quantizer::Chopi;
 use crate::scheme::{
-    CodeRange, Granularity, NanPolicy, Rounding, Scheme, Symmetry, Zero, check_bits,
+    CodeRange, Granularity, NanPolicy, Rounding, Scheme, SchemeFields, Symmetry, Zero, check_bits,
 };
 
 /// Makes a [`Chopi`]; [`Chopi::builder`] gives one.
@@ -98,7 +98,7 @@ impl Builder {
         check_bits(self.bits)?;
         let default = self.convention.default_range(self.bits, self.symmetry);
         let (qmin, qmax) = self.range.bounds(self.bits, default);
-        let scheme = Scheme {
+        let scheme = Scheme::new(SchemeFields {
             bits: self.bits,
             symmetry: self.symmetry,
             granularity: self.granularity,
@@ -106,7 +106,7 @@ impl Builder {
             qmax,
             zero: self.zero,
             rounding: (self.rounding).unwrap_or_else(|| self.convention.default_rounding()),
-        };
+        })?;
         self.convention.check_scheme(&scheme)?;
         Ok(scheme)
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::host;
 use crate::observer::Ranges;
 use crate::qparams::QParams;
-use crate::scheme::{Granularity, NanPolicy, Rounding, Scheme};
+use crate::scheme::{Granularity, NanPolicy, Rounding, Scheme, SchemeFields};
 use chopi_kernels::{FloatSlice, IntSliceMut, Layout, parallel};
 
 /// How many elements to take at a time: 256 KiB of `f32`, which a core's own cache holds.
@@ -69,10 +69,11 @@ fn by_groups(
     let rows = Rows {
         size,
         count: (IN_CACHE / size).max(1),
-        scheme: &Scheme {
+        scheme: &Scheme::new(SchemeFields {
             granularity: of_rows,
-            ..scheme.clone()
-        },
+            ..**scheme
+        })
+        .ok()?,
         convention,
     };
     let (mut scale, mut zero_point) = (vec![0.0; tiles.groups()], vec![0.0; tiles.groups()]);

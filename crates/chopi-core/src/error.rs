@@ -2,6 +2,8 @@
 
 use chopi_kernels::FloatType;
 
+use crate::scheme::Granularity;
+
 /// The result of every fallible operation of chopi.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -172,6 +174,47 @@ pub enum Error {
         elements: usize,
         /// The shape that the slice should fill.
         shape: Vec<usize>,
+    },
+
+    /// A range that is none: its ends are not finite numbers of the type, the smaller one first.
+    #[error(
+        "the range of group {group} is {min} to {max}, expected finite {float}, the smaller first"
+    )]
+    Ends {
+        /// The index of the group of elements, in row-major order.
+        group: usize,
+        /// The smallest value.
+        min: f64,
+        /// The largest value.
+        max: f64,
+        /// The type of the values.
+        float: FloatType,
+    },
+
+    /// What was observed does not have the groups that its shape and granularity say.
+    #[error("{groups} groups were observed, of shape {shape:?}, {granularity}")]
+    ObservedGroups {
+        /// The number of groups.
+        groups: usize,
+        /// The shape of the parameters.
+        shape: Vec<usize>,
+        /// The granularity.
+        granularity: Granularity,
+    },
+
+    /// Parameters or statistics of another scheme, convention or calibration than what they are to be part
+    /// of.
+    #[error("{what} are not those of this scheme, convention and calibration")]
+    Settings {
+        /// The name of what does not fit.
+        what: &'static str,
+    },
+
+    /// More memory than there is.
+    #[error("there is no memory for {bytes} bytes")]
+    Memory {
+        /// The number of bytes that are wanted; `usize::MAX` where there are more.
+        bytes: usize,
     },
 
     /// The averaging constant of a moving average is outside (0, 1].

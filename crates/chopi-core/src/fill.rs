@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use chopi_kernels::{Float, FloatSliceMut, Int, IntSliceMut};
 
 use crate::error::{Error, Result};
+use crate::memory::with_room;
 
 /// What fills the memory of a new tensor: a number of elements, and what writes each of them.
 ///
@@ -84,7 +85,7 @@ impl<W: FnOnce(FloatSliceMut<'_>) -> Result<()>> Fill<W> {
     /// The elements in a new vector, written once.
     ///
     /// # Errors
-    /// What is wrong with the tensor that the elements are computed from.
+    /// [`Error::Memory`] where there is no memory for them; what is wrong with the tensor that the elements are computed from.
     pub fn into_floats<A: Float>(self) -> Result<Vec<A>> {
         new_vec(self.len, |data| (self.write)(A::slice_mut(data)))
     }
@@ -105,7 +106,7 @@ impl<W: FnOnce(IntSliceMut<'_>) -> Result<()>> Fill<W> {
     /// The elements in a new vector, written once.
     ///
     /// # Errors
-    /// What is wrong with the tensor that the elements are computed from.
+    /// [`Error::Memory`] where there is no memory for them; what is wrong with the tensor that the elements are computed from.
     pub fn into_ints<I: Int>(self) -> Result<Vec<I>> {
         new_vec(self.len, |data| (self.write)(I::slice_mut(data)))
     }
@@ -117,7 +118,7 @@ fn new_vec<T>(
     len: usize,
     write: impl FnOnce(&mut [MaybeUninit<T>]) -> Result<()>,
 ) -> Result<Vec<T>> {
-    let mut data = Vec::with_capacity(len);
+    let mut data = with_room(len)?;
     let memory = &mut data.spare_capacity_mut()[..len];
     ask_for_huge_pages(memory);
     write(memory)?;

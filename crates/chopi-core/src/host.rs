@@ -12,6 +12,7 @@ use chopi_kernels::{
 
 use crate::backend::{HostFloats, HostInts};
 use crate::error::{Error, Result};
+use crate::memory::repeated;
 use crate::qparams::QParams;
 use crate::recipe::kernel_params;
 use crate::scheme::{NanPolicy, Rounding};
@@ -110,7 +111,7 @@ pub(crate) fn fake_quantize_with_mask(
         IntSliceMut::U8(mask) => run(mask),
         // A framework without u8.
         wide => match_int!(IntSliceMut, wide, wide => {
-            let mut mask = vec![MaybeUninit::new(0); wide.len()];
+            let mut mask = repeated(MaybeUninit::new(0), wide.len())?;
             run(&mut mask);
             for (wide, mask) in wide.iter_mut().zip(mask) {
                 // SAFETY: the vector was made of initialized elements.

@@ -23,6 +23,7 @@ mod error;
 mod fill;
 mod groups;
 mod host;
+mod memory;
 pub mod metrics;
 pub mod model;
 pub mod observer;
@@ -39,4 +40,6 @@ pub use error::{Error, Result};
 pub use observer::{Calibration, Observer};
 pub use qparams::QParams;
 pub use quantizer::Chopi;
-pub use scheme::{CodeRange, Granularity, NanPolicy, Rounding, Scheme, Symmetry, Zero};
+pub use scheme::{
+    CodeRange, Granularity, NanPolicy, Rounding, Scheme, SchemeFields, Symmetry, Zero,
+};

@@ -125,7 +125,7 @@ impl Metrics {
 
     /// Counts elements, added already, as saturated.
     pub fn add_saturated(&mut self, count: u64) {
-        self.saturated += count;
+        self.saturated = self.saturated.saturating_add(count);
     }
 
     /// The metrics of these elements and those of `other`.
@@ -146,8 +146,8 @@ impl Metrics {
             *a = a.max(b);
         }
         self.unit = unit;
-        self.count += other.count;
-        self.saturated += other.saturated;
+        self.count = self.count.saturating_add(other.count);
+        self.saturated = self.saturated.saturating_add(other.saturated);
     }
 
     /// The number of elements.

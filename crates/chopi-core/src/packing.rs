@@ -18,6 +18,7 @@ use chopi_kernels::{Int, IntSliceMut, IntType, Sign, any_outside, match_int, pac
 
 use crate::backend::Fill;
 use crate::error::{Error, Result};
+use crate::memory::repeated;
 
 /// How codes of 1 to 8 bits lie in bytes: one after the other without gaps, from the lowest bit of
 /// the first byte on, so that code i begins at bit i·b.
@@ -106,7 +107,7 @@ impl Packing {
     pub fn pack<I: Int>(&self, codes: &[I], row: usize) -> Result<Vec<u8>> {
         let rows = self.rows(codes.len(), row)?;
         let row_bytes = self.row_bytes(row);
-        let mut packed = vec![0; rows * row_bytes];
+        let mut packed = repeated(0, rows.saturating_mul(row_bytes))?;
         let mut fields = [0; BLOCK];
         let Sign { offset, .. } = self.sign();
         let mask = u8::MAX >> (8 - self.bits);
@@ -334,6 +335,11 @@ mod tests {
             Err(Error::Dtype { .. })
         ));
         assert!(packing.pack::<i8>(&[], 0).unwrap().is_empty());
+        // As many rows as there are numbers, in no time.
+        let none = Packing::onnx(8, false).unwrap();
+        for (rows, row) in [(usize::MAX, 0), (0, usize::MAX)] {
+            assert!(none.unpack::<u8>(&[], rows, row).unwrap().is_empty());
+        }
         let words = Packing::compressed_tensors(8).unwrap();
         assert!(words.pack::<i8>(&[], usize::MAX).unwrap().is_empty());
         assert!(matches!(

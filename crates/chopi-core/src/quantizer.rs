@@ -86,13 +86,20 @@ impl Chopi {
         Ok(params.with_nan_policy(self.nan))
     }
 
-    /// The parameters; a tensor gives them if there are none yet.
-    fn params_for<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<&QParams> {
-        let params = match self.params.take() {
-            Some(params) => params,
-            None => self.calibration(x)?,
-        };
-        Ok(self.params.insert(params))
+    /// Does something with the parameters; a tensor gives them if there are none yet, and they are kept if
+    /// it succeeds.
+    fn with_params<B: Backend, T: FloatTensor<B> + ?Sized, R>(
+        &mut self,
+        x: &T,
+        f: impl FnOnce(&QParams) -> Result<R>,
+    ) -> Result<R> {
+        if let Some(params) = &self.params {
+            return f(params);
+        }
+        let params = self.calibration(x)?;
+        let result = f(&params)?;
+        self.params = Some(params);
+        Ok(result)
     }
 
     fn calibrated(&self) -> Result<&QParams> {
@@ -106,23 +113,27 @@ impl Chopi {
     /// The errors of [`QParams::quantize`]; the errors of [`calibrate`](Self::calibrate).
     pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<T::Int> {
         if self.params.is_some() || x.on_device().is_some() {
-            return self.params_for(x)?.quantize(x);
+            return self.with_params(x, |params| params.quantize(x));
         }
         let bounds = (self.scheme.qmin, self.scheme.qmax);
-        x.with_host(|host| {
+        let mut params = None;
+        let quantized = x.with_host(|host| {
             host.ordered_for(self.scheme.rounding, |host| {
                 let layout = host.layout();
-                let codes = |out: IntSliceMut<'_>| self.calibrate_and_quantize(&host, out);
+                let codes = |out: IntSliceMut<'_>| {
+                    params = Some(self.calibrate_and_quantize(&host, out)?);
+                    Ok(())
+                };
                 x.int_like(bounds, layout, Fill::new(layout.len(), codes))
             })
-        })
+        })?;
+        self.params = params;
+        Ok(quantized)
     }
 
-    /// Takes the parameters from the data and writes the codes, in one pass.
-    fn calibrate_and_quantize(&mut self, x: &HostFloats<'_>, out: IntSliceMut<'_>) -> Result<()> {
-        let params = dynamic::quantize(x, &self.scheme, &self.convention, self.nan, out)?;
-        self.params = Some(params);
-        Ok(())
+    /// Writes the codes, and gives the parameters that they are by, in one pass.
+    fn calibrate_and_quantize(&self, x: &HostFloats<'_>, out: IntSliceMut<'_>) -> Result<QParams> {
+        dynamic::quantize(x, &self.scheme, &self.convention, self.nan, out)
     }
 
     /// [`QParams::quantize_into`]; calibrates on `x` in the same pass if there are no parameters yet.
@@ -138,7 +149,7 @@ impl Chopi {
         if let Some(params) = &self.params {
             return params.quantize_into(x, out);
         }
-        x.with_host(|host| {
+        let params = x.with_host(|host| {
             out.with_host_mut(|out| {
                 check_shape(&out.layout, host.layout(), self.scheme.rounding)?;
                 check_int_type(&out.data, (self.scheme.qmin, self.scheme.qmax))?;
@@ -146,7 +157,9 @@ impl Chopi {
                     self.calibrate_and_quantize(&host, out.data)
                 })
             })
-        })
+        })?;
+        self.params = Some(params);
+        Ok(())
     }
 
     /// [`QParams::dequantize`].
@@ -178,7 +191,7 @@ impl Chopi {
         &mut self,
         x: &T,
     ) -> Result<T::Owned> {
-        self.params_for(x)?.fake_quantize(x)
+        self.with_params(x, |params| params.fake_quantize(x))
     }
 
     /// [`QParams::fake_quantize_into`]; calibrates on `x` if there are no parameters yet.
@@ -191,7 +204,7 @@ impl Chopi {
         T: FloatTensor<B> + ?Sized,
         U: FloatTensorMut<B> + ?Sized,
     {
-        self.params_for(x)?.fake_quantize_into(x, out)
+        self.with_params(x, |params| params.fake_quantize_into(x, out))
     }
 
     /// [`QParams::fake_quantize_with_mask`]; calibrates on `x` if there are no parameters yet.
@@ -202,7 +215,7 @@ impl Chopi {
         &mut self,
         x: &T,
     ) -> Result<(T::Owned, T::Int)> {
-        self.params_for(x)?.fake_quantize_with_mask(x)
+        self.with_params(x, |params| params.fake_quantize_with_mask(x))
     }
 
     /// Forgets the parameters.

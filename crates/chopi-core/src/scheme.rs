@@ -10,10 +10,31 @@ use crate::error::{Error, Result};
 
 pub use chopi_kernels::Rounding;
 
-/// How a tensor is quantized: plain data, checked when it is made.
+/// How a tensor is quantized: [`SchemeFields`] that fit each other.
+///
+/// They can be read as if they were the scheme's own, and not be changed:
+///
+/// ```
+/// use chopi_core::{Chopi, Scheme, SchemeFields};
+///
+/// let scheme = Chopi::builder().num_bits(4).scheme()?;
+/// assert_eq!((scheme.qmin, scheme.qmax), (0, 15));
+/// let narrower = Scheme::new(SchemeFields { qmax: 14, ..*scheme })?;
+/// assert!(Scheme::new(SchemeFields { qmax: 16, ..*scheme }).is_err());
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct Scheme {
+#[cfg_attr(
+    feature = "serde",
+    serde(try_from = "SchemeFields", into = "SchemeFields")
+)]
+pub struct Scheme(SchemeFields);
+
+/// What a [`Scheme`] consists of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct SchemeFields {
     /// The width of a code in bits, 2..=32.
     pub bits: u32,
     /// Whether the zero point is 0.
@@ -210,14 +231,37 @@ pub enum NanPolicy {
     ZeroPoint,
 }
 
+impl std::ops::Deref for Scheme {
+    type Target = SchemeFields;
+
+    #[inline]
+    fn deref(&self) -> &SchemeFields {
+        &self.0
+    }
+}
+
+impl From<Scheme> for SchemeFields {
+    fn from(scheme: Scheme) -> Self {
+        scheme.0
+    }
+}
+
+impl TryFrom<SchemeFields> for Scheme {
+    type Error = Error;
+
+    fn try_from(fields: SchemeFields) -> Result<Self> {
+        Self::new(fields)
+    }
+}
+
 impl Scheme {
-    /// Checks that the scheme can be used.
+    /// The scheme of these fields.
     ///
     /// # Errors
-    /// [`Error::Bits`], [`Error::Range`] and [`Error::GroupSize`].
-    pub fn check(&self) -> Result<()> {
-        check_bits(self.bits)?;
-        let (qmin, qmax) = (self.qmin, self.qmax);
+    /// [`Error::Bits`], [`Error::Range`] and [`Error::GroupSize`] where they do not fit each other.
+    pub fn new(fields: SchemeFields) -> Result<Self> {
+        check_bits(fields.bits)?;
+        let (qmin, qmax) = (fields.qmin, fields.qmax);
         let reject = |reason: String| Err(Error::Range { qmin, qmax, reason });
         let holds = |int: IntType| int.holds(qmin, qmax);
         if qmin >= qmax {
@@ -226,16 +270,16 @@ impl Scheme {
         if !holds(IntType::I32) && !holds(IntType::U32) {
             return reject("does not fit i32 or u32".to_owned());
         }
-        if qmax - qmin >= 1 << self.bits {
-            return reject(format!("has more than 2^{} codes", self.bits));
+        if qmax - qmin >= 1 << fields.bits {
+            return reject(format!("has more than 2^{} codes", fields.bits));
         }
-        if self.symmetry == Symmetry::Symmetric && (qmin > 0 || qmax < 1) {
+        if fields.symmetry == Symmetry::Symmetric && (qmin > 0 || qmax < 1) {
             return reject("cannot be symmetric: it must hold 0 and 1".to_owned());
         }
-        if let Granularity::PerGroup { size: 0, .. } = self.granularity {
+        if let Granularity::PerGroup { size: 0, .. } = fields.granularity {
             return Err(Error::GroupSize);
         }
-        Ok(())
+        Ok(Self(fields))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use chopi_core::training::{GradientFactor, LearnedParams, fake_quantize, straight_through};
 use chopi_core::{
-    Chopi, Convention, Granularity, QParams, Rounding, Scheme, Symmetry,
+    Chopi, Convention, Granularity, QParams, Rounding, Scheme, SchemeFields, Symmetry,
     backend::{Float, FloatType, Layout, bf16, f16},
 };
 use proptest::prelude::*;
@@ -181,10 +181,9 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let symmetry = if symmetric { Symmetry::Symmetric } else { Symmetry::Asymmetric };
-        let mut scheme = scheme(bits, symmetry, granularity);
-        if floor {
-            scheme.rounding = Rounding::Floor;
-        }
+        let scheme = scheme(bits, symmetry, granularity);
+        let rounding = if floor { Rounding::Floor } else { scheme.rounding };
+        let scheme = Scheme::new(SchemeFields { rounding, ..*scheme }).unwrap();
         let factor = if lsq { GradientFactor::Lsq } else { GradientFactor::Fixed(1.0) };
         check(&exact_case(shape, scheme.clone(), seed, factor, |x| x as f32));
         check(&exact_case(shape, scheme.clone(), seed, factor, |x| x));

@@ -14,6 +14,10 @@ use crate::slice::FloatSlice;
 /// for ranges that are narrow for their distance from zero.
 pub(crate) const BINS: usize = 4096;
 
+/// A bin counts up to so many values when histograms are merged: the sum of all bins fits 64 bits, and
+/// each count is a number of `f64`.
+const MOST: u64 = 1 << 51;
+
 /// The finest bin is 2^−20 of the largest |x|'s power of two.
 const DIGITS: i32 = 20;
 
@@ -26,7 +30,7 @@ const DIGITS: i32 = 20;
 /// So the histogram depends on nothing but the values: not on their order, nor on how they were
 /// split. A wider range makes e larger; then each new bin holds exactly 2, 4, 8, ... old ones, and
 /// no count is lost or divided. Counts are integers. Therefore merging is associative and
-/// commutative to the bit.
+/// commutative to the bit. (A merged count stops at 2^51.)
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Saved", into = "Saved"))]
@@ -97,7 +101,9 @@ impl TryFrom<Saved> for Histogram {
         if !(min.is_finite() && max.is_finite() && min <= max) {
             return Err(format!("a histogram of values from {min} to {max}"));
         }
-        if !(least_exponent(min, max, FloatType::F64)..=1100).contains(&saved.exponent) {
+        // Values in between do not change it; of the types two have limits of their own.
+        let of_type = |float| least_exponent(min, max, float) == saved.exponent;
+        if ![FloatType::F32, FloatType::F64].into_iter().any(of_type) {
             let exponent = saved.exponent;
             return Err(format!(
                 "a histogram from {min} to {max} of bins 2^{exponent} wide"
@@ -108,6 +114,13 @@ impl TryFrom<Saved> for Histogram {
         if saved.counts.len() != bins {
             let counts = saved.counts.len();
             return Err(format!("{counts} counts for {bins} bins"));
+        }
+        if let Some(count) = saved.counts.iter().find(|count| **count > MOST) {
+            return Err(format!("a count of {count}, expected at most {MOST}"));
+        }
+        // The smallest and the largest value were counted.
+        if saved.counts.first() == Some(&0) || saved.counts.last() == Some(&0) {
+            return Err(format!("no count of {min} or of {max}, its ends"));
         }
         histogram.counts = vec![0; BINS];
         for (bin, count) in histogram.window().zip(saved.counts) {
@@ -195,7 +208,10 @@ impl Histogram {
         self.extend_to(other.min, other.max, other.exponent, FloatType::F64);
         let shift = shift(self.exponent - other.exponent);
         for bin in other.window() {
-            self.counts[slot(bin >> shift)] += other.counts[slot(bin)];
+            add(
+                &mut self.counts[slot(bin >> shift)],
+                other.counts[slot(bin)],
+            );
         }
     }
 
@@ -249,8 +265,8 @@ impl Histogram {
         self.window().filter_map(move |k| {
             let count = self.counts[slot(k)];
             (count > 0).then(|| Bin {
-                low: k as f64 * width,
-                high: (k + 1) as f64 * width,
+                low: edge(k, width),
+                high: edge(k + 1, width),
                 count,
             })
         })
@@ -316,7 +332,7 @@ impl Histogram {
             let shift = shift(least - self.exponent);
             let mut counts = vec![0; BINS];
             for bin in self.window() {
-                counts[slot(bin >> shift)] += self.counts[slot(bin)];
+                add(&mut counts[slot(bin >> shift)], self.counts[slot(bin)]);
             }
             (self.counts, self.exponent) = (counts, least);
         }
@@ -336,9 +352,19 @@ impl Histogram {
     /// Adds counts by slot.
     pub(crate) fn add(&mut self, counts: impl Iterator<Item = u64>) {
         for (sum, count) in self.counts.iter_mut().zip(counts) {
-            *sum += count;
+            add(sum, count);
         }
     }
+}
+
+/// The edge k·width, or the largest number where that is beyond it.
+pub(crate) fn edge(k: i64, width: f64) -> f64 {
+    (k as f64 * width).clamp(-f64::MAX, f64::MAX)
+}
+
+/// Adds a count.
+fn add(sum: &mut u64, count: u64) {
+    *sum = sum.saturating_add(count).min(MOST);
 }
 
 /// A shift of a bin's number that is defined; bins have fewer than 62 bits.

@@ -1,6 +1,6 @@
 //! The percentiles of a histogram.
 
-use crate::histogram::{Bin, Histogram};
+use crate::histogram::{Bin, Histogram, edge};
 
 impl Histogram {
     /// The p-th percentile of the values, 0 ≤ p ≤ 100, as NumPy's default method defines it: with n
@@ -17,8 +17,8 @@ impl Histogram {
     pub fn percentile_of_magnitudes(&self, p: f64) -> f64 {
         let (counts, width) = self.magnitudes();
         let bins = counts.into_iter().enumerate().map(|(k, count)| Bin {
-            low: k as f64 * width,
-            high: (k + 1) as f64 * width,
+            low: edge(k as i64, width),
+            high: edge(k as i64 + 1, width),
             count,
         });
         let least = match self.min() <= 0.0 && self.max() >= 0.0 {
@@ -41,7 +41,11 @@ fn at(bins: impl Iterator<Item = Bin>, p: f64, bounds: (f64, f64)) -> f64 {
     let below = (position.floor() as u64).min(last);
     let low = value(&bins, below, last, bounds);
     let high = value(&bins, (below + 1).min(last), last, bounds);
-    low + (high - low) * (position - below as f64)
+    let (span, fraction) = (high - low, position - below as f64);
+    match span.is_finite() {
+        true => low + span * fraction,
+        false => low * (1.0 - fraction) + high * fraction,
+    }
 }
 
 /// The value of this rank, from 0 on.

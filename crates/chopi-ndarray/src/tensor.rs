@@ -5,7 +5,7 @@ use chopi_core::{
     backend::{
         Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatTensorMut, FloatType, HostFloats,
         HostFloatsMut, HostInts, HostIntsMut, HostOnly, Int, IntSliceMut, IntTensor, IntTensorMut,
-        IntType, Layout,
+        IntType, Layout, collected,
     },
 };
 use ndarray::{Array, ArrayBase, Data, DataMut, Dimension};
@@ -150,7 +150,7 @@ where
     {
         return f(data, layout);
     }
-    let data: Vec<A> = array.iter().copied().collect();
+    let data = collected(array.iter().copied())?;
     f(&data, Layout::row_major(array.shape()))
 }
 

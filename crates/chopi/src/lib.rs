@@ -7,7 +7,7 @@
 
 pub use chopi_core::{
     Builder, Calibration, Chopi, CodeRange, Convention, Error, Granularity, NanPolicy, Observer,
-    QParams, Result, Rounding, Scheme, Symmetry, Zero,
+    QParams, Result, Rounding, Scheme, SchemeFields, Symmetry, Zero,
 };
 pub use chopi_core::{backend, convention, cpu, model, packing, training};
 

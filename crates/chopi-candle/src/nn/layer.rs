@@ -138,7 +138,7 @@ impl Learned {
             let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
             if quantizer.state().params().is_none() {
                 self.initialize(&initial)?;
-                quantizer.start(initial);
+                quantizer.start(initial).map_err(chopi)?;
             }
         }
         Ok(())

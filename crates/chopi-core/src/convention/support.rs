@@ -3,7 +3,7 @@
 use super::Convention;
 use super::library::OtherRanges;
 use crate::error::{Error, Result};
-use crate::scheme::{Granularity, Scheme, Symmetry, resolve_axis};
+use crate::scheme::{Granularity, Scheme, SchemeFields, Symmetry, resolve_axis};
 use chopi_kernels::FloatType;
 
 /// Whether a library has per-group schemes.
@@ -48,16 +48,15 @@ impl Convention {
     /// Checks that the library has such schemes.
     ///
     /// # Errors
-    /// What [`Scheme::check`] says; [`Error::Unsupported`], with what the library does not have.
+    /// [`Error::Unsupported`], with what the library does not have.
     pub fn check_scheme(&self, scheme: &Scheme) -> Result<()> {
-        scheme.check()?;
-        let Scheme {
+        let SchemeFields {
             bits,
             symmetry,
             qmin,
             qmax,
             ..
-        } = *scheme;
+        } = **scheme;
         if !self.bits().contains(&bits) {
             return self.unsupported(format!("{bits} bits, only {:?}", self.bits()));
         }

@@ -35,7 +35,10 @@ pub struct Allocation {
 /// [`Error::Budget`] where even the smallest choices take more.
 pub fn allocate_bits(sensitivities: &[Sensitivity], budget: u64) -> Result<Allocation> {
     let mut tensors: Vec<Tensor<'_>> = sensitivities.iter().map(Tensor::new).collect();
-    let bytes = |tensors: &[Tensor<'_>]| tensors.iter().map(|t| t.state().bytes).sum::<u64>();
+    let bytes = |tensors: &[Tensor<'_>]| {
+        let bytes = tensors.iter().map(|t| t.state().bytes);
+        bytes.fold(0, u64::saturating_add)
+    };
     loop {
         let slopes = tensors
             .iter()

@@ -15,11 +15,45 @@ use chopi_kernels::{Float, match_float};
 /// bits. A group takes 32 KiB, however many values it has seen.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct Histograms {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
     groups: Vec<Histogram>,
+}
+
+/// What saved [`Histograms`] say, before they are checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Unchecked {
+    granularity: Granularity,
+    float: FloatType,
+    shape: Vec<usize>,
+    groups: Vec<Histogram>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for Histograms {
+    type Error = Error;
+
+    fn try_from(saved: Unchecked) -> Result<Self> {
+        let Unchecked {
+            granularity,
+            float,
+            shape,
+            groups,
+        } = saved;
+        // One that is empty has no range.
+        let ends = groups.iter().map(|group| (group.min(), group.max()));
+        super::ranges::check_groups(granularity, float, &shape, ends)?;
+        Ok(Self {
+            granularity,
+            float,
+            shape,
+            groups,
+        })
+    }
 }
 
 impl Histograms {

@@ -42,11 +42,51 @@ use crate::scheme::Scheme;
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct Observer {
     scheme: Scheme,
     convention: Convention,
     calibration: Calibration,
     seen: Option<Statistics>,
+}
+
+/// What a saved [`Observer`] says, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Unchecked {
+    scheme: Scheme,
+    convention: Convention,
+    calibration: Calibration,
+    seen: Option<Statistics>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for Observer {
+    type Error = Error;
+
+    fn try_from(saved: Unchecked) -> Result<Self> {
+        let mut observer = Self::new(saved.scheme, saved.convention, saved.calibration)?;
+        let Some(seen) = saved.seen else {
+            return Ok(observer);
+        };
+        let has_ranges = observer.calibration == Calibration::MinMax;
+        let (is_ranges, granularity, shape) = match &seen {
+            Statistics::Ranges(ranges) => (true, ranges.granularity(), ranges.shape()),
+            Statistics::Histograms(histograms) => {
+                (false, histograms.granularity(), histograms.shape())
+            }
+        };
+        // A scheme may have another granularity on tensors of few axes.
+        let expected = observer.scheme.granularity;
+        let of_few_axes = observer.convention.granularity_for(expected, 0);
+        let fits = [expected, of_few_axes].contains(&granularity);
+        if is_ranges != has_ranges || !fits || shape.is_empty() {
+            let what = "the statistics of an observer";
+            return Err(Error::Settings { what });
+        }
+        observer.seen = Some(seen);
+        Ok(observer)
+    }
 }
 
 /// What is kept of the data.

@@ -11,9 +11,30 @@ use crate::observer::Ranges;
 /// the batches matters, so two averages cannot be merged.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct MovingAverage {
     constant: f64,
     ranges: Option<Ranges>,
+}
+
+/// What a saved [`MovingAverage`] says, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Unchecked {
+    constant: f64,
+    ranges: Option<Ranges>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for MovingAverage {
+    type Error = Error;
+
+    fn try_from(Unchecked { constant, ranges }: Unchecked) -> Result<Self> {
+        Ok(Self {
+            ranges,
+            ..Self::new(constant)?
+        })
+    }
 }
 
 /// An average of nothing yet, with PyTorch's averaging constant, 0.01.
@@ -53,7 +74,8 @@ impl MovingAverage {
     /// Takes in the ranges of one batch.
     ///
     /// # Errors
-    /// [`Error::Merge`] where they have another shape or granularity than those before.
+    /// [`Error::Merge`] where they have another shape or granularity than those before; [`Error::Ends`]
+    /// where the change is too large for the compute type. The averages are kept then.
     pub fn observe(&mut self, batch: Ranges) -> Result<()> {
         let Some(average) = &self.ranges else {
             self.ranges = Some(batch);
@@ -69,13 +91,14 @@ impl MovingAverage {
             compute.round(a + change)
         };
         let both = |a: &[f64], m: &[f64]| a.iter().zip(m).map(step).collect();
-        self.ranges = Some(Ranges::new(
+        let averages = Ranges::new(
             merged.granularity(),
             merged.float_type(),
             merged.shape().to_vec(),
             both(average.min(), batch.min()),
             both(average.max(), batch.max()),
-        ));
+        );
+        self.ranges = Some(averages.checked()?);
         Ok(())
     }
 }
@@ -119,6 +142,16 @@ mod tests {
             let error = MovingAverage::new(constant).unwrap_err().to_string();
             assert!(error.contains("averaging constant"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_change_that_is_no_number_is_refused_and_changes_nothing() {
+        let mut average = MovingAverage::default();
+        average.observe(ranges(-3e38, -2e38)).unwrap();
+        let before = average.clone();
+        let error = average.observe(ranges(3e38, 3.1e38)).unwrap_err();
+        assert!(matches!(error, Error::Ends { group: 0, .. }), "{error}");
+        assert_eq!(average, before);
     }
 
     #[test]

@@ -14,12 +14,40 @@ use crate::scheme::Granularity;
 /// result.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct Ranges {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
     min: Vec<f64>,
     max: Vec<f64>,
+}
+
+/// What saved [`Ranges`] say, before they are checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Unchecked {
+    granularity: Granularity,
+    float: FloatType,
+    shape: Vec<usize>,
+    min: Vec<f64>,
+    max: Vec<f64>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for Ranges {
+    type Error = Error;
+
+    fn try_from(saved: Unchecked) -> Result<Self> {
+        let Unchecked {
+            granularity,
+            float,
+            shape,
+            min,
+            max,
+        } = saved;
+        Self::new(granularity, float, shape, min, max).checked()
+    }
 }
 
 impl Ranges {
@@ -52,6 +80,22 @@ impl Ranges {
             min,
             max,
         }
+    }
+
+    /// The ranges, if they are some.
+    pub(crate) fn checked(self) -> Result<Self> {
+        let ends = self.min.iter().copied().zip(self.max.iter().copied());
+        match self.min.len() == self.max.len() {
+            true => check_groups(self.granularity, self.float, &self.shape, ends)?,
+            false => {
+                return Err(observed_groups(
+                    self.min.len(),
+                    &self.shape,
+                    self.granularity,
+                ));
+            }
+        }
+        Ok(self)
     }
 
     /// The range of each group of elements in host memory.
@@ -112,5 +156,44 @@ impl Ranges {
     /// The largest value of each group, in row-major order.
     pub fn max(&self) -> &[f64] {
         &self.max
+    }
+}
+
+/// Checks that there are as many groups as the shape says, at least one, and that each has a range.
+pub(super) fn check_groups(
+    granularity: Granularity,
+    float: FloatType,
+    shape: &[usize],
+    ends: impl ExactSizeIterator<Item = (f64, f64)>,
+) -> Result<()> {
+    let groups = shape
+        .iter()
+        .try_fold(1, |n: usize, &len| n.checked_mul(len));
+    let has_shape = match granularity {
+        Granularity::PerTensor => *shape == [1],
+        Granularity::PerChannel { .. } => shape.len() == 1,
+        Granularity::PerGroup { size, .. } => size > 0,
+    };
+    if !has_shape || ends.len() == 0 || groups != Some(ends.len()) {
+        return Err(observed_groups(ends.len(), shape, granularity));
+    }
+    for (group, (min, max)) in ends.enumerate() {
+        if !(-float.max() <= min && min <= max && max <= float.max()) {
+            return Err(Error::Ends {
+                group,
+                min,
+                max,
+                float,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn observed_groups(groups: usize, shape: &[usize], granularity: Granularity) -> Error {
+    Error::ObservedGroups {
+        groups,
+        shape: shape.to_vec(),
+        granularity,
     }
 }

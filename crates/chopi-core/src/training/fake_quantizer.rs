@@ -33,6 +33,7 @@ use crate::training::{GradientFactor, Ste};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct FakeQuantizer {
     scheme: Scheme,
     convention: Convention,
@@ -44,6 +45,47 @@ pub struct FakeQuantizer {
     observing: bool,
     quantizing: bool,
     params: Option<QParams>,
+}
+
+/// What a saved [`FakeQuantizer`] says, before it is checked.
+#[cfg(feature = "serde")]
+#[derive(serde::Deserialize)]
+struct Unchecked {
+    scheme: Scheme,
+    convention: Convention,
+    observer: RangeObserver,
+    learning: Option<Learning>,
+    ste: Ste,
+    delay: u64,
+    batches: u64,
+    observing: bool,
+    quantizing: bool,
+    params: Option<QParams>,
+}
+
+#[cfg(feature = "serde")]
+impl TryFrom<Unchecked> for FakeQuantizer {
+    type Error = Error;
+
+    fn try_from(saved: Unchecked) -> Result<Self> {
+        saved.convention.check_scheme(&saved.scheme)?;
+        let mut quantizer = Self {
+            scheme: saved.scheme,
+            convention: saved.convention,
+            observer: saved.observer,
+            learning: saved.learning,
+            ste: saved.ste,
+            delay: saved.delay,
+            batches: saved.batches,
+            observing: saved.observing,
+            quantizing: saved.quantizing,
+            params: None,
+        };
+        saved
+            .params
+            .map_or(Ok(()), |params| quantizer.start(params))?;
+        Ok(quantizer)
+    }
 }
 
 /// The range that follows from the batches of a training.
@@ -302,8 +344,16 @@ impl FakeQuantizer {
     }
 
     /// Starts learning with these parameters, unless it has started already.
-    pub(super) fn start(&mut self, params: QParams) {
+    ///
+    /// # Errors
+    /// [`Error::Settings`] where they are of another scheme or convention.
+    pub(super) fn start(&mut self, params: QParams) -> Result<()> {
+        if (params.scheme(), params.convention()) != (&self.scheme, &self.convention) {
+            let what = "the parameters of a fake-quantizer";
+            return Err(Error::Settings { what });
+        }
         self.params.get_or_insert(params);
+        Ok(())
     }
 
     fn is_active(&self) -> bool {

@@ -89,8 +89,11 @@ impl SharedQuantizer {
 
     /// Starts learning with what [`initial`](Self::initial) gave; does nothing where it has started
     /// already.
-    pub fn start(&self, initial: QParams) {
-        self.lock().start(initial);
+    ///
+    /// # Errors
+    /// [`Error::Settings`] where the parameters are of another scheme or convention.
+    pub fn start(&self, initial: QParams) -> Result<()> {
+        self.lock().start(initial)
     }
 
     /// [`FakeQuantizer::set_observing`].

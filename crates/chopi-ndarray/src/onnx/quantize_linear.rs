@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use chopi_core::{
-    Convention, Granularity, NanPolicy, QParams, Rounding, Scheme, Symmetry, Zero,
+    Convention, Granularity, NanPolicy, QParams, Rounding, Scheme, SchemeFields, Symmetry, Zero,
     backend::{Float, FloatType, bf16, f16},
 };
 use ndarray::{Array, ArrayRef, Dimension, Zip};
@@ -173,7 +173,7 @@ pub(super) fn params(
     (scale, zero_point): (Vec<f64>, Vec<i64>),
     (qmin, qmax): (i64, i64),
 ) -> Result<QParams> {
-    let scheme = Scheme {
+    let scheme = Scheme::new(SchemeFields {
         bits: (qmax - qmin).ilog2() + 1,
         symmetry: Symmetry::Asymmetric,
         granularity,
@@ -181,7 +181,7 @@ pub(super) fn params(
         qmax,
         zero: Zero::Included,
         rounding: Rounding::NearestEven,
-    };
+    })?;
     let shape = granularity.params_shape(shape)?;
     Ok(QParams::new(
         scheme,
