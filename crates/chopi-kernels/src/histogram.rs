@@ -101,19 +101,24 @@ impl TryFrom<Saved> for Histogram {
         if !(min.is_finite() && max.is_finite() && min <= max) {
             return Err(format!("a histogram of values from {min} to {max}"));
         }
-        // Values in between do not change it; of the types two have limits of their own.
-        let of_type = |float| least_exponent(min, max, float) == saved.exponent;
-        if ![FloatType::F32, FloatType::F64].into_iter().any(of_type) {
+        let exponents = [FloatType::F64, FloatType::F32];
+        let exponents = exponents.map(|float| least_exponent(min, max, float));
+        let width = || {
             let exponent = saved.exponent;
-            return Err(format!(
-                "a histogram from {min} to {max} of bins 2^{exponent} wide"
-            ));
+            format!("a histogram from {min} to {max} of bins 2^{exponent} wide")
+        };
+        if saved.exponent < exponents[0] {
+            return Err(width());
         }
         (histogram.exponent, histogram.min, histogram.max) = (saved.exponent, min, max);
         let bins = histogram.window().count();
         if saved.counts.len() != bins {
             let counts = saved.counts.len();
             return Err(format!("{counts} counts for {bins} bins"));
+        }
+        // Nothing but the range and the type of the values makes bins wider.
+        if !exponents.contains(&saved.exponent) {
+            return Err(width());
         }
         if let Some(count) = saved.counts.iter().find(|count| **count > MOST) {
             return Err(format!("a count of {count}, expected at most {MOST}"));
