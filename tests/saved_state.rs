@@ -356,3 +356,30 @@ fn ranges_of_other_numbers_than_their_type_has_are_refused() {
         assert!(error.to_string().starts_with(expected), "{error}");
     }
 }
+
+#[test]
+fn groups_with_a_shorter_last_one_are_saved_with_the_length_of_their_axis() {
+    let four = ndarray::array![[0.0_f32, 1.0, 2.0, 3.0]];
+    let six = ndarray::array![[0.0_f32, 1.0, 2.0, 3.0, 4.0, 5.0]];
+    let mut chopi = Chopi::builder().per_group(3, 1).build().unwrap();
+    chopi.calibrate(&four).unwrap();
+    let params = chopi.params().unwrap();
+    let mut json = serde_json::to_value(params).unwrap();
+    let saved: QParams = serde_json::from_value(json.clone()).unwrap();
+    assert_eq!(&saved, params);
+    saved.quantize(&four).unwrap();
+    let refused = saved.quantize(&six).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "groups of 3 along an axis of 4 do not fit an axis of 6"
+    );
+
+    json["length"] = json!(7);
+    let refused = serde_json::from_value::<QParams>(json)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("a tensor of shape [1, 7] needs [1, 3]"),
+        "{refused}"
+    );
+}

@@ -3,8 +3,9 @@
 use std::mem::discriminant;
 
 use chopi_core::{
-    Chopi, CodeRange, Error, Granularity, NanPolicy, QParams, Rounding,
+    Chopi, CodeRange, Error, Granularity, NanPolicy, QParams, Rounding, Symmetry,
     backend::{Compute, Float, FloatTensor, bf16, f16},
+    observer::Ranges,
 };
 
 pub use crate::not_numbers::nan_and_infinities_are_as_documented_in_every_convention;
@@ -121,8 +122,19 @@ fn check_scheme<X: Fixture, F: Float>(
     random: &mut Random,
 ) {
     let what = format!("{} {kind:?} {shape:?} {memory:?} {builder:?}", F::TYPE);
-    let data: Vec<F> = kind.elements(shape.iter().product(), random);
+    let mut data: Vec<F> = kind.elements(shape.iter().product(), random);
     let mut chopi = builder.build().unwrap();
+    if chopi.scheme().symmetry == Symmetry::Symmetric && chopi.scheme().qmin == 0 {
+        if data.iter().any(|x| x.widen().as_f64() < 0.0) {
+            let refused = chopi.calibrate(&X::tensor(&data, shape, memory));
+            let refused = refused.expect_err("negative values have no codes");
+            let is_range = matches!(refused, Error::SymmetricRange { .. });
+            assert!(is_range, "{what}: {refused}");
+        }
+        for x in &mut data {
+            *x = to(x.widen().as_f64().abs());
+        }
+    }
     chopi
         .calibrate(&X::tensor(&data, shape, memory))
         .unwrap_or_else(|e| panic!("{what}: {e}"));
@@ -491,6 +503,29 @@ pub fn parameters_of_another_shape_are_refused<X: Fixture>() {
                 expected
             );
         }
+        // As many groups of 3, but of an axis of another length.
+        let four = tensor::<X, F>(&[0.0, 1.0, 2.0, 3.0].map(to), &[1, 4]);
+        let six = tensor::<X, F>(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0].map(to), &[1, 6]);
+        let mut chopi = Chopi::builder().per_group(3, 1).build().unwrap();
+        let codes = chopi.quantize(&six).unwrap();
+        chopi.calibrate(&four).unwrap();
+        let grouped_axis = |error: Option<Error>| {
+            let error = error.expect("the axis is longer").to_string();
+            assert_eq!(
+                error,
+                "groups of 3 along an axis of 4 do not fit an axis of 6"
+            );
+        };
+        grouped_axis(chopi.quantize(&six).err());
+        grouped_axis(chopi.fake_quantize(&six).err());
+        grouped_axis(chopi.dequantize(&codes).err());
+        let granularity = Granularity::PerGroup { axis: 1, size: 3 };
+        let mut ranges = Ranges::observe(&four, granularity).unwrap();
+        grouped_axis(
+            ranges
+                .merge(&Ranges::observe(&six, granularity).unwrap())
+                .err(),
+        );
     }
     for_each_float!(run::<X>());
 }

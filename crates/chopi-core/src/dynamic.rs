@@ -87,7 +87,8 @@ fn by_groups(
         row_major(&scale),
         row_major(&zero_point),
     );
-    params.ok()
+    let length = granularity.grouped_length(layout.shape());
+    Some(params.ok()?.with_grouped_length(length))
 }
 
 /// How a tensor is taken: `count` rows of `size` elements at a time.

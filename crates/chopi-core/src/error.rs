@@ -61,6 +61,17 @@ pub enum Error {
         shape: Vec<usize>,
     },
 
+    /// Groups along an axis of one length, used along an axis of another.
+    #[error("groups of {size} along an axis of {expected} do not fit an axis of {length}")]
+    GroupedAxis {
+        /// The size of the groups.
+        size: usize,
+        /// The length of the axis that the groups are of.
+        expected: usize,
+        /// The length of the other axis.
+        length: usize,
+    },
+
     /// Ranges of different shapes cannot be merged.
     #[error("ranges of shape {left:?} and of shape {right:?} cannot be merged")]
     Merge {
@@ -75,7 +86,7 @@ pub enum Error {
     MergeSettings,
 
     /// A percentile that leaves no range.
-    #[error("the percentile is {percentile}, expected more than 50 and at most 100")]
+    #[error("the percentile is {percentile:?}, expected more than 50 and at most 100")]
     Percentile {
         /// The percentile that was asked for.
         percentile: f64,
@@ -120,7 +131,7 @@ pub enum Error {
     },
 
     /// A scale that is not a positive finite number of the type that it is used in.
-    #[error("the scale of group {group} is {scale}, expected a positive finite {float}")]
+    #[error("the scale of group {group} is {}, expected a positive finite {float}", number(*.scale))]
     Scale {
         /// The index of the group of elements, in row-major order.
         group: usize,
@@ -130,8 +141,25 @@ pub enum Error {
         float: FloatType,
     },
 
+    /// Values below the smallest code of a symmetric scheme.
+    #[error(
+        "group {group} holds values down to {}, which the codes {qmin}..={qmax} of a symmetric scheme do \
+         not reach: expected signed codes, or an asymmetric scheme",
+        number(*.min)
+    )]
+    SymmetricRange {
+        /// The index of the group of elements, in row-major order.
+        group: usize,
+        /// The smallest value of the group.
+        min: f64,
+        /// The smallest code.
+        qmin: i64,
+        /// The largest code.
+        qmax: i64,
+    },
+
     /// A zero point that is too far away to be computed with.
-    #[error("the zero point of group {group} is {zero_point}, expected {expected}")]
+    #[error("the zero point of group {group} is {}, expected {expected}", number(*.zero_point))]
     ZeroPoint {
         /// The index of the group of elements, in row-major order.
         group: usize,
@@ -218,7 +246,7 @@ pub enum Error {
     },
 
     /// The averaging constant of a moving average is outside (0, 1].
-    #[error("the averaging constant is {constant}, expected a number over 0 and up to 1")]
+    #[error("the averaging constant is {constant:?}, expected a number over 0 and up to 1")]
     AveragingConstant {
         /// The constant that was asked for.
         constant: f64,
@@ -243,7 +271,7 @@ pub enum Error {
     },
 
     /// A loss that is not finite, so that it cannot be compared with others.
-    #[error("the loss of {name:?} with {bits} bits is {loss}, expected a finite number")]
+    #[error("the loss of {name:?} with {bits} bits is {loss:?}, expected a finite number")]
     Loss {
         /// The name of the tensor.
         name: String,
@@ -368,6 +396,14 @@ pub enum Error {
         /// The framework's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// A number without a long row of zeros before or after its digits.
+fn number(x: f64) -> String {
+    match x.abs() {
+        1e-5..1e15 | 0.0 => x.to_string(),
+        _ => format!("{x:?}"),
+    }
 }
 
 fn axes(rank: usize) -> String {

@@ -17,6 +17,8 @@ pub(crate) struct Groups {
     order: Vec<usize>,
     /// The shape of the parameters.
     pub shape: Vec<usize>,
+    /// The length of the axis that is split into groups, if one is.
+    pub length: Option<usize>,
 }
 
 impl Groups {
@@ -34,6 +36,7 @@ impl Groups {
             order: tiles.to_row_major(&in_memory).into_owned(),
             tiles,
             shape,
+            length: granularity.grouped_length(layout.shape()),
         })
     }
 

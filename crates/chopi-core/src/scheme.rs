@@ -98,6 +98,34 @@ impl Granularity {
         Ok(self.params_axes(shape)?.into_vec())
     }
 
+    /// The length of the axis that is split into groups, if one is. The shape of the parameters tells it
+    /// only where the last group is as long as the others.
+    pub(crate) fn grouped_length(&self, shape: &[usize]) -> Option<usize> {
+        match *self {
+            Self::PerGroup { axis, .. } => resolve_axis(axis, shape).ok().map(|axis| shape[axis]),
+            _ => None,
+        }
+    }
+
+    /// Checks that groups along an axis of the one length are groups along an axis of the other, where
+    /// both are known.
+    pub(crate) fn check_grouped(
+        &self,
+        expected: Option<usize>,
+        length: Option<usize>,
+    ) -> Result<()> {
+        match (*self, expected, length) {
+            (Self::PerGroup { size, .. }, Some(expected), Some(length)) if expected != length => {
+                Err(Error::GroupedAxis {
+                    size,
+                    expected,
+                    length,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Which elements of a tensor of this layout share parameters.
     ///
     /// # Errors
@@ -161,7 +189,9 @@ pub enum CodeRange {
     /// The range that the convention has for the symmetry of the scheme.
     #[default]
     Default,
-    /// [0, 2^b − 1].
+    /// [0, 2^b − 1]. With a symmetric scheme it is for data without negative values, as a ReLU gives them:
+    /// [`Convention::CHOPI`](crate::Convention::CHOPI) refuses others, some libraries move the zero point to
+    /// the middle.
     Unsigned,
     /// [−2^(b−1), 2^(b−1) − 1].
     Signed,

@@ -142,14 +142,14 @@ pub enum Error {
     },
 
     /// A multiplier that is NaN or infinite.
-    #[error("the multiplier is {multiplier}, expected a finite number")]
+    #[error("the multiplier is {multiplier:?}, expected a finite number")]
     Multiplier {
         /// The multiplier.
         multiplier: f64,
     },
 
     /// A scale of the output that is no scale.
-    #[error("the scale of the output is {scale}, expected a positive finite number")]
+    #[error("the scale of the output is {scale:?}, expected a positive finite number")]
     OutputScale {
         /// The scale of the output.
         scale: f64,
@@ -173,7 +173,7 @@ pub enum Error {
 
     /// A bias that is beyond `i32` in the units of the sums that it is added to.
     #[error(
-        "the bias of output {output} is {bias}, which makes {code} in units of the sums, expected a number of 32 bits"
+        "the bias of output {output} is {bias:?}, which makes {code:?} in units of the sums, expected a number of 32 bits"
     )]
     BiasCode {
         /// The index of the output.

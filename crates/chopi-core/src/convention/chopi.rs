@@ -4,7 +4,7 @@ use crate::convention::Convention;
 use crate::convention::group::{Group, ScaleZero};
 use crate::convention::library::{Library, OtherRanges, signed, unsigned};
 use crate::convention::support::Groups;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::scheme::{Rounding, Scheme, Symmetry};
 use chopi_kernels::FloatType::{self, BF16, F16, F32, F64};
 use chopi_kernels::Steps;
@@ -14,7 +14,8 @@ impl Convention {
     ///
     /// 1. Range: symmetric [−2^(b−1), 2^(b−1) − 1] with z = 0; asymmetric [0, 2^b − 1].
     /// 2. Statistics: the exact min and max of each group; NaN or ±∞ is an error.
-    /// 3. Parameters, in `f64`. Symmetric: s = max(|min|, |max|)/qmax. Asymmetric:
+    /// 3. Parameters, in `f64`. Symmetric: s = max(|min|, |max|)/qmax; values that have no code, as
+    ///    negative ones have none in an unsigned range, are an error. Asymmetric:
     ///    s = (max − min)/(qmax − qmin), at least max(|min|, |max|)·2^−24 (2^−30 for `f64`
     ///    tensors), and z = RNE(qmin − min/s). In both s is at least the compute type's smallest
     ///    normal number, z comes from that s, and then s is rounded to the compute type, once.
@@ -24,8 +25,7 @@ impl Convention {
     ///    masks of −3.4·10^38.)
     /// 4. A constant group (min = max = c) comes back exactly. c = 0 gives s = 1 and
     ///    z = clamp(0, qmin, qmax); otherwise s = |c| and z = clamp(g, qmin, qmax) − g with g the
-    ///    sign of c. (A symmetric scheme keeps z = 0 even where that clips: an unsigned symmetric
-    ///    range has no code for a negative c.)
+    ///    sign of c.
     /// 5. Quantize: q = clamp(RNE(x/s + z), qmin, qmax). The quotient is rounded once, to the
     ///    compute type; the sum is exact. ±∞ saturates; NaN is an error, or z.
     /// 6. Dequantize: x̂ = (q − z)·s. The difference is exact; the product is rounded once to the
@@ -44,6 +44,17 @@ impl Library for Chopi {
     }
 
     fn parameters(&self, group: Group<'_>) -> Result<ScaleZero> {
+        if group.is_symmetric()
+            && group.min < 0.0
+            && group.min / group.abs_max() * group.qmax() < group.qmin() - 0.5
+        {
+            return Err(Error::SymmetricRange {
+                group: group.index,
+                min: group.min,
+                qmin: group.scheme.qmin,
+                qmax: group.scheme.qmax,
+            });
+        }
         if group.min == group.max {
             return Ok(of_constant_group(&group));
         }
@@ -175,6 +186,26 @@ mod tests {
         assert_eq!(parameters(&builder, F32, (0.0, 0.0)).unwrap(), (1.0, 0.0));
         assert_eq!(parameters(&builder, F32, (3.0, 3.0)).unwrap(), (3.0, 0.0));
         assert_eq!(parameters(&builder, F32, (-3.0, -3.0)).unwrap(), (3.0, 1.0));
+    }
+
+    #[test]
+    fn a_symmetric_scheme_refuses_values_without_codes() {
+        use crate::scheme::CodeRange::{Custom, Unsigned};
+        let symmetric = Quantizer::builder().num_bits(8).symmetric(true);
+        let unsigned = symmetric.clone().range(Unsigned);
+        assert_eq!(
+            parameters(&unsigned, F32, (0.0, 255.0)).unwrap(),
+            (1.0, 0.0)
+        );
+        for range in [(-1.0, 255.0), (-3.0, -3.0), (-1.0, 0.0)] {
+            let error = parameters(&unsigned, F32, range).unwrap_err().to_string();
+            let down = format!("holds values down to {}, which", range.0);
+            assert!(error.contains(&down), "{error}");
+        }
+        // What rounds to the smallest code has one.
+        let lopsided = symmetric.range(Custom { qmin: -3, qmax: 7 });
+        assert_eq!(parameters(&lopsided, F32, (-3.5, 7.0)).unwrap(), (1.0, 0.0));
+        assert!(parameters(&lopsided, F32, (-3.6, 7.0)).is_err());
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Resul
             }
         }
     }
-    Ok(Ranges::new(granularity, float, params_shape, min, max))
+    let ranges = Ranges::new(granularity, float, params_shape, min, max);
+    Ok(ranges.with_grouped_length(granularity.grouped_length(&shape)))
 }
 
 /// The codes of a tensor.

@@ -60,12 +60,13 @@ impl Calibration {
             return Ranges::observe(tensor, granularity);
         }
         let (mut min, mut max) = (Vec::new(), Vec::new());
-        let (shape, float) = for_each_histogram(tensor, granularity, |histogram, float| {
+        let (of, float) = for_each_histogram(tensor, granularity, |histogram, float| {
             let (low, high) = self.range(histogram, scheme, convention, float);
             min.push(low);
             max.push(high);
         })?;
-        Ok(Ranges::new(granularity, float, shape, min, max))
+        let ranges = Ranges::new(granularity, float, of.shape, min, max);
+        Ok(ranges.with_grouped_length(of.length))
     }
 
     /// The ranges of the groups that histograms have seen.
@@ -84,13 +85,9 @@ impl Calibration {
         let (min, max) = ranges
             .map(|histogram| self.range(histogram, scheme, convention, float))
             .unzip();
-        Ok(Ranges::new(
-            histograms.granularity(),
-            float,
-            histograms.shape().to_vec(),
-            min,
-            max,
-        ))
+        let shape = histograms.shape().to_vec();
+        let ranges = Ranges::new(histograms.granularity(), float, shape, min, max);
+        Ok(ranges.with_grouped_length(histograms.grouped_length()))
     }
 
     fn range(

@@ -20,6 +20,12 @@ pub struct Histograms {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
+    /// The length of the axis that is split into groups, if one is.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    length: Option<usize>,
     groups: Vec<Histogram>,
 }
 
@@ -30,6 +36,8 @@ struct Unchecked {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
+    #[serde(default)]
+    length: Option<usize>,
     groups: Vec<Histogram>,
 }
 
@@ -42,15 +50,17 @@ impl TryFrom<Unchecked> for Histograms {
             granularity,
             float,
             shape,
+            length,
             groups,
         } = saved;
         // One that is empty has no range.
         let ends = groups.iter().map(|group| (group.min(), group.max()));
-        super::ranges::check_groups(granularity, float, &shape, ends)?;
+        super::ranges::check_groups(granularity, float, (&shape, length), ends)?;
         Ok(Self {
             granularity,
             float,
             shape,
+            length,
             groups,
         })
     }
@@ -67,13 +77,14 @@ impl Histograms {
         granularity: Granularity,
     ) -> Result<Self> {
         let mut groups = Vec::new();
-        let (shape, float) = for_each_histogram(tensor, granularity, |histogram, _| {
+        let (of, float) = for_each_histogram(tensor, granularity, |histogram, _| {
             groups.push(histogram.clone());
         })?;
         Ok(Self {
             granularity,
             float,
-            shape,
+            shape: of.shape,
+            length: of.length,
             groups,
         })
     }
@@ -81,7 +92,8 @@ impl Histograms {
     /// The histograms of these data and those of `other`.
     ///
     /// # Errors
-    /// [`Error::Merge`] where the two have different shapes or granularities.
+    /// [`Error::Merge`] where the two have different shapes or granularities, [`Error::GroupedAxis`]
+    /// where their groups are of axes of different lengths.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if self.shape != other.shape || self.granularity != other.granularity {
             return Err(Error::Merge {
@@ -89,6 +101,8 @@ impl Histograms {
                 right: other.shape.clone(),
             });
         }
+        self.granularity.check_grouped(self.length, other.length)?;
+        self.length = self.length.or(other.length);
         self.float = self.float.or_wider(other.float);
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
             a.merge(b);
@@ -111,6 +125,11 @@ impl Histograms {
         &self.shape
     }
 
+    /// The length of the axis that is split into groups, if one is and it is known.
+    pub(crate) fn grouped_length(&self) -> Option<usize> {
+        self.length
+    }
+
     /// The histogram of each group, in row-major order.
     pub fn groups(&self) -> &[Histogram] {
         &self.groups
@@ -118,12 +137,12 @@ impl Histograms {
 }
 
 /// Calls `f` with the histogram of each group of a tensor, in row-major order: one at a time, in the
-/// memory of one. With it goes the type of the values. Gives the shape of the parameters and the type of the values.
+/// memory of one. With it goes the type of the values. Gives the groups and the type of the values.
 pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
     tensor: &T,
     granularity: Granularity,
     mut f: impl FnMut(&Histogram, FloatType),
-) -> Result<(Vec<usize>, FloatType)> {
+) -> Result<(Groups, FloatType)> {
     on_host(tensor, |host| {
         let groups = Groups::new(host.layout(), granularity)?;
         let mut histogram = Histogram::new();
@@ -137,6 +156,6 @@ pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
                 f(&histogram, host.float_type());
             }
         });
-        Ok((groups.shape, host.float_type()))
+        Ok((groups, host.float_type()))
     })
 }

@@ -98,6 +98,7 @@ impl MovingAverage {
             both(average.min(), batch.min()),
             both(average.max(), batch.max()),
         );
+        let averages = averages.with_grouped_length(merged.grouped_length());
         self.ranges = Some(averages.checked()?);
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::backend::{Backend, FloatTensor, HostFloats};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::host::non_finite;
-use crate::scheme::Granularity;
+use crate::scheme::{Granularity, resolve_axis};
 
 /// The exact smallest and largest value of each group of elements: the min/max observer.
 ///
@@ -19,6 +19,12 @@ pub struct Ranges {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
+    /// The length of the axis that is split into groups, if one is.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    length: Option<usize>,
     min: Vec<f64>,
     max: Vec<f64>,
 }
@@ -30,6 +36,8 @@ struct Unchecked {
     granularity: Granularity,
     float: FloatType,
     shape: Vec<usize>,
+    #[serde(default)]
+    length: Option<usize>,
     min: Vec<f64>,
     max: Vec<f64>,
 }
@@ -43,10 +51,12 @@ impl TryFrom<Unchecked> for Ranges {
             granularity,
             float,
             shape,
+            length,
             min,
             max,
         } = saved;
-        Self::new(granularity, float, shape, min, max).checked()
+        let ranges = Self::new(granularity, float, shape, min, max);
+        ranges.with_grouped_length(length).checked()
     }
 }
 
@@ -77,16 +87,32 @@ impl Ranges {
             granularity,
             float,
             shape,
+            length: None,
             min,
             max,
         }
+    }
+
+    /// The ranges of groups along an axis of this length.
+    pub(crate) fn with_grouped_length(self, length: Option<usize>) -> Self {
+        Self { length, ..self }
+    }
+
+    /// The length of the axis that is split into groups, if one is and it is known.
+    pub(crate) fn grouped_length(&self) -> Option<usize> {
+        self.length
     }
 
     /// The ranges, if they are some.
     pub(crate) fn checked(self) -> Result<Self> {
         let ends = self.min.iter().copied().zip(self.max.iter().copied());
         match self.min.len() == self.max.len() {
-            true => check_groups(self.granularity, self.float, &self.shape, ends)?,
+            true => check_groups(
+                self.granularity,
+                self.float,
+                (&self.shape, self.length),
+                ends,
+            )?,
             false => {
                 return Err(observed_groups(
                     self.min.len(),
@@ -109,13 +135,15 @@ impl Ranges {
         }
         let ranges = min_max(host.data(), &granularity.tiles(layout)?);
         let MinMax { min, max } = ranges.ok_or_else(|| non_finite(host))?;
-        Ok(Self::new(granularity, host.float_type(), shape, min, max))
+        let ranges = Self::new(granularity, host.float_type(), shape, min, max);
+        Ok(ranges.with_grouped_length(granularity.grouped_length(layout.shape())))
     }
 
     /// The range of this data and that of `other`.
     ///
     /// # Errors
-    /// [`Error::Merge`] where the two have different shapes or granularities.
+    /// [`Error::Merge`] where the two have different shapes or granularities, [`Error::GroupedAxis`]
+    /// where their groups are of axes of different lengths.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         if self.shape != other.shape || self.granularity != other.granularity {
             return Err(Error::Merge {
@@ -123,6 +151,8 @@ impl Ranges {
                 right: other.shape.clone(),
             });
         }
+        self.granularity.check_grouped(self.length, other.length)?;
+        self.length = self.length.or(other.length);
         self.float = self.float.or_wider(other.float);
         for (a, b) in self.min.iter_mut().zip(&other.min) {
             *a = a.min(*b);
@@ -163,7 +193,7 @@ impl Ranges {
 pub(super) fn check_groups(
     granularity: Granularity,
     float: FloatType,
-    shape: &[usize],
+    (shape, length): (&[usize], Option<usize>),
     ends: impl ExactSizeIterator<Item = (f64, f64)>,
 ) -> Result<()> {
     let groups = shape
@@ -172,7 +202,11 @@ pub(super) fn check_groups(
     let has_shape = match granularity {
         Granularity::PerTensor => *shape == [1],
         Granularity::PerChannel { .. } => shape.len() == 1,
-        Granularity::PerGroup { size, .. } => size > 0,
+        // On a tensor of this shape, but for the one axis.
+        Granularity::PerGroup { axis, size } => {
+            let groups = resolve_axis(axis, shape).map(|axis| shape[axis]);
+            size > 0 && groups.is_ok_and(|n| length.is_none_or(|len| len.div_ceil(size) == n))
+        }
     };
     if !has_shape || ends.len() == 0 || groups != Some(ends.len()) {
         return Err(observed_groups(ends.len(), shape, granularity));

@@ -6,6 +6,8 @@ use crate::convention::{Convention, ZeroPoints};
 use crate::error::{Error, Result};
 use crate::observer::Ranges;
 use crate::recipe::{recipe, reciprocal};
+#[cfg(feature = "serde")]
+use crate::scheme::resolve_axis;
 use crate::scheme::{Granularity, NanPolicy, Scheme, Symmetry};
 use chopi_kernels::{FloatType, IntType, PerGroup};
 
@@ -24,6 +26,12 @@ pub struct QParams {
     convention: Convention,
     float: FloatType,
     shape: Vec<usize>,
+    /// The length of the axis that is split into groups, if one is and it is known.
+    #[cfg_attr(
+        feature = "serde",
+        serde(default, skip_serializing_if = "Option::is_none")
+    )]
+    length: Option<usize>,
     scale: Vec<f64>,
     zero_point: Values,
     /// It says how to quantize, not what the parameters are, and is not saved.
@@ -49,6 +57,8 @@ struct Unchecked {
     convention: Convention,
     float: FloatType,
     shape: Vec<usize>,
+    #[serde(default)]
+    length: Option<usize>,
     scale: Vec<f64>,
     zero_point: Values,
 }
@@ -58,14 +68,30 @@ impl TryFrom<Unchecked> for QParams {
     type Error = Error;
 
     fn try_from(saved: Unchecked) -> Result<Self> {
-        Self::checked(
+        if let (Granularity::PerGroup { axis, .. }, Some(length)) =
+            (saved.scheme.granularity, saved.length)
+        {
+            let mut shape = saved.shape.clone();
+            shape[resolve_axis(axis, &saved.shape)?] = length;
+            let expected = saved.scheme.granularity.params_shape(&shape)?;
+            if expected != saved.shape {
+                let params = saved.shape;
+                return Err(Error::ParamsShape {
+                    params,
+                    expected,
+                    shape,
+                });
+            }
+        }
+        let params = Self::checked(
             saved.scheme,
             saved.convention,
             saved.float,
             saved.shape,
             saved.scale,
             saved.zero_point,
-        )
+        )?;
+        Ok(params.with_grouped_length(saved.length))
     }
 }
 
@@ -138,7 +164,13 @@ impl QParams {
             zero_point.push(params.zero_point);
         }
         let (float, shape) = (ranges.float_type(), ranges.shape().to_vec());
-        Self::from_values(scheme, convention, float, shape, scale, zero_point)
+        let params = Self::from_values(scheme, convention, float, shape, scale, zero_point)?;
+        Ok(params.with_grouped_length(ranges.grouped_length()))
+    }
+
+    /// The parameters of groups along an axis of this length.
+    pub(crate) fn with_grouped_length(self, length: Option<usize>) -> Self {
+        Self { length, ..self }
     }
 
     /// Calibrated parameters, whose zero points are integers but for conventions of real ones.
@@ -171,6 +203,7 @@ impl QParams {
             convention,
             float,
             shape,
+            length: None,
             scale,
             zero_point,
             nan: NanPolicy::default(),
@@ -367,7 +400,7 @@ impl QParams {
     /// The granularity on a tensor of this type and shape.
     ///
     /// # Errors
-    /// [`Error::ParamsShape`] where the parameters are for another shape, [`Error::Unsupported`]
+    /// [`Error::ParamsShape`] and [`Error::GroupedAxis`] where the parameters are for another shape, [`Error::Unsupported`]
     /// where the convention does not have such tensors.
     pub(crate) fn granularity_for(&self, float: FloatType, shape: &[usize]) -> Result<Granularity> {
         self.convention.check_float(&self.scheme, float)?;
@@ -376,14 +409,14 @@ impl QParams {
             .convention
             .granularity_for(self.scheme.granularity, shape.len());
         let expected = granularity.params_axes(shape)?;
-        if expected[..] == self.shape[..] {
-            Ok(granularity)
-        } else {
-            Err(Error::ParamsShape {
+        if expected[..] != self.shape[..] {
+            return Err(Error::ParamsShape {
                 params: self.shape.clone(),
                 expected: expected.into_vec(),
                 shape: shape.to_vec(),
-            })
+            });
         }
+        granularity.check_grouped(self.length, granularity.grouped_length(shape))?;
+        Ok(granularity)
     }
 }

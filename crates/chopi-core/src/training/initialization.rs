@@ -106,7 +106,8 @@ fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
         Ok(())
     })?;
     let shape = observed.shape().to_vec();
-    QParams::from_values(scheme, convention, float, shape, scale, zero_point)
+    let params = QParams::from_values(scheme, convention, float, shape, scale, zero_point)?;
+    Ok(params.with_grouped_length(observed.grouped_length()))
 }
 
 fn shrunk((min, max): Range, part: f64) -> Range {
