@@ -28,7 +28,8 @@ impl FloatTensor<LibTorch> for Tensor {
     type Device = OnDevice;
 
     fn rank(&self) -> usize {
-        self.dim()
+        // One that is not defined is refused where its elements are wanted.
+        if self.defined() { self.dim() } else { 0 }
     }
 
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R> {
@@ -50,7 +51,7 @@ impl FloatTensor<LibTorch> for Tensor {
     }
 
     fn on_device(&self) -> Option<OnDevice> {
-        (self.device() != Device::Cpu).then(|| OnDevice(self.detach()))
+        (self.defined() && self.device() != Device::Cpu).then(|| OnDevice(self.detach()))
     }
 
     fn int_like(
@@ -116,7 +117,7 @@ impl IntTensor<LibTorch> for Tensor {
     }
 
     fn on_device(&self) -> Option<OnDevice> {
-        (self.device() != Device::Cpu).then(|| OnDevice(self.detach()))
+        (self.defined() && self.device() != Device::Cpu).then(|| OnDevice(self.detach()))
     }
 
     fn float_like(
@@ -129,16 +130,52 @@ impl IntTensor<LibTorch> for Tensor {
     }
 }
 
+/// Checks that a tensor is defined and has strides: that it is not sparse, nested, or of MKL-DNN. libtorch
+/// throws where such a one is asked for its shape or its strides, upon which tch panics.
+pub(crate) fn check_strided(tensor: &Tensor) -> Result<()> {
+    let refused = |dtype: String| Error::Dtype {
+        backend: LibTorch::NAME,
+        dtype,
+        expected: "a tensor with strides",
+    };
+    if !tensor.defined() {
+        return Err(refused("of an undefined tensor".to_owned()));
+    }
+    // The one question about strides that is answered by an error where there are none, and at once where
+    // they are those of a dense tensor.
+    let is_strided = !tensor.is_sparse()
+        && !tensor.is_mkldnn()
+        && tensor.f_internal_debug_has_internal_overlap().is_ok();
+    if is_strided {
+        return Ok(());
+    }
+    let kind = tensor.f_kind().map_err(framework)?;
+    Err(refused(format!("{kind:?} of a tensor without strides")))
+}
+
 /// Calls `f` with a CPU tensor whose elements fill their memory, and how they lie there: the tensor
-/// itself, or a copy of one with gaps.
+/// itself, or a copy of one with gaps, or of one whose memory does not hold its elements: libtorch marks
+/// tensors as negated, and as zeros without memory.
 fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) -> Result<R> {
-    if tensor.device() != Device::Cpu || tensor.is_sparse() {
+    check_strided(tensor)?;
+    if tensor.device() != Device::Cpu {
         return Err(Error::Dtype {
             backend: LibTorch::NAME,
-            dtype: format!("{:?} on {:?}", tensor.kind(), tensor.device()),
-            expected: "a dense tensor on the CPU",
+            dtype: format!("{:?} on {:?}", tensor.f_kind(), tensor.device()),
+            expected: "a tensor on the CPU",
         });
     }
+    let read;
+    let tensor = if tensor.f_internal_is_zerotensor().map_err(framework)? {
+        let kind = tensor.f_kind().map_err(framework)?;
+        read = Tensor::f_zeros(tensor.size(), (kind, Device::Cpu)).map_err(framework)?;
+        &read
+    } else if tensor.f_is_neg().map_err(framework)? {
+        read = tensor.detach().f_resolve_neg().map_err(framework)?;
+        &read
+    } else {
+        tensor
+    };
     let shape: Vec<usize> = tensor
         .size()
         .into_iter()
@@ -158,7 +195,7 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
     }
 }
 
-/// The elements of a tensor.
+/// The elements of a tensor; none where it has no memory, which [`HostFloats::new`] then refuses.
 ///
 /// # Safety
 /// The tensor must be on the CPU and of a kind whose elements are `T`, and fill the memory of `len`
@@ -194,7 +231,8 @@ fn empty(layout: &Layout, kind: Kind) -> Result<Tensor> {
     for position in (0..strides.len()).rev() {
         let axis = layout.axis_at(position);
         strides[axis] = stride;
-        stride *= layout.shape()[axis].max(1) as i64;
+        // Only of a tensor without elements can it be too large, and there it means nothing.
+        stride = i64::saturating_mul(stride, layout.shape()[axis].max(1) as i64);
     }
     let shape: Vec<i64> = layout.shape().iter().map(|&length| length as i64).collect();
     Tensor::f_empty_strided(shape, strides, (kind, Device::Cpu)).map_err(framework)

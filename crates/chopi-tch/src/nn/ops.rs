@@ -5,7 +5,7 @@ use chopi_core::{Granularity, QParams, Result, backend::Layout};
 use tch::{Kind, Tensor};
 
 use crate::framework;
-use crate::tensor::{float_kind, float_type};
+use crate::tensor::{check_strided, float_kind, float_type};
 
 /// Fake-quantizes with fixed parameters: the bits of
 /// [`Chopi::fake_quantize`](chopi_core::Chopi::fake_quantize); the gradient passes by `ste`. That of
@@ -14,6 +14,7 @@ use crate::tensor::{float_kind, float_type};
 /// # Errors
 /// An unsupported kind; parameters for another shape.
 pub fn fake_quantize(x: &Tensor, params: &QParams, ste: Ste) -> Result<Tensor> {
+    check_strided(x)?;
     let (values, inside) = values_and_mask(x, params)?;
     let passes = match ste {
         Ste::Clipped => inside,
@@ -37,6 +38,7 @@ pub fn fake_quantize_learned(
     zero_point: Option<&Tensor>,
     params: &LearnedParams,
 ) -> Result<Tensor> {
+    check_strided(x)?;
     let forward = params.params();
     if forward.convention().has_torch_gradients() {
         return learnable(x, scale, zero_point, params);
