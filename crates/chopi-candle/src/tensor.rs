@@ -5,7 +5,7 @@ use chopi_core::{
     Error, Result,
     backend::{
         Backend, Fill, FloatSlice, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts,
-        IntSlice, IntSliceMut, IntTensor, IntType, Layout, bf16, f16,
+        IntSlice, IntSliceMut, IntTensor, IntType, Layout, bf16, f16, with_room,
     },
 };
 
@@ -123,6 +123,12 @@ fn with_storage<R>(
     let (tensor, layout) = match Layout::dense(tensor.dims(), &strides) {
         Some(layout) => (tensor, layout),
         None => {
+            // candle aborts where there is no memory.
+            with_room::<u8>(
+                tensor
+                    .elem_count()
+                    .saturating_mul(tensor.dtype().size_in_bytes()),
+            )?;
             copy = tensor.force_contiguous().map_err(framework)?;
             (&copy, Layout::row_major(tensor.dims()))
         }

@@ -120,6 +120,13 @@ pub enum Error {
         inputs: usize,
     },
 
+    /// An input of more rows than there are numbers.
+    #[error("the rows of shape {shape:?} are too many")]
+    TooManyRows {
+        /// The shape of the input, without its last axis.
+        shape: Vec<usize>,
+    },
+
     /// Matrices that do not fit together.
     #[error("the left matrix has {left} columns, but the right one has {right} rows")]
     Depth {

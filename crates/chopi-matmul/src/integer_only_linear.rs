@@ -2,13 +2,13 @@
 
 use chopi_core::{
     QParams,
-    backend::{Backend, HostInts, IntTensor},
+    backend::{Backend, HostInts, IntTensor, repeated},
 };
 
 use crate::broadcast;
 use crate::codes::Matrix;
 use crate::error::{Error, Result};
-use crate::linear::{check_params, narrow, pack_per_output, row_shape};
+use crate::linear::{check_params, narrow, pack_per_output, row_count, row_shape};
 use crate::output::Requantize;
 use crate::packed::PackedMatrix;
 use crate::requantize::{Code, DoubleRounded, FixedMultiplier, OutputCodes, SingleRounded};
@@ -136,7 +136,8 @@ impl IntegerOnlyLinear {
         codes: OutputCodes<Q>,
     ) -> Result<Vec<Q>> {
         self.with_rows(x, |left| {
-            let mut out = vec![codes.zero_point(); left.rows() * self.outputs()];
+            let len = left.rows().saturating_mul(self.outputs());
+            let mut out = repeated(codes.zero_point(), len)?;
             match self.rounding {
                 FixedRounding::Double => {
                     self.requantize(left, DoubleRounded, codes, &mut out)?;
@@ -156,7 +157,7 @@ impl IntegerOnlyLinear {
     /// As of [`forward`](Self::forward).
     pub fn forward_wide<B: Backend, T: IntTensor<B> + ?Sized>(&self, x: &T) -> Result<Vec<i32>> {
         self.with_rows(x, |left| {
-            let mut out = vec![0; left.rows() * self.outputs()];
+            let mut out = repeated(0, left.rows().saturating_mul(self.outputs()))?;
             self.weights.multiply(left, &mut out)?;
             let columns = self.bias.iter().zip(&self.multipliers).cycle();
             for (sum, (&bias, &multiplier)) in out.iter_mut().zip(columns) {
@@ -193,9 +194,7 @@ impl IntegerOnlyLinear {
         f: impl FnOnce(&Matrix<'_>) -> Result<R>,
     ) -> Result<R> {
         let run = |codes: HostInts<'_>| {
-            let rows = row_shape(codes.layout().shape(), self.inputs())?
-                .iter()
-                .product();
+            let rows = row_count(row_shape(codes.layout().shape(), self.inputs())?)?;
             let bytes = narrow(&codes, self.input_bounds)?;
             let left = Matrix::new(bytes.codes(), rows, self.inputs(), &self.input_zero)?;
             f(&left)

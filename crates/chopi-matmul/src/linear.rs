@@ -7,7 +7,7 @@ use chopi_core::{
     Builder, Chopi, Granularity, QParams,
     backend::{
         Backend, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor, Layout,
-        bf16, f16, match_int,
+        bf16, f16, match_int, repeated,
     },
 };
 
@@ -220,7 +220,7 @@ impl QuantizedLinear {
         let output = codes.with_host(|codes| {
             let rows = row_shape(codes.layout().shape(), self.inputs())?;
             let layout = Layout::row_major(&[rows, &[self.outputs()]].concat());
-            let rows = rows.iter().product();
+            let rows = row_count(rows)?;
             let product = |out: Memory<'_, f32>| self.product(&codes, rows, &params, out);
             let fill = |out: FloatSliceMut<'_>| match out {
                 FloatSliceMut::F32(out) => product(out.into()),
@@ -326,6 +326,20 @@ pub(crate) fn row_shape(shape: &[usize], inputs: usize) -> Result<&[usize]> {
     }
 }
 
+/// The number of rows of this shape.
+///
+/// # Errors
+/// [`Error::TooManyRows`] where `usize` does not hold it.
+pub(crate) fn row_count(shape: &[usize]) -> Result<usize> {
+    if shape.contains(&0) {
+        return Ok(0);
+    }
+    let rows = shape.iter().try_fold(1_usize, |n, &len| n.checked_mul(len));
+    rows.ok_or_else(|| Error::TooManyRows {
+        shape: shape.to_vec(),
+    })
+}
+
 /// 8-bit codes, row-major.
 #[derive(Clone, Debug)]
 pub(crate) enum Bytes<'a> {
@@ -385,7 +399,7 @@ fn rounded<T>(
     round: impl Fn(f32) -> T,
     out: &mut [MaybeUninit<T>],
 ) -> chopi_core::Result<()> {
-    let mut values = vec![0.0; out.len()];
+    let mut values = repeated(0.0, out.len())?;
     product(Memory::from(&mut values[..]))?;
     for (out, value) in out.iter_mut().zip(values) {
         out.write(round(value));

@@ -80,9 +80,9 @@ impl<'a> Floats<'a> {
         }
         Ok(Self {
             left_scales,
-            right_scales: broadcast::panels(right_scales, columns, 0.0).collect(),
+            right_scales: broadcast::panels(right_scales, columns, 0.0)?,
             // x + (−0) is x, whatever x is.
-            bias: broadcast::panels(bias.unwrap_or(&[-0.0]), columns, 0.0).collect(),
+            bias: broadcast::panels(bias.unwrap_or(&[-0.0]), columns, 0.0)?,
             clamp: clamp.unwrap_or(UNBOUNDED),
         })
     }
@@ -148,11 +148,13 @@ impl<M: Multiplier, Q: Code> Requantized<M, Q> {
         Error::check_each("the multipliers", multipliers.len(), columns)?;
         // Any multiplier fills up the last panel; without columns there is no panel, nor need there be
         // a multiplier.
-        let fill = multipliers.first().into_iter();
-        let multipliers = fill.flat_map(|&fill| broadcast::panels(multipliers, columns, fill));
+        let multipliers = match multipliers.first() {
+            Some(&fill) => broadcast::panels(multipliers, columns, fill)?,
+            None => Vec::new(),
+        };
         Ok(Self {
-            bias: broadcast::panels(bias.unwrap_or(&[0]), columns, 0).collect(),
-            multipliers: multipliers.collect(),
+            bias: broadcast::panels(bias.unwrap_or(&[0]), columns, 0)?,
+            multipliers,
             codes,
         })
     }

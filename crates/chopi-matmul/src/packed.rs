@@ -1,5 +1,7 @@
 //! The right matrix of a product, laid out once for the kernels.
 
+use chopi_core::backend::{collected, repeated};
+
 use crate::broadcast;
 use crate::codes::CodeSlice;
 use crate::error::{Error, Result};
@@ -37,7 +39,8 @@ impl PackedMatrix {
     /// Packs a matrix of `depth` × `columns` codes, with one zero point or one for each column.
     ///
     /// # Errors
-    /// [`Error::Length`] where the lengths are not those.
+    /// [`Error::Length`] where the lengths are not those; [`Error::Quantization`] where there is no memory
+    /// for so many columns.
     pub fn new<'a>(
         codes: impl Into<CodeSlice<'a>>,
         depth: usize,
@@ -60,17 +63,16 @@ impl PackedMatrix {
             CodeSlice::U8(_) => (128, 128),
             CodeSlice::I8(_) => (0, 0),
         };
-        let zero_points: Vec<i32> = broadcast::panels(zero_points, columns, offset).collect();
-        let quads = depth.next_multiple_of(PAIR) / QUAD;
+        let zero_points: Vec<i32> = broadcast::panels(zero_points, columns, offset)?;
+        // Without columns any depth has no codes.
+        let quads = depth.div_ceil(PAIR) * (PAIR / QUAD);
+        let panels = columns.div_ceil(PANEL);
         let mut packed = Self {
             depth,
             columns,
-            codes: vec![Quad([0; QUAD_BYTES]); columns.div_ceil(PANEL) * quads],
-            zero_points: zero_points
-                .iter()
-                .map(|zero| zero.wrapping_sub(offset))
-                .collect(),
-            sums: vec![0; columns.next_multiple_of(PANEL)],
+            codes: repeated(Quad([0; QUAD_BYTES]), panels.saturating_mul(quads))?,
+            zero_points: collected(zero_points.iter().map(|zero| zero.wrapping_sub(offset)))?,
+            sums: repeated(0, zero_points.len())?,
             magnitude: 0,
         };
         let (depth_stride, column_stride) = match order {

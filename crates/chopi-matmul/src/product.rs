@@ -86,6 +86,10 @@ impl PackedMatrix {
                 bound,
             });
         }
+        if left.rows() == 0 || self.columns() == 0 {
+            // However many there are of the other.
+            return Ok(());
+        }
         let sums_over = self.has_zero_points().then_some(self.depth());
         let left = Tiled::new(left, sums_over, engine.rows());
         let job = Product {

@@ -60,7 +60,9 @@ fn pieces<'a, J: Job>(
         out,
     };
     let (threads, panels) = (parallel::threads(), job.panels());
-    let work = left.rows * panels * PANEL * left.depth;
+    let work = [panels, PANEL, left.depth]
+        .into_iter()
+        .fold(left.rows, usize::saturating_mul);
     if threads == 1 || work < 2 * WORTH_A_THREAD {
         return vec![piece(0..left.tiles, 0..panels, out)];
     }

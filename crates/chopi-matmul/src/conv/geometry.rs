@@ -112,7 +112,7 @@ impl ConvGeometry {
             }
         }
         let groups = *groups;
-        if groups == 0 || out_channels % groups != 0 {
+        if groups == 0 || out_channels % groups != 0 || groups > out_channels.max(1) {
             return Err(refused(format!(
                 "{groups} groups do not divide {out_channels} output channels"
             )));

@@ -4,6 +4,7 @@ use chopi_core::{
     Builder, QParams,
     backend::{
         Backend, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout, bf16, f16,
+        repeated,
     },
 };
 
@@ -141,7 +142,10 @@ impl QuantizedConv {
         let one = [&[1], shape.get(1..).unwrap_or(&[])].concat();
         let geometry = self.packed.geometry(&one)?;
         let (from, to) = (geometry.input_len(), geometry.output_len());
-        let mut y = vec![0.0; images * to];
+        let mut y = repeated(0.0, images.saturating_mul(to))?;
+        if y.is_empty() {
+            return Ok(y);
+        }
         for image in 0..images {
             let scale = broadcast::of(&scales, image);
             let input = ConvInput {

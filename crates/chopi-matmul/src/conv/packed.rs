@@ -59,7 +59,7 @@ impl PackedConv {
             ));
         };
         let (&channels, groups) = (channels, params.groups);
-        if groups == 0 || channels % groups != 0 {
+        if groups == 0 || channels % groups != 0 || groups > channels.max(1) {
             let reason = format!("{groups} groups do not divide {channels} output channels");
             return Err(refused(shape, reason));
         }
@@ -194,6 +194,10 @@ impl PackedConv {
         let geometry = self.geometry(input.shape)?;
         Error::check_length("the input", input.codes.len(), geometry.input_len())?;
         Error::check_length("the output", out.len(), geometry.output_len())?;
+        if out.is_empty() {
+            // However many images or positions there are.
+            return Ok(());
+        }
         let zero = input.zero_point;
         match input.codes {
             CodeSlice::U8(codes) => self.blocks(&geometry, (codes, zero), out, &mut write),

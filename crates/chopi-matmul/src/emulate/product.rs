@@ -1,5 +1,7 @@
 //! Emulated products and convolutions.
 
+use chopi_core::backend::repeated;
+
 use super::operand::{Channels, NamedOperand};
 use super::{Accumulator, Matrix, Overflow, Tensor};
 use crate::conv::ConvGeometry;
@@ -27,7 +29,7 @@ pub fn matmul(
     let a = a.named("a").differences(area(m, k)?, &per_row)?;
     let b = b.named("b").differences(area(k, n)?, &per_column)?;
     let bias = initial(bias, n, accumulator)?;
-    let mut sums = vec![0; area(m, n)?];
+    let mut sums = repeated(0, area(m, n)?)?;
     for (i, sums) in sums.chunks_exact_mut(n.max(1)).enumerate() {
         let row = RowOperands {
             a: &a[i * k..][..k],
@@ -65,7 +67,11 @@ pub fn conv(
         .differences(geometry.weights_len(), &per_channel)?;
     let bias = initial(bias, geometry.out_channels(), accumulator)?;
     let positions = geometry.positions();
-    let mut output = vec![0; geometry.output_len()];
+    let mut output = repeated(0, geometry.output_len())?;
+    if output.is_empty() {
+        // However many groups or images there are.
+        return Ok(output);
+    }
     let mut columns = vec![0; depth * channels];
     let (mut patch, mut sums) = (vec![0; depth], vec![0; channels]);
     for group in 0..geometry.groups() {
@@ -132,7 +138,7 @@ fn area(rows: usize, columns: usize) -> Result<usize> {
 /// s_0 of each column.
 fn initial(bias: Option<&[i32]>, columns: usize, accumulator: Accumulator) -> Result<Vec<i64>> {
     let Some(bias) = bias else {
-        return Ok(vec![0; columns]);
+        return Ok(repeated(0, columns)?);
     };
     Error::check_length("the bias", bias.len(), columns)?;
     let held = |(column, &bias): (usize, &i32)| match accumulator.holds(bias.into()) {

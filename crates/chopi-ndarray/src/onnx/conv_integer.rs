@@ -39,7 +39,7 @@ pub fn conv_integer<X: Code, W: Code, D: Dimension>(
     w_zero_point: Option<&ArrayRef<W, IxDyn>>,
     attributes: &ConvAttributes,
 ) -> Result<Array<i32, D>> {
-    let zeros = zero_points(w_zero_point);
+    let zeros = zero_points(w_zero_point)?;
     let zero_shape = w_zero_point.map_or(&[][..], |zeros| zeros.shape());
     let convolution = Convolution::new(x.shape(), w, (&zeros, zero_shape), attributes)?;
     let zero_point = x_zero_point.unwrap_or_default();

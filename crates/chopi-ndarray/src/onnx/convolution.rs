@@ -1,5 +1,6 @@
 //! What ConvInteger and QLinearConv have in common: attributes and shapes.
 
+use chopi_core::backend::repeated;
 use chopi_matmul::conv::{ConvInput, ConvParams, PackedConv};
 use chopi_matmul::requantize::Code;
 use ndarray::{Array, ArrayRef, Dimension};
@@ -153,7 +154,7 @@ impl<D: Dimension> Convolution<D> {
             });
         }
         let params = attributes.params(x, shape)?;
-        let codes = row_major(w);
+        let codes = row_major(w)?;
         let packed = PackedConv::new(W::codes(&codes), shape, params, zero_points)?;
         let geometry = packed.geometry(x)?;
         let mut output = D::zeros(shape.len());
@@ -176,13 +177,13 @@ impl<D: Dimension> Convolution<D> {
         fill: T,
         write: impl FnOnce(&PackedConv, &ConvInput<'_>, &mut [T]) -> chopi_matmul::Result<()>,
     ) -> Result<Array<T, D>> {
-        let codes = row_major(x);
+        let codes = row_major(x)?;
         let input = ConvInput {
             codes: X::codes(&codes),
             shape: x.shape(),
             zero_point: zero_point.into(),
         };
-        let mut y = vec![fill; self.len];
+        let mut y = repeated(fill, self.len)?;
         write(&self.packed, &input, &mut y)?;
         let len = y.len();
         Array::from_shape_vec(self.output, y).map_err(|_| {

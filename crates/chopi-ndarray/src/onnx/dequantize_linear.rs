@@ -6,7 +6,7 @@ use chopi_core::backend::{Float, IntType};
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::TypedCodes;
-use super::groups::{granularity, spread};
+use super::groups::{check_size, granularity, spread};
 use super::quantize_linear::{all_positive, params};
 use super::{DequantizableElement, Error, Result};
 
@@ -72,10 +72,12 @@ where
     G: Dimension,
 {
     let DequantizeAttributes { axis, block_size } = *attributes;
+    check_size(x)?;
+    check_size(x_scale)?;
     let zero_shape = x_zero_point.map(|z| z.shape());
     let granularity = granularity(x.shape(), x_scale.shape(), zero_shape, axis, block_size)?;
     let zeros = match x_zero_point {
-        None => Array::zeros(x_scale.raw_dim()),
+        None => x_scale.map(|_| 0),
         Some(zero_point) => zero_point.mapv(|z| z.to_i64()),
     };
     if I::TYPE == IntType::I32 {

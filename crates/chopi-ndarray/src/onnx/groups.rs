@@ -1,9 +1,22 @@
 //! Which elements share a scale and a zero point.
 
 use chopi_core::Granularity;
+use chopi_core::backend::with_room;
 use ndarray::{ArrayRef, Axis, CowArray, Dimension, IxDyn};
 
 use super::{Error, Result};
+
+/// Refuses a view that repeats its elements more often than memory has place for them.
+///
+/// # Errors
+/// [`chopi_core::Error::Memory`].
+pub(super) fn check_size<T, D: Dimension>(array: &ArrayRef<T, D>) -> Result<()> {
+    if array.as_slice_memory_order().is_none() {
+        // No element is larger.
+        with_room::<u64>(array.len())?;
+    }
+    Ok(())
+}
 
 /// Which elements of a tensor share a scale and a zero point, as its shape, the scale's shape and
 /// the attributes say.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use chopi_core::backend::{collected, with_room};
 use chopi_matmul::requantize::Code;
 use chopi_matmul::{Matrix, Order, PackedMatrix};
 use ndarray::{ArrayRef, Dimension};
@@ -85,6 +86,15 @@ impl Shapes {
         })
     }
 
+    /// Memory for the output, of which there is nothing yet.
+    pub fn room<T>(&self) -> Result<Vec<T>> {
+        if self.output.contains(&0) {
+            return Ok(Vec::new());
+        }
+        let len = |n: usize, &length| n.saturating_mul(length);
+        Ok(with_room(self.output.iter().fold(1, len))?)
+    }
+
     /// The shape of the output.
     pub fn output(&self) -> &[usize] {
         &self.output
@@ -124,7 +134,7 @@ impl Shapes {
         if self.output.contains(&0) {
             return Ok(());
         }
-        let (a, b) = (row_major(a), row_major(b));
+        let (a, b) = (row_major(a)?, row_major(b)?);
         let (m, k, n) = (self.m, self.k, self.n);
         let pack = |matrix: usize| {
             let codes = B::codes(&b[matrix * k * n..][..k * n]);
@@ -144,11 +154,11 @@ impl Shapes {
 }
 
 /// The elements in row-major order.
-pub(super) fn row_major<T: Copy, D: Dimension>(array: &ArrayRef<T, D>) -> Cow<'_, [T]> {
-    match array.as_slice() {
+pub(super) fn row_major<T: Copy, D: Dimension>(array: &ArrayRef<T, D>) -> Result<Cow<'_, [T]>> {
+    Ok(match array.as_slice() {
         Some(elements) => Cow::Borrowed(elements),
-        None => Cow::Owned(array.iter().copied().collect()),
-    }
+        None => Cow::Owned(collected(array.iter().copied())?),
+    })
 }
 
 /// Which matrix of a product an operand is.

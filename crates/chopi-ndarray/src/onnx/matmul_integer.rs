@@ -43,12 +43,12 @@ pub fn matmul_integer<A: Code, B: Code, D: Dimension, E: Dimension>(
     b_zero_point: Option<&ArrayRef<B, IxDyn>>,
 ) -> Result<ArrayD<i32>> {
     let shapes = Shapes::new(a.shape(), b.shape())?;
-    let (a_zeros, b_zeros) = (zero_points(a_zero_point), zero_points(b_zero_point));
+    let (a_zeros, b_zeros) = (zero_points(a_zero_point)?, zero_points(b_zero_point)?);
     let a_shape = a_zero_point.map_or(&[][..], |zeros| zeros.shape());
     let b_shape = b_zero_point.map_or(&[][..], |zeros| zeros.shape());
     let a_zeros = per_line(&a_zeros, a_shape, ("a_zero_point", Side::Left, a.shape()))?;
     let b_zeros = per_line(&b_zeros, b_shape, ("b_zero_point", Side::Right, b.shape()))?;
-    let mut y = Vec::with_capacity(shapes.output().iter().product());
+    let mut y = shapes.room()?;
     shapes.multiply((a, a_zeros), (b, b_zeros), |_, sums| {
         y.extend_from_slice(sums);
         Ok(())

@@ -1,6 +1,6 @@
 //! QLinearMatMul: the product of codes, as codes.
 
-use chopi_core::backend::Float;
+use chopi_core::backend::{Float, repeated};
 use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, requantize_row};
 use ndarray::{ArrayD, Dimension};
 
@@ -61,8 +61,15 @@ where
     let b_zeros = per_line(&b_zeros, b.scale.shape(), right)?;
     let y_scale = y_scale.widen();
     let codes = OutputCodes::new(y_zero_point);
-    let mut y = Vec::with_capacity(shapes.output().iter().product());
-    let mut row = vec![Y::MIN; shapes.n];
+    let mut y = shapes.room()?;
+    let mut row = repeated(
+        Y::MIN,
+        if shapes.output().contains(&0) {
+            0
+        } else {
+            shapes.n
+        },
+    )?;
     shapes.multiply(
         (a.codes, a_zeros),
         (b.codes, b_zeros),

@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 
 use chopi_core::{
     Convention, Granularity, NanPolicy, QParams, Rounding, Scheme, SchemeFields, Symmetry, Zero,
-    backend::{Float, FloatType, bf16, f16},
+    backend::{Float, FloatType, bf16, collected, f16, repeated},
 };
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::QuantizedTo;
-use super::groups::{granularity, spread};
+use super::groups::{check_size, granularity, spread};
 use super::{
     DequantizableElement, DequantizeAttributes, Error, QuantizedElement, QuantizedType, Result,
 };
@@ -103,6 +103,8 @@ where
     let QuantizeAttributes {
         axis, block_size, ..
     } = *attributes;
+    check_size(x)?;
+    check_size(y_scale)?;
     let zero_shape = y_zero_point.map(|z| z.shape());
     let granularity = granularity(x.shape(), y_scale.shape(), zero_shape, axis, block_size)?;
     let output = attributes.output_dtype.unwrap_or(Z::QUANTIZED);
@@ -117,7 +119,7 @@ where
     let precision = attributes.precision.unwrap_or(S::TYPE);
     let quotient = match precision {
         FloatType::F32 if all_positive(y_scale) => {
-            let scales = y_scale.iter().map(|s| s.widen().into()).collect();
+            let scales = collected(y_scale.iter().map(|s| s.widen().into()))?;
             let params = params(A::TYPE, granularity, x.shape(), (scales, zeros), bounds)?;
             return codes(x, params, attributes.nan);
         }
@@ -126,7 +128,7 @@ where
         FloatType::BF16 => quotient::<bf16, _, _, _, _>(x, y_scale, granularity),
         FloatType::F64 => return Err(Error::Precision { precision }),
     };
-    let ones = vec![1.0; zeros.len()];
+    let ones = repeated(1.0, zeros.len())?;
     let params = params(
         FloatType::F32,
         granularity,
@@ -144,9 +146,9 @@ fn zero_points<Z: DequantizableElement, G: Dimension>(
     output: QuantizedType,
 ) -> Result<Vec<i64>> {
     let Some(zero_point) = zero_point else {
-        return Ok(vec![0; groups]);
+        return Ok(repeated(0, groups)?);
     };
-    let zeros: Vec<i64> = zero_point.iter().map(|z| z.to_i64()).collect();
+    let zeros: Vec<i64> = collected(zero_point.iter().map(|z| z.to_i64()))?;
     let (qmin, qmax) = output.bounds();
     match zeros.iter().position(|z| !(qmin..=qmax).contains(z)) {
         None => Ok(zeros),

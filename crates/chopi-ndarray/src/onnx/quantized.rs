@@ -1,6 +1,6 @@
 //! A quantized input of the operators that take scales.
 
-use chopi_core::backend::Float;
+use chopi_core::backend::{Float, collected};
 use chopi_matmul::requantize::Code;
 use ndarray::{ArrayRef, Dimension, IxDyn};
 
@@ -27,16 +27,16 @@ impl<T: Code, S: Float<Compute = f32>, D: Dimension> Quantized<'_, T, S, D> {
             });
         }
         Ok((
-            self.scale.iter().map(|scale| scale.widen()).collect(),
-            zero_points(Some(self.zero_point)),
+            collected(self.scale.iter().map(|scale| scale.widen()))?,
+            zero_points(Some(self.zero_point))?,
         ))
     }
 }
 
 /// The zero points in row-major order; one 0 where there are none.
-pub(super) fn zero_points<T: Code>(zero_point: Option<&ArrayRef<T, IxDyn>>) -> Vec<i32> {
-    zero_point.map_or_else(
-        || vec![0],
-        |zeros| zeros.iter().map(|&zero| zero.into()).collect(),
-    )
+pub(super) fn zero_points<T: Code>(zero_point: Option<&ArrayRef<T, IxDyn>>) -> Result<Vec<i32>> {
+    Ok(match zero_point {
+        None => vec![0],
+        Some(zeros) => collected(zeros.iter().map(|&zero| zero.into()))?,
+    })
 }
