@@ -1,23 +1,35 @@
-//! A safetensors file, mapped into memory.
+//! A safetensors file: its header, and its tensors, which are read piece by piece.
+//!
+//! Files are read, not mapped into memory: where another program cuts a mapped file short, reading its memory
+//! ends the program.
 
 mod kind;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
 
+use crate::element::{Element, bytes_mut, from_file_order};
 use crate::error::{Error, Fault, Result};
+use crate::file;
+use crate::header::Header;
+use crate::interrupt;
 use crate::json;
 use crate::model::QUANTIZATION;
 
-/// The memory of a file. Its tensors are read when they are used, and not before.
+/// An open file. Its tensors are read when they are used, and not before.
 #[derive(Debug)]
-pub struct Mapped {
+pub struct Source {
     path: PathBuf,
-    map: Mmap,
+    file: File,
+    len: u64,
+    #[cfg(not(unix))]
+    position: std::sync::Mutex<()>,
 }
 
 /// A file whose header has been read and found to be true.
@@ -29,60 +41,154 @@ pub struct Archive<'a> {
     /// The tensors, in the order of their names.
     pub tensors: BTreeMap<String, Tensor<'a>>,
     /// The length of the file in bytes.
-    pub len: usize,
+    pub len: u64,
 }
 
-/// A tensor in the file's memory.
+/// A tensor of a file.
 #[derive(Clone, Debug)]
 pub struct Tensor<'a> {
     pub name: String,
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// The elements, row-major and little-endian, at any alignment.
-    pub data: &'a [u8],
+    pub data: Data<'a>,
 }
 
-impl Mapped {
+/// The bytes of a tensor: its elements, row-major and little-endian.
+#[derive(Clone, Copy, Debug)]
+pub enum Data<'a> {
+    /// In a file, from `start` on.
+    Stored {
+        source: &'a Source,
+        start: u64,
+        len: usize,
+    },
+    /// In memory.
+    Held(&'a [u8]),
+}
+
+impl Source {
     /// # Errors
     /// Where there is no regular file with at least one byte that can be read.
     pub fn open(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
+        if path.is_dir() {
+            let hint = folder_hint(&path);
+            return Err(Error::Folder { path, hint });
+        }
+        let (file, metadata) = file::open(&path)?;
+        match metadata.len() {
+            0 => Err(Error::Empty { path }),
+            len => Ok(Self {
+                path,
+                file,
+                len,
+                #[cfg(not(unix))]
+                position: std::sync::Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    /// Where the header cannot be read, is not valid or does not describe the file.
+    pub fn parse(&self) -> Result<Archive<'_>> {
         let read = |source| Error::Read {
-            path: path.to_owned(),
+            path: self.path.clone(),
             source,
         };
-        // Asked before it is opened: opening a pipe would wait for its other end.
-        let metadata = std::fs::metadata(path).map_err(read)?;
-        if metadata.is_dir() {
-            return Err(Error::Folder {
-                path: path.to_owned(),
-                hint: folder_hint(path),
-            });
+        let mut start = [0; N_LEN];
+        let known = self.len.min(N_LEN as u64) as usize;
+        self.read_at(0, &mut start[..known]).map_err(read)?;
+        // Of a file that is none of safetensors enough to tell what it is.
+        let header = match u64::from_le_bytes(start) {
+            len if len <= Header::LIMIT as u64 => len,
+            _ => 1 << 12,
+        };
+        let mut bytes = vec![0; self.len.min(N_LEN as u64 + header) as usize];
+        self.read_at(0, &mut bytes).map_err(read)?;
+        if let Some(reason) = kind::no_safetensors(&bytes) {
+            let path = self.path.clone();
+            return Err(Error::NoSafetensors { path, reason });
         }
-        if !metadata.is_file() {
-            return Err(Error::NotRegular {
-                path: path.to_owned(),
-            });
-        }
-        if metadata.len() == 0 {
-            return Err(Error::Empty {
-                path: path.to_owned(),
-            });
-        }
-        let file = File::open(path).map_err(read)?;
-        // SAFETY: the memory changes under us only if another process writes to the file or
-        // truncates it meanwhile, which no program that maps files can keep it from doing. The
-        // bytes are only ever read as integers and floats, for which every bit pattern is valid.
-        let map = unsafe { Mmap::map(&file) }.map_err(read)?;
-        Ok(Self {
-            path: path.to_owned(),
-            map,
+        let header = header_of(&bytes, self.len).map_err(|source| Error::Header {
+            path: self.path.clone(),
+            source,
+        })?;
+        let tensors = header.tensors().into_iter().map(|(name, info)| {
+            let (start, end) = info.data_offsets;
+            let tensor = Tensor {
+                name: name.clone(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                data: Data::Stored {
+                    source: self,
+                    start: (bytes.len() + start) as u64,
+                    len: end - start,
+                },
+            };
+            (name, tensor)
+        });
+        Ok(Archive {
+            path: &self.path,
+            tensors: tensors.collect(),
+            metadata: header.metadata().clone().into_iter().flatten().collect(),
+            len: self.len,
         })
     }
 
-    /// # Errors
-    /// Where the header is not valid or does not describe the file.
-    pub fn parse(&self) -> Result<Archive<'_>> {
-        parse(&self.path, &self.map)
+    fn read_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
+        self.read_exact_at(position, out)
+            .map_err(|e| match e.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::new(
+                    e.kind(),
+                    format!(
+                        "it has become shorter than the {} bytes that it had",
+                        self.len
+                    ),
+                ),
+                _ => e,
+            })
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
+    }
+
+    #[cfg(not(unix))]
+    fn read_exact_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        let _held = self.position.lock();
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(position))?;
+        file.read_exact(out)
+    }
+}
+
+/// The bytes before the header's text: its length.
+const N_LEN: usize = size_of::<u64>();
+
+/// The header of a file of `len` bytes, which begins with `bytes`: those of the header, or fewer where its length
+/// is a lie.
+fn header_of(bytes: &[u8], len: u64) -> std::result::Result<Metadata, SafeTensorError> {
+    let text_len = match bytes.first_chunk() {
+        Some(&text_len) => u64::from_le_bytes(text_len),
+        None => return Err(SafeTensorError::HeaderTooSmall),
+    };
+    if text_len > Header::LIMIT as u64 {
+        return Err(SafeTensorError::HeaderTooLarge);
+    }
+    let text = &bytes[N_LEN..];
+    if text.len() as u64 != text_len {
+        return Err(SafeTensorError::InvalidHeaderLength);
+    }
+    let text = std::str::from_utf8(text).map_err(SafeTensorError::InvalidHeader)?;
+    let header: Metadata =
+        serde_json::from_str(text).map_err(SafeTensorError::InvalidHeaderDeserialization)?;
+    match (header.data_len() as u64).checked_add(bytes.len() as u64) {
+        Some(expected) if expected == len => Ok(header),
+        _ => Err(SafeTensorError::MetadataIncompleteBuffer),
     }
 }
 
@@ -95,34 +201,123 @@ fn folder_hint(folder: &Path) -> &'static str {
     }
 }
 
-fn parse<'a>(path: &'a Path, bytes: &'a [u8]) -> Result<Archive<'a>> {
-    let invalid = |source| Error::Header {
-        path: path.to_owned(),
-        source,
-    };
-    if let Some(reason) = kind::no_safetensors(bytes) {
-        let path = path.to_owned();
-        return Err(Error::NoSafetensors { path, reason });
+impl Data<'_> {
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Stored { len, .. } => *len,
+            Self::Held(bytes) => bytes.len(),
+        }
     }
-    let (len, header) = SafeTensors::read_metadata(bytes).map_err(invalid)?;
-    let data = &bytes[size_of::<u64>() + len..];
-    let tensors = header.tensors().into_iter().map(|(name, info)| {
-        let (start, end) = info.data_offsets;
-        let tensor = Tensor {
-            name: name.clone(),
-            dtype: info.dtype,
-            shape: info.shape.clone(),
-            // The header has been found to describe the file.
-            data: &data[start..end],
-        };
-        (name, tensor)
-    });
-    Ok(Archive {
-        path,
-        tensors: tensors.collect(),
-        metadata: header.metadata().clone().into_iter().flatten().collect(),
-        len: bytes.len(),
-    })
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads the bytes from `offset` on, as many as `out` has, which there must be.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, has become shorter, or a signal has stopped the program.
+    pub fn read(&self, offset: usize, out: &mut [u8]) -> std::result::Result<(), Fault> {
+        match self {
+            Self::Stored { source, start, .. } => {
+                let read =
+                    interrupt::check().and_then(|()| source.read_at(start + offset as u64, out));
+                read.map_err(|error| Fault::Read {
+                    path: source.path.clone(),
+                    source: error,
+                })
+            }
+            Self::Held(bytes) => {
+                out.copy_from_slice(&bytes[offset..offset + out.len()]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Calls `f` with all bytes, a piece after the other, and where each begins.
+    ///
+    /// # Errors
+    /// The errors of [`read`](Self::read) by `fault`, and those of `f`.
+    pub fn pieces(
+        &self,
+        fault: impl Fn(Fault) -> Error,
+        mut f: impl FnMut(usize, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        const PIECE: usize = 1 << 20;
+        let mut buffer = vec![0; self.len().min(PIECE)];
+        for offset in (0..self.len()).step_by(PIECE) {
+            let piece = &mut buffer[..PIECE.min(self.len() - offset)];
+            self.read(offset, piece).map_err(&fault)?;
+            f(offset, piece)?;
+        }
+        Ok(())
+    }
+}
+
+impl Tensor<'_> {
+    /// Reads all bytes.
+    ///
+    /// # Errors
+    /// The errors of [`Data::read`].
+    pub fn bytes(&self) -> std::result::Result<Vec<u8>, Fault> {
+        let mut bytes = vec![0; self.data.len()];
+        self.data.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads all elements.
+    ///
+    /// # Errors
+    /// The errors of [`Data::read`].
+    pub fn elements<T: Element>(&self) -> std::result::Result<Vec<T>, Fault> {
+        let mut elements = vec![T::zeroed(); self.data.len() / size_of::<T>()];
+        self.data.read(0, bytes_mut(&mut elements))?;
+        from_file_order(&mut elements);
+        Ok(elements)
+    }
+}
+
+/// The elements of a tensor, of which a piece is in memory, or all where they are few.
+#[derive(Debug)]
+pub struct Reader<'a, T> {
+    tensor: &'a Tensor<'a>,
+    held: Range<usize>,
+    buffer: Vec<T>,
+}
+
+impl<'a, T: Element> Reader<'a, T> {
+    /// The most bytes of a tensor that is read once, where its elements are used more than once.
+    const WHOLE: usize = 1 << 23;
+
+    pub fn new(tensor: &'a Tensor<'a>) -> Self {
+        Self {
+            tensor,
+            held: 0..0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// Some of the elements, which there must be.
+    ///
+    /// # Errors
+    /// The errors of [`Data::read`].
+    pub fn read(&mut self, range: Range<usize>) -> std::result::Result<&[T], Fault> {
+        if range.start < self.held.start || range.end > self.held.end {
+            let all = 0..self.tensor.data.len() / size_of::<T>();
+            let wanted = match self.tensor.data.len() <= Self::WHOLE {
+                true => all,
+                false => range.clone(),
+            };
+            self.held = 0..0;
+            self.buffer.resize(wanted.len(), T::zeroed());
+            let offset = wanted.start * size_of::<T>();
+            self.tensor.data.read(offset, bytes_mut(&mut self.buffer))?;
+            from_file_order(&mut self.buffer);
+            self.held = wanted;
+        }
+        Ok(&self.buffer[range.start - self.held.start..range.end - self.held.start])
+    }
 }
 
 impl Archive<'_> {
@@ -158,18 +353,26 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Result<Archive<'_>> {
-        parse(Path::new("f"), bytes)
+    /// Does something with the archive in a file of these bytes.
+    fn read<R>(bytes: &[u8], f: impl FnOnce(Result<Archive<'_>>) -> R) -> R {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        f(Source::open(file.path()).unwrap().parse())
     }
 
     #[test]
     fn a_true_header_is_read() {
         let header = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-        let bytes = file(header, 8);
-        let archive = read(&bytes).unwrap();
-        assert_eq!(archive.metadata["format"], "pt");
-        assert_eq!(archive.tensors["a"].shape, [2]);
-        assert_eq!(archive.tensors["a"].data.len(), 8);
+        let mut bytes = file(header, 0);
+        bytes.extend([1.5_f32, -2.0].iter().flat_map(|x| x.to_le_bytes()));
+        read(&bytes, |archive| {
+            let archive = archive.unwrap();
+            assert_eq!(archive.metadata["format"], "pt");
+            let tensor = &archive.tensors["a"];
+            assert_eq!((&*tensor.shape, tensor.data.len()), (&[2][..], 8));
+            assert_eq!(tensor.elements::<f32>().unwrap(), [1.5, -2.0]);
+            assert_eq!(Reader::<f32>::new(tensor).read(1..2).unwrap(), [-2.0]);
+        });
     }
 
     #[test]
@@ -190,10 +393,11 @@ mod tests {
             "{".to_owned(),
             String::new(),
         ] {
-            assert!(read(&file(&header, 8)).is_err(), "{header}");
+            let refused = read(&file(&header, 8), |archive| archive.is_err());
+            assert!(refused, "{header}");
         }
-        assert!(read(&u64::MAX.to_le_bytes()).is_err());
-        assert!(read(&[1, 2, 3]).is_err());
+        assert!(read(&u64::MAX.to_le_bytes(), |archive| archive.is_err()));
+        assert!(read(&[1, 2, 3], |archive| archive.is_err()));
     }
 
     proptest! {
@@ -206,7 +410,7 @@ mod tests {
             let mut bytes = len.to_le_bytes().to_vec();
             bytes.extend(header.as_bytes());
             bytes.extend(data);
-            let _ = read(&bytes);
+            read(&bytes, |archive| drop(archive));
         }
     }
 }

@@ -35,7 +35,7 @@ Examples:
   chopi report model.safetensors q.safetensors -o report.html
 
 Exit status: 0; 1 where an input or an output is bad, or files that are compared differ; 2 where
-the command line is bad.";
+the command line is bad; 128 + N where signal N has stopped it, which leaves the output as it was.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -299,12 +299,13 @@ pub struct PrintArgs {
 }
 
 impl FileArgs {
-    /// Where the output may be written.
+    /// Where the output of the input, and of the plan if there is one, may be written.
     ///
     /// # Errors
     /// The errors of [`Target::new`].
-    pub fn target(&self) -> Result<Target, crate::error::Error> {
-        Target::new(&self.output, std::slice::from_ref(&self.input), self.force)
+    pub fn target(&self, plan: Option<&PathBuf>) -> Result<Target, crate::error::Error> {
+        let inputs: Vec<PathBuf> = plan.into_iter().chain([&self.input]).cloned().collect();
+        Target::new(&self.output, &inputs, self.force)
     }
 }
 

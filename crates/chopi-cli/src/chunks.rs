@@ -50,7 +50,8 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    fn of_at_most(elements: usize, shape: &'a [usize], granularity: Granularity) -> Self {
+    /// The pieces of about so many elements, and no fewer than a row or a group along the axis has.
+    pub fn of_at_most(elements: usize, shape: &'a [usize], granularity: Granularity) -> Self {
         let axis = shape.iter().position(|&len| len > 1).unwrap_or(0);
         let rows = shape.get(axis).copied().unwrap_or(1);
         let width = shape.iter().skip(axis + 1).product::<usize>();
@@ -74,6 +75,37 @@ impl<'a> Chunks<'a> {
     fn cuts(&self, axis: isize) -> bool {
         let rank = self.shape.len() as isize;
         self.axis as isize == if axis < 0 { axis + rank } else { axis }
+    }
+
+    /// Whether a group has elements in several pieces.
+    pub fn cuts_groups(&self) -> bool {
+        let cuts = match self.granularity {
+            Granularity::PerTensor => true,
+            Granularity::PerChannel { axis } => !self.cuts(axis),
+            Granularity::PerGroup { .. } => false,
+        };
+        cuts && self.step < self.rows
+    }
+
+    /// Whether every channel has elements in several pieces.
+    pub fn cuts_channels(&self) -> bool {
+        self.cuts_groups() && matches!(self.granularity, Granularity::PerChannel { .. })
+    }
+
+    /// The tensor in one piece.
+    pub fn whole(&self) -> Self {
+        Self {
+            step: self.rows.max(1),
+            ..*self
+        }
+    }
+
+    /// The shape of the parameters of the tensor.
+    ///
+    /// # Errors
+    /// Where the tensor has no such axis.
+    pub fn params_shape(&self) -> Result<Vec<usize>> {
+        self.granularity.params_shape(self.shape)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Chunk> {

@@ -11,11 +11,11 @@ use indicatif::ProgressBar;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::archive::{Archive, Mapped, Tensor};
+use crate::archive::{Archive, Reader, Source, Tensor};
 use crate::args::DequantizeArgs;
 use crate::chunks::{Chunk, Chunks};
-use crate::element::{FloatElement, IntElement, elements, float_bytes, with_float, with_int};
-use crate::error::{Error, Result};
+use crate::element::{FloatElement, IntElement, float_bytes, with_float, with_int};
+use crate::error::{Error, Fault, Result};
 use crate::format::{KEY, Record, Stored, float_dtype};
 use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
@@ -28,9 +28,9 @@ use crate::workers;
 /// What is wrong with the input or the output.
 pub fn run(args: &DequantizeArgs) -> Result<()> {
     let start = Instant::now();
-    let mapped = Mapped::open(&args.files.input)?;
-    let archive = mapped.parse()?;
-    let target = args.files.target()?;
+    let source = Source::open(&args.files.input)?;
+    let archive = source.parse()?;
+    let target = args.files.target(None)?;
     let rows = with_framework!(args.work.backend, K => write::<K>(&archive, args, target)?);
     Report::new(rows, start).print(&args.print)
 }
@@ -112,19 +112,19 @@ impl DequantizeTask<'_> {
         output: &Output,
         progress: &ProgressBar,
     ) -> Result<DequantizeRow> {
+        let fault = |fault: Fault| archive.fault(&self.tensor.name, fault);
         match &self.stored {
             Some(stored) => {
-                let params = stored
-                    .params()
-                    .map_err(|e| archive.fault(&self.tensor.name, e))?;
+                let params = stored.params().map_err(fault)?;
                 with_float!(params.float_type(), F => with_int!(params.int_type(), I => {
                     self.dequantize::<K, F, I>(stored, &params, archive, output, progress)?
                 }))
             }
-            None => {
-                output.write(self.slot, 0, self.tensor.data)?;
-                progress.inc(self.len as u64);
-            }
+            None => self.tensor.data.pieces(fault, |offset, piece| {
+                output.write(self.slot, offset, piece)?;
+                progress.inc(piece.len() as u64);
+                Ok(())
+            })?,
         }
         let bytes_in = match &self.stored {
             Some(stored) => stored.len(),
@@ -149,13 +149,15 @@ impl DequantizeTask<'_> {
         output: &Output,
         progress: &ProgressBar,
     ) -> Result<()> {
+        let fault = |fault: Fault| archive.fault(&self.tensor.name, fault);
         let chunks = Chunks::new(&self.tensor.shape, stored.granularity);
+        let mut elements = Reader::<I>::new(self.tensor);
         for chunk in chunks.iter() {
-            let range = chunk.elements.start * size_of::<I>()..chunk.elements.end * size_of::<I>();
-            let codes = elements::<I>(&self.tensor.data[range]);
+            let codes = elements.read(chunk.elements.clone());
+            let codes = codes.map_err(fault)?;
             let mut written = Ok(());
             let mut piece = || {
-                let codes = K::codes::<F>(Int::slice(&codes), &chunks.shape(&chunk))?;
+                let codes = K::codes::<F>(Int::slice(codes), &chunks.shape(&chunk))?;
                 let values = chunks.params(&chunk, params)?.dequantize(&codes)?;
                 values.with_host(|host| {
                     let offset = chunk.elements.start * size_of::<F>();
@@ -163,10 +165,7 @@ impl DequantizeTask<'_> {
                     Ok(())
                 })
             };
-            piece().map_err(|error| {
-                let error = error_in_tensor(error, &chunks, &chunk);
-                archive.fault(&self.tensor.name, error)
-            })?;
+            piece().map_err(|error| fault(error_in_tensor(error, &chunks, &chunk).into()))?;
             written?;
             progress.inc((chunk.elements.len() * size_of::<F>()) as u64);
         }

@@ -148,6 +148,20 @@ pub fn elements<T: Element>(bytes: &[u8]) -> Cow<'_, [T]> {
         .into()
 }
 
+/// The memory of these elements, for the bytes of a file.
+pub fn bytes_mut<T: Element>(elements: &mut [T]) -> &mut [u8] {
+    bytemuck::cast_slice_mut(elements)
+}
+
+/// Makes elements of what the bytes of a file have put in their memory.
+pub fn from_file_order<T: Element>(elements: &mut [T]) {
+    if cfg!(target_endian = "big") {
+        for element in elements {
+            *element = T::from_le(bytemuck::bytes_of(element));
+        }
+    }
+}
+
 /// The bytes of these elements.
 pub fn bytes<T: Element>(elements: &[T]) -> Cow<'_, [u8]> {
     if cfg!(target_endian = "little") {

@@ -150,6 +150,9 @@ pub enum Fault {
     #[error(transparent)]
     Quantizer(#[from] chopi::Error),
 
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+
     #[error("holds NaN or infinity: the first of {count} is {value} at index {index:?}")]
     NonFinite {
         index: Vec<usize>,

@@ -15,7 +15,6 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::{Archive, Tensor};
-use crate::element::elements;
 use crate::error::{Fault, Result};
 
 /// The key of the [`Record`] in the metadata of a file.
@@ -149,36 +148,38 @@ impl<'a> Stored<'a> {
     /// Reads the parameters.
     ///
     /// # Errors
-    /// Where they are not numbers that a calibration can give.
-    pub fn params(&self) -> chopi::Result<QParams> {
-        let scale = floats(self.scale);
+    /// Where they cannot be read, or are not numbers that a calibration can give.
+    pub fn params(&self) -> std::result::Result<QParams, Fault> {
+        let scale = floats(self.scale)?;
         let (scheme, convention) = (self.scheme.clone(), self.convention);
         let (float, shape) = (self.float, self.params_shape.clone());
         let zero_point: Vec<i64> = match self.zero_point {
             None => vec![0; scale.len()],
             Some(reals) if [Dtype::F32, Dtype::F64].contains(&reals.dtype) => {
-                let zero_point = floats(reals);
-                return QParams::with_real_zero_points(
+                let zero_point = floats(reals)?;
+                return Ok(QParams::with_real_zero_points(
                     scheme, convention, float, shape, scale, zero_point,
-                );
+                )?);
             }
-            Some(i64s) if i64s.dtype == Dtype::I64 => elements::<i64>(i64s.data).into_owned(),
+            Some(i64s) if i64s.dtype == Dtype::I64 => i64s.elements()?,
             Some(i32s) => {
-                let zero_point = elements::<i32>(i32s.data);
-                zero_point.iter().copied().map(i64::from).collect()
+                let zero_point = i32s.elements::<i32>()?;
+                zero_point.into_iter().map(i64::from).collect()
             }
         };
-        QParams::new(scheme, convention, float, shape, scale, zero_point)
+        Ok(QParams::new(
+            scheme, convention, float, shape, scale, zero_point,
+        )?)
     }
 }
 
 /// The elements of a tensor of F32 or F64.
-fn floats(tensor: &Tensor<'_>) -> Vec<f64> {
+fn floats(tensor: &Tensor<'_>) -> std::result::Result<Vec<f64>, Fault> {
     match tensor.dtype {
-        Dtype::F64 => elements::<f64>(tensor.data).into_owned(),
+        Dtype::F64 => tensor.elements(),
         _ => {
-            let floats = elements::<f32>(tensor.data);
-            floats.iter().copied().map(f64::from).collect()
+            let floats = tensor.elements::<f32>()?;
+            Ok(floats.into_iter().map(f64::from).collect())
         }
     }
 }

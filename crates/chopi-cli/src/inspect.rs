@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use chopi::Symmetry;
 use serde::Serialize;
 
-use crate::archive::{Archive, Mapped};
+use crate::archive::{Archive, Source};
 use crate::args::InspectArgs;
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::format::{KEY, Record, Stored, float_dtype};
 use crate::print::{print, print_json, printable};
 use crate::report::{grouped, scheme_cell, table};
@@ -15,8 +15,8 @@ use crate::report::{grouped, scheme_cell, table};
 /// # Errors
 /// What is wrong with the file.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let mapped = Mapped::open(&args.file)?;
-    let report = Report::of(&mapped.parse()?)?;
+    let source = Source::open(&args.file)?;
+    let report = Report::of(&source.parse()?)?;
     match args.json {
         true => print_json(&report),
         false => report.print_table(),
@@ -29,7 +29,7 @@ struct Report {
     /// The bytes of all tensors.
     bytes: usize,
     /// The bytes of the file, the header included.
-    file_bytes: usize,
+    file_bytes: u64,
     /// All but chopi's own.
     metadata: BTreeMap<String, String>,
 }
@@ -142,7 +142,7 @@ impl Report {
 }
 
 impl Quantization {
-    fn of(stored: &Stored<'_>) -> chopi::Result<Self> {
+    fn of(stored: &Stored<'_>) -> std::result::Result<Self, Fault> {
         let params = stored.params()?;
         let scales = params.scale().iter().copied();
         let scheme = stored.scheme;

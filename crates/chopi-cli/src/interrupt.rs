@@ -1,41 +1,79 @@
-//! Removes what is temporary when the user stops the program.
+//! Signals that stop the program: noted, and looked at between the steps of its work, so that the thread that
+//! writes an output is the only one that puts it in its place or removes it.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
-/// Creates a temporary file or folder, which lies at `path`. Until [`forget`] is called, a program
-/// that is interrupted or terminated removes it and exits with status 130.
-///
-/// # Errors
-/// The errors of `create`.
-pub fn guarded<T>(
-    create: impl FnOnce() -> io::Result<T>,
-    path: impl FnOnce(&T) -> &Path,
-) -> io::Result<T> {
-    // Without a handler the program works as well. There is none where a signal is ignored already,
-    // as under nohup.
-    let _ = ctrlc::try_set_handler(|| {
-        for path in TEMPORARY.lock().as_deref().into_iter().flatten() {
-            let _ = match path.is_dir() {
-                true => std::fs::remove_dir_all(path),
-                false => std::fs::remove_file(path),
-            };
-        }
-        process::exit(130);
-    });
-    // Locked meanwhile, so that there is no moment at which it exists unknown.
-    let mut temporary = TEMPORARY.lock().unwrap_or_else(|e| e.into_inner());
-    let created = create()?;
-    temporary.push(path(&created).to_owned());
-    Ok(created)
+#[derive(Debug, Default)]
+struct Watch {
+    /// The signal that has come, 0 where none has.
+    signal: Arc<AtomicUsize>,
+    /// Whether nothing is left to be removed, so that a signal ends the program at once.
+    settled: Arc<AtomicBool>,
 }
 
-/// What lay at this path is not there any more.
-pub fn forget(path: &Path) {
-    let mut temporary = TEMPORARY.lock().unwrap_or_else(|e| e.into_inner());
-    temporary.retain(|other| other != path);
+static WATCH: OnceLock<Watch> = OnceLock::new();
+
+/// From here on a signal that stops the program is noted, for [`check`]. One that the program was started to
+/// ignore, as under nohup, stays ignored.
+pub fn watch() {
+    let watch = WATCH.get_or_init(|| {
+        let watch = Watch::default();
+        let ignored = ignored();
+        #[cfg(unix)]
+        let stopping = [SIGINT, SIGTERM, signal_hook::consts::SIGHUP];
+        #[cfg(not(unix))]
+        let stopping = [SIGINT, SIGTERM];
+        for signal in stopping {
+            if ignored & (1 << (signal - 1)) == 0 {
+                // Without a handler the program works as well, and a later run removes what it leaves.
+                let settled = Arc::clone(&watch.settled);
+                let _ = flag::register_conditional_shutdown(signal, 128 + signal, settled);
+                let noted = Arc::clone(&watch.signal);
+                let _ = flag::register_usize(signal, noted, signal as usize);
+            }
+        }
+        // A file that may not grow further is an error of the write, not the end of the program.
+        #[cfg(unix)]
+        let _ = flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+        watch
+    });
+    watch.settled.store(false, Ordering::SeqCst);
+}
+
+/// The signals that the program was started to ignore, as a mask; none where the system does not tell.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+/// To be called between the steps of the work.
+///
+/// # Errors
+/// A signal that has come.
+pub fn check() -> io::Result<()> {
+    match signal() {
+        None => Ok(()),
+        // Not `ErrorKind::Interrupted`, after which readers and writers try again.
+        Some(signal) => Err(io::Error::other(format!("stopped by signal {signal}"))),
+    }
+}
+
+/// The signal that has come, if one has.
+pub fn signal() -> Option<u8> {
+    let signal = WATCH.get()?.signal.load(Ordering::SeqCst);
+    u8::try_from(signal).ok().filter(|&signal| signal > 0)
+}
+
+/// The output is in its place, and no temporary file is left: from here on a signal ends the program.
+pub fn settled() {
+    if let Some(watch) = WATCH.get() {
+        watch.settled.store(true, Ordering::SeqCst);
+    }
 }

@@ -1,27 +1,26 @@
-//! JSON as Python writes it: with `NaN`, `Infinity` and `-Infinity`, which standard JSON does not have.
+//! JSON as Python writes it: with `NaN`, `Infinity` and `-Infinity`, which standard JSON does not have, and with
+//! integers of any length. Numbers are written back as they were read.
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::file;
 
 /// The numbers that only Python's JSON has.
 const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
-/// What stands before such a number while it is kept as a string.
+/// What stands before a number while it is kept as a string.
 const MARK: &str = "\u{0}number\u{0}";
 
-/// A file that holds a JSON object. Numbers that standard JSON does not have are kept, for [`text`].
+/// A file that holds a JSON object. Numbers that would be written otherwise than they were read, or that standard
+/// JSON does not have, are kept, for [`text`].
 ///
 /// # Errors
 /// Where it cannot be read, or holds something else.
 pub fn object(path: &Path) -> Result<Map<String, Value>> {
-    let bytes = fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let bytes = file::read(path)?;
     parse(&bytes).map_err(|reason| Error::Json {
         path: path.to_owned(),
         reason,
@@ -37,44 +36,107 @@ fn parse(bytes: &[u8]) -> std::result::Result<Map<String, Value>, String> {
     }
 }
 
-/// The text with the numbers that standard JSON does not have as strings.
+/// The text with the numbers that cannot be kept as such as strings.
 fn quoted(text: &str) -> Cow<'_, str> {
-    if !NUMBERS.iter().any(|number| text.contains(number)) {
-        return text.into();
-    }
-    let mut out = String::with_capacity(text.len() + 64);
-    let (mut rest, mut in_string) = (text, false);
+    let mut out = String::new();
+    let (mut rest, mut copied) = (text, 0);
     while let Some(c) = rest.chars().next() {
-        let number = NUMBERS.iter().find(|number| rest.starts_with(**number));
-        let taken = match (in_string, c, number) {
-            (true, '\\', _) => rest.chars().take(2).map(char::len_utf8).sum(),
-            (_, '"', _) => {
-                in_string = !in_string;
-                1
-            }
-            (false, _, Some(number)) => {
-                out += &Value::from(format!("{MARK}{number}")).to_string();
-                rest = &rest[number.len()..];
-                continue;
-            }
+        let len = match c {
+            '"' => string_len(rest),
+            '-' | '0'..='9' | 'I' | 'N' => number_len(rest),
             _ => c.len_utf8(),
         };
-        out += &rest[..taken];
-        rest = &rest[taken..];
+        let (token, after) = rest.split_at(len);
+        if is_kept_as_text(token) {
+            let start = text.len() - rest.len();
+            out += &text[copied..start];
+            out += &Value::from(format!("{MARK}{token}")).to_string();
+            copied = start + len;
+        }
+        rest = after;
     }
-    out.into()
+    match copied {
+        0 => text.into(),
+        _ => (out + &text[copied..]).into(),
+    }
 }
 
-/// The text of a value, with the numbers as Python reads them.
+/// The bytes of the string that a text begins with, the quotes included.
+fn string_len(text: &str) -> usize {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let is_end = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        is_end
+    });
+    end.map_or(text.len(), |end| end + 2)
+}
+
+/// The bytes of the number that a text begins with, or else of its first character.
+fn number_len(text: &str) -> usize {
+    if let Some(number) = NUMBERS.iter().find(|number| text.starts_with(**number)) {
+        return number.len();
+    }
+    let is_part = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
+    text.bytes()
+        .take_while(|&byte| is_part(byte))
+        .count()
+        .max(1)
+}
+
+/// Whether a piece of text is a number that would not be written as it is.
+fn is_kept_as_text(token: &str) -> bool {
+    if NUMBERS.contains(&token) {
+        return true;
+    }
+    let is_number = token.starts_with(|c: char| c == '-' || c.is_ascii_digit());
+    is_number && is_standard(token) && !writes(token)
+}
+
+/// Whether a number is one of standard JSON, of any size: one that is too large for a float is read as an error.
+fn is_standard(token: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let token = token.strip_prefix('-').unwrap_or(token);
+    let (mantissa, exponent) = match token.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, exponent),
+        None => (token, "0"),
+    };
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, "0"));
+    let leading = whole.len() > 1 && whole.starts_with('0');
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    digits(whole) && !leading && digits(fraction) && digits(exponent)
+}
+
+/// Whether a number is written as it is once it has been read.
+fn writes(token: &str) -> bool {
+    let number = serde_json::from_str::<Value>(token);
+    let written = number.and_then(|number| serde_json::to_string(&number));
+    written.is_ok_and(|written| written == token)
+}
+
+/// The text of a value, with the numbers as they were read.
 ///
 /// # Errors
 /// None that a value of JSON can give.
 pub fn text(value: &Value) -> serde_json::Result<String> {
-    let mut text = serde_json::to_string_pretty(value)?;
-    for number in NUMBERS {
-        text = text.replace(&Value::from(format!("{MARK}{number}")).to_string(), number);
+    let text = serde_json::to_string_pretty(value)?;
+    let mark = Value::from(MARK).to_string();
+    let mark = mark.trim_end_matches('"');
+    let mut out = String::with_capacity(text.len() + 1);
+    let mut rest = &*text;
+    while let Some(start) = rest.find('"') {
+        let (before, string) = rest.split_at(start);
+        let (string, after) = string.split_at(string_len(string));
+        let number = string.strip_prefix(mark).and_then(|s| s.strip_suffix('"'));
+        out += before;
+        // Only numbers: a file may hold a string that begins with the mark.
+        out += match number {
+            Some(number) if is_kept_as_text(number) => number,
+            _ => string,
+        };
+        rest = after;
     }
-    Ok(text + "\n")
+    Ok(out + rest + "\n")
 }
 
 #[cfg(test)]
@@ -96,5 +158,32 @@ mod tests {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }
         assert!(parse(b"\xef\xbb\xbf{}").unwrap().is_empty());
+    }
+
+    #[test]
+    fn numbers_are_written_as_they_were_read() {
+        let long = "{\n  \"a\": [\n    18446744073709551616,\n    -9223372036854775809,\n    1e-05,\n    \
+                    1E400,\n    -0,\n    0.10,\n    1.0e+10,\n    123456789012345678901234567890.5\n  ],\n  \
+                    \"b\": \"\\\\\",\n  \"c\": \"1e-05\"\n}\n";
+        assert_eq!(text(&parse(long.as_bytes()).unwrap().into()).unwrap(), long);
+        let object = parse(b"{\"a\": 7, \"b\": 0.5, \"c\": \"\\u0000number\\u0000x\"}").unwrap();
+        assert_eq!(
+            (object["a"].as_u64(), object["b"].as_f64()),
+            (Some(7), Some(0.5))
+        );
+        assert!(
+            text(&object.into())
+                .unwrap()
+                .contains("\"\\u0000number\\u0000x\"")
+        );
+        for bad in [
+            "{\"a\": 01}",
+            "{\"a\": 1.}",
+            "{\"a\": 1e}",
+            "{\"a\": --1}",
+            "{\"a\": 1-2}",
+        ] {
+            assert!(parse(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

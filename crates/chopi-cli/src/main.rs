@@ -2,7 +2,8 @@
 //! files.
 //!
 //! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad or
-//! files that are compared differ, or 2 where the command line is bad.
+//! files that are compared differ, or 2 where the command line is bad, or 128 and the number of the signal that
+//! has stopped it.
 
 mod architecture;
 mod archive;
@@ -14,6 +15,7 @@ mod compressed_tensors;
 mod dequantize;
 mod element;
 mod error;
+mod file;
 mod format;
 mod framework;
 mod header;
@@ -29,6 +31,7 @@ mod quantize;
 mod report;
 mod selection;
 mod sensitivity;
+mod temporary;
 mod workers;
 
 use std::io::{self, Write};
@@ -38,12 +41,19 @@ use args::{Cli, Command, Format};
 use clap::Parser;
 
 fn main() -> ExitCode {
-    run(Cli::parse().command).unwrap_or_else(|error| {
-        let message = print::printable(&error.to_string()).into_owned();
-        // Where nobody can be told, the exit status still tells.
-        let _ = writeln!(io::stderr(), "chopi: {message}");
-        ExitCode::FAILURE
-    })
+    let done = run(Cli::parse().command);
+    let (message, status) = match (done, interrupt::signal()) {
+        // Whatever the error was that the signal has led to, or has come before.
+        (Err(_), Some(signal)) => (
+            format!("stopped by signal {signal}; the output is as it was before"),
+            ExitCode::from(128 + signal),
+        ),
+        (Err(error), None) => (error.to_string(), ExitCode::FAILURE),
+        (Ok(status), _) => return status,
+    };
+    // Where nobody can be told, the exit status still tells.
+    let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&message));
+    status
 }
 
 fn run(command: Command) -> error::Result<ExitCode> {

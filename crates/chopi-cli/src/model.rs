@@ -2,13 +2,15 @@
 
 mod others;
 
+pub use others::LeftOut;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::archive::Mapped;
+use crate::archive::Source;
 use crate::error::{Error, Result};
 use crate::json;
 
@@ -80,18 +82,27 @@ impl Model {
         self.shards.iter().map(path).collect()
     }
 
-    /// Its safetensors files, mapped.
+    /// Its safetensors files, open.
     ///
     /// # Errors
     /// Where one cannot be read.
-    pub fn map(&self) -> Result<Vec<Mapped>> {
-        self.paths().iter().map(|path| Mapped::open(path)).collect()
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        self.paths().iter().map(|path| Source::open(path)).collect()
     }
 
     /// The path of its `config.json`, if it has one.
     pub fn config_path(&self) -> Option<PathBuf> {
         let path = self.folder.join(CONFIG);
-        (self.is_folder && path.exists()).then_some(path)
+        // A link that leads nowhere is there, and cannot be read.
+        (self.is_folder && fs::symlink_metadata(&path).is_ok()).then_some(path)
+    }
+
+    /// The paths of all files that are read.
+    pub fn inputs(&self) -> Vec<PathBuf> {
+        let index = self.index.iter().map(|index| self.folder.join(index));
+        let mut inputs = self.paths();
+        inputs.extend(self.config_path().into_iter().chain(index));
+        inputs
     }
 
     /// The bytes of the shards.
@@ -125,15 +136,16 @@ impl Model {
         }
     }
 
-    /// Copies all files but those that are written anew, other files of weights, and folders whose names
-    /// begin with a dot. Gives the names of the weights that it has left out.
+    /// Copies to a temporary folder, which will be `target`, all files but those that are written anew, other
+    /// files of weights, folders of quantized models, folders whose names begin with a dot, and what cannot be
+    /// read. Gives the names of what it has left out.
     ///
     /// # Errors
-    /// What the system says.
-    pub fn copy_others(&self, target: &Path) -> Result<Vec<String>> {
+    /// A folder that cannot be read, a file that cannot be written.
+    pub fn copy_others(&self, to: &Path, target: &Path) -> Result<LeftOut> {
         match self.is_folder {
-            true => others::copy(self, target),
-            false => Ok(Vec::new()),
+            true => others::copy(self, to, target),
+            false => Ok(LeftOut::default()),
         }
     }
 

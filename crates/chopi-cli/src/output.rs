@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 use crate::error::{Error, Result};
 use crate::header::{Header, Layout, Slot};
 use crate::interrupt;
+use crate::temporary;
 
 /// Where a file may be written.
 #[derive(Debug)]
@@ -112,12 +113,7 @@ impl Target {
 
     /// Creates the temporary file.
     fn temporary(&self) -> Result<NamedTempFile> {
-        let folder = match self.path.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let create = || temporary_file(folder);
-        let permitted = interrupt::guarded(create, NamedTempFile::path).and_then(|file| {
+        let permitted = temporary::file(temporary::parent(&self.path)).and_then(|file| {
             if let Some(permissions) = &self.replaces {
                 file.as_file().set_permissions(permissions.clone())?;
             }
@@ -129,17 +125,23 @@ impl Target {
         })
     }
 
-    /// Gives the temporary file the target's name.
+    /// Gives the temporary file the target's name, once what is in it is on disk.
     fn persist(self, file: NamedTempFile) -> Result<()> {
         let Self { path, replaces } = self;
-        let temporary = file.path().to_owned();
+        let synced = interrupt::check().and_then(|()| file.as_file().sync_all());
+        // The last look: from here on the output is in its place, or what the system says is the error.
+        if let Err(source) = synced.and_then(|()| interrupt::check()) {
+            return Err(Error::Write { path, source });
+        }
         let persisted = match replaces {
             Some(_) => file.persist(&path),
             None => file.persist_noclobber(&path),
         };
-        interrupt::forget(&temporary);
         match persisted {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                temporary::sync_folder(temporary::parent(&path));
+                Ok(())
+            }
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(Error::OutputExists { path })
             }
@@ -149,15 +151,6 @@ impl Target {
             }),
         }
     }
-}
-
-fn temporary_file(folder: &Path) -> io::Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".chopi-").suffix(".tmp");
-    // What any new file gets, rather than the 0600 of a temporary one.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 /// A file that is being written, by many threads at once. Dropped, it vanishes.
@@ -180,7 +173,9 @@ impl Output {
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
-        self.write_all_at(bytes, position)
+        let write = || self.write_all_at(bytes, position);
+        interrupt::check()
+            .and_then(|()| write())
             .map_err(|source| Error::Write {
                 path: self.target.path.clone(),
                 source,

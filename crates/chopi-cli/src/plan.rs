@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::file;
 use crate::output::Target;
 
 /// The bits of the tensors that are to be quantized. The others stay in float.
@@ -25,10 +25,7 @@ impl Plan {
     /// Where the file cannot be read, is not such an object, names a tensor twice or none, or has bits
     /// that are not a whole number from 2 to 32.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read(path).map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = file::read(path)?;
         let bits = serde_json::from_slice::<Bits>(&text).map(|Bits(bits)| bits);
         let path = path.to_owned();
         match bits {

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::interrupt;
 
 /// Prints a text and ends the line.
 ///
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 /// [`Error::Print`] where standard output cannot be written, unless it is because nobody reads it any
 /// more.
 pub fn print(text: impl Display) -> Result<()> {
+    // Whoever reads may let it wait for long.
+    interrupt::settled();
     let mut stdout = io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),

@@ -1,6 +1,7 @@
 //! What a command has done, as a table or as JSON.
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::time::Instant;
 
 use chopi::{Granularity, Scheme, Symmetry};
@@ -10,6 +11,7 @@ use serde::Serialize;
 
 use crate::args::PrintArgs;
 use crate::error::Result;
+use crate::model::LeftOut;
 use crate::print::{print, print_json, printable};
 
 /// What became of the tensors of a file.
@@ -51,8 +53,14 @@ impl<R: ReportRow> Report<R> {
         }
     }
 
-    /// The same, with the names of files that were not copied.
-    pub fn left_out(self, left_out: Vec<String>) -> Self {
+    /// The report with the names of files with weights that were not copied. Other files that were not are
+    /// named, with the reason, on standard error.
+    pub fn left_out(self, left_out: LeftOut, args: &PrintArgs) -> Self {
+        for (name, reason) in left_out.others.iter().filter(|_| !args.quiet) {
+            let line = format!("{name}: not copied: {reason}");
+            let _ = writeln!(io::stderr(), "chopi: {}", printable(&line));
+        }
+        let left_out = left_out.weights;
         Self { left_out, ..self }
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::archive::{Archive, Tensor};
 use crate::args::SensitivityArgs;
 use crate::compressed_tensors::{Loaded, Weights, check_floats};
-use crate::element::{elements, with_float};
+use crate::element::with_float;
 use crate::error::{Error, Fault, Result};
 use crate::format::KEY;
 use crate::framework::Framework;
@@ -31,10 +31,10 @@ pub fn run(
 ) -> Result<()> {
     let model = Model::open(&args.model)?;
     let target = match &args.output {
-        Some(output) => Some(Target::new(output, &model.paths(), args.force)?),
+        Some(output) => Some(Target::new(output, &model.inputs(), args.force)?),
         None => None,
     };
-    let files = model.map()?;
+    let files = model.sources()?;
     let archives = files.iter().map(|file| file.parse());
     let archives = archives.collect::<Result<Vec<Archive<'_>>>>()?;
     if let Some(archive) = archives.iter().find(|a| a.metadata.contains_key(KEY)) {
@@ -128,7 +128,7 @@ impl SensitivityTask<'_> {
         scheme: (&Builder, chopi::Calibration),
     ) -> std::result::Result<Sensitivity, Fault> {
         with_float!(self.float, F => {
-            let data = elements::<F>(self.tensor.data);
+            let data = self.tensor.elements::<F>()?;
             let x = NdArray::floats(&data, &self.tensor.shape)?;
             match Sensitivity::without_data(&self.tensor.name, &x, bits, scheme) {
                 // The program names the tensor itself.

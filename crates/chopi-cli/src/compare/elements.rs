@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use super::number::{Difference, FloatNumber, Number};
 use crate::archive::Tensor;
 use crate::element::{Element, FloatElement, elements};
+use crate::error::Fault;
 
 /// How the elements a and b of two tensors differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,23 +27,26 @@ pub struct Differences {
 }
 
 /// Compares tensors of the same shape; none where their dtypes have no numbers in common.
-pub fn compare(a: &Tensor<'_>, b: &Tensor<'_>) -> Option<Differences> {
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn compare(a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Option<Differences>, Fault> {
     let same_dtype = a.dtype == b.dtype;
     let floats = if same_dtype { exact_floats } else { floats };
     if let (Some(read_a), Some(read_b)) = (integers(a.dtype), integers(b.dtype)) {
-        Some(Pair::new(a, b, read_a, read_b).numbers())
+        Pair::new(a, b, read_a, read_b).numbers().map(Some)
     } else if let (Some(read_a), Some(read_b)) = (floats(a.dtype), floats(b.dtype)) {
-        Some(Pair::new(a, b, read_a, read_b).numbers())
+        Pair::new(a, b, read_a, read_b).numbers().map(Some)
     } else if same_dtype {
         let read = |bytes: &[u8]| patterns(bytes, a.dtype.bitsize());
-        let found = Pair::new(a, b, &read, &read).differences();
+        let found = Pair::new(a, b, &read, &read).differences()?;
         // Of patterns only whether they differ means something.
-        Some(Differences {
+        Ok(Some(Differences {
             largest: None,
             ..found
-        })
+        }))
     } else {
-        None
+        Ok(None)
     }
 }
 
@@ -56,7 +60,7 @@ struct Pair<'a, R> {
 
 impl<'a, R> Pair<'a, R> {
     /// The elements that are read at once: whole bytes of any dtype, few enough for the cache.
-    const BLOCK: usize = 1 << 12;
+    const BLOCK: usize = 1 << 14;
 
     fn new(a: &'a Tensor<'a>, b: &'a Tensor<'a>, read_a: R, read_b: R) -> Self {
         Self {
@@ -68,33 +72,36 @@ impl<'a, R> Pair<'a, R> {
     }
 
     /// All differences between numbers.
-    fn numbers<N: Number>(&self) -> Differences
+    fn numbers<N: Number>(&self) -> Result<Differences, Fault>
     where
         R: Fn(&[u8]) -> Vec<N>,
     {
-        let found = self.differences();
+        let found = self.differences()?;
         let sqnr_db = match found.count {
             0 => f64::INFINITY,
-            _ => self.sqnr_db(),
+            _ => self.sqnr_db()?,
         };
-        Differences {
+        Ok(Differences {
             sqnr_db: Some(sqnr_db),
             ..found
-        }
+        })
     }
 
     /// The differences but the ratio.
-    fn differences<N: Number>(&self) -> Differences
+    fn differences<N: Number>(&self) -> Result<Differences, Fault>
     where
         R: Fn(&[u8]) -> Vec<N>,
     {
         let (mut count, mut first, mut largest) = (0, None, N::ZERO);
+        let (mut a_bytes, mut b_bytes) = (Vec::new(), Vec::new());
         for block in self.blocks() {
-            let (a, b) = (bytes(self.a, &block), bytes(self.b, &block));
-            if self.a.dtype == self.b.dtype && a == b {
+            read(self.a, &block, &mut a_bytes)?;
+            read(self.b, &block, &mut b_bytes)?;
+            if self.a.dtype == self.b.dtype && a_bytes == b_bytes {
                 continue;
             }
-            let numbers = (self.read_a)(a).into_iter().zip((self.read_b)(b));
+            let numbers = (self.read_a)(&a_bytes).into_iter();
+            let numbers = numbers.zip((self.read_b)(&b_bytes));
             for (i, (a, b)) in numbers.enumerate() {
                 if a.differs(b) {
                     count += 1;
@@ -103,29 +110,33 @@ impl<'a, R> Pair<'a, R> {
                 }
             }
         }
-        Differences {
+        Ok(Differences {
             count,
             first,
             largest: Some(largest),
             sqnr_db: None,
-        }
+        })
     }
 
     /// 10·log10(Σa² / Σ(a − b)²), the first sum over the finite a, as an infinity that both have
     /// is no signal.
-    fn sqnr_db<N: Number>(&self) -> f64
+    fn sqnr_db<N: Number>(&self) -> Result<f64, Fault>
     where
         R: Fn(&[u8]) -> Vec<N>,
     {
         let signal = |a: N| Some(a.to_f64()).filter(|a| a.is_finite()).unwrap_or(0.0);
-        let abs_max = self.blocks().fold(0.0, |abs_max: f64, block| {
-            let a = (self.read_a)(bytes(self.a, &block));
-            a.into_iter().fold(abs_max, |m, a| m.max(signal(a).abs()))
-        });
+        let (mut a_bytes, mut b_bytes) = (Vec::new(), Vec::new());
+        let mut abs_max = 0.0_f64;
+        for block in self.blocks() {
+            read(self.a, &block, &mut a_bytes)?;
+            let a = (self.read_a)(&a_bytes);
+            abs_max = a.into_iter().fold(abs_max, |m, a| m.max(signal(a).abs()));
+        }
         let mut metrics = Metrics::new(abs_max);
         for block in self.blocks() {
-            let a = (self.read_a)(bytes(self.a, &block));
-            let b = (self.read_b)(bytes(self.b, &block));
+            read(self.a, &block, &mut a_bytes)?;
+            read(self.b, &block, &mut b_bytes)?;
+            let (a, b) = ((self.read_a)(&a_bytes), (self.read_b)(&b_bytes));
             let error = |(&a, &b): (&N, &N)| match a.differs(b) {
                 true => a.difference(b).to_f64(),
                 false => 0.0,
@@ -134,7 +145,7 @@ impl<'a, R> Pair<'a, R> {
             let signals: Vec<f64> = a.into_iter().map(signal).collect();
             metrics.add_errors(&signals, &errors);
         }
-        metrics.sqnr_db()
+        Ok(metrics.sqnr_db())
     }
 
     fn blocks(&self) -> impl Iterator<Item = Range<usize>> + use<R> {
@@ -144,10 +155,12 @@ impl<'a, R> Pair<'a, R> {
     }
 }
 
-/// The bytes of these elements.
-fn bytes<'a>(tensor: &Tensor<'a>, block: &Range<usize>) -> &'a [u8] {
+/// Reads the bytes of these elements.
+fn read(tensor: &Tensor<'_>, block: &Range<usize>, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     let bits = tensor.dtype.bitsize();
-    &tensor.data[block.start * bits / 8..block.end * bits / 8]
+    let (start, end) = (block.start * bits / 8, block.end * bits / 8);
+    bytes.resize(end - start, 0);
+    tensor.data.read(start, bytes)
 }
 
 /// How the bytes of elements are read.
@@ -235,13 +248,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::archive::Data;
 
     fn tensor<'a>(dtype: Dtype, shape: &[usize], data: &'a [u8]) -> Tensor<'a> {
         Tensor {
             name: "x".to_owned(),
             dtype,
             shape: shape.to_vec(),
-            data,
+            data: Data::Held(data),
         }
     }
 
@@ -259,7 +273,7 @@ mod tests {
         (data[2999], other[2999]) = (0x12, 0x32);
         let a = tensor(Dtype::F4, &[2, 3000], &data);
         let b = tensor(Dtype::F4, &[2, 3000], &other);
-        let found = compare(&a, &b).unwrap();
+        let found = compare(&a, &b).unwrap().unwrap();
         assert_eq!((found.count, found.first), (1, Some(5999)));
         assert_eq!((found.largest, found.sqnr_db), (None, None));
     }
@@ -274,7 +288,8 @@ mod tests {
             b[change.0.index(a.len())] ^= change.1;
             let shape = [a.len()];
             let with = |dtype| {
-                compare(&tensor(dtype, &shape, &a), &tensor(dtype, &shape, &b)).unwrap()
+                let (a, b) = (tensor(dtype, &shape, &a), tensor(dtype, &shape, &b));
+                compare(&a, &b).unwrap().unwrap()
             };
             let bytes = with(Dtype::BOOL);
             for dtype in [Dtype::U8, Dtype::I8, Dtype::F8_E4M3] {

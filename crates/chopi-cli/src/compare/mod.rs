@@ -6,9 +6,9 @@ mod row;
 
 use std::process::ExitCode;
 
-use crate::archive::{Archive, Mapped, Tensor};
+use crate::archive::{Archive, Source, Tensor};
 use crate::args::CompareArgs;
-use crate::error::Result;
+use crate::error::{Fault, Result};
 use crate::workers;
 use row::{CompareRow, Report};
 
@@ -17,14 +17,14 @@ use row::{CompareRow, Report};
 /// # Errors
 /// What is wrong with one of the files.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let (a, b) = (Mapped::open(&args.a)?, Mapped::open(&args.b)?);
+    let (a, b) = (Source::open(&args.a)?, Source::open(&args.b)?);
     let (a, b) = (a.parse()?, b.parse()?);
     let tasks = tasks(&a, &b);
     let progress = workers::progress(tasks.iter().map(CompareTask::size).sum(), args.print.quiet);
     let rows = workers::run(&tasks, CompareTask::size, None, |task| {
-        let row = task.run();
+        let row = task.run().map_err(|fault| a.fault(task.name(), fault));
         progress.inc(task.size() as u64);
-        Ok(row)
+        row
     });
     progress.finish_and_clear();
     let report = Report::new(rows?);
@@ -70,14 +70,14 @@ impl<'a> CompareTask<'a> {
         }
     }
 
-    fn run(self) -> CompareRow {
-        match self {
+    fn run(self) -> std::result::Result<CompareRow, Fault> {
+        Ok(match self {
             Self::Both(a, b) if a.shape == b.shape => {
-                CompareRow::compared(a, b, elements::compare(a, b))
+                CompareRow::compared(a, b, elements::compare(a, b)?)
             }
             Self::Both(a, b) => CompareRow::reshaped(a, b),
             Self::OnlyA(a) => CompareRow::only_in_a(a),
             Self::OnlyB(b) => CompareRow::only_in_b(b),
-        }
+        })
     }
 }

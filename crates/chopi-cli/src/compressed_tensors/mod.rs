@@ -40,7 +40,7 @@ use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
 use crate::architecture::WEIGHT;
-use crate::archive::{Archive, Mapped};
+use crate::archive::{Archive, Source};
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
 use crate::error::Result;
@@ -64,10 +64,10 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
     let model = Model::open(&args.files.input)?;
     let mut config = model.config()?;
-    let files = model.map()?;
+    let files = model.sources()?;
     let archives = files
         .iter()
-        .map(Mapped::parse)
+        .map(Source::parse)
         .collect::<Result<Vec<_>>>()?;
     let plan = FolderPlan::new(&model, &config, &archives, choice)?;
     let (groups, ignore) = plan.groups();
@@ -75,7 +75,9 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     if args.dry_run {
         return print_json(&outline(&plan, &quantization));
     }
-    let folder = OutputFolder::create(&args.files)?;
+    let mut inputs = model.inputs();
+    inputs.extend(args.bits_from.clone());
+    let folder = OutputFolder::create(&args.files, &inputs)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
     let mut rows = Vec::new();
     let mut index = Index::default();
@@ -87,7 +89,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         rows.extend(written.rows);
     }
     progress.finish_and_clear();
-    let left_out = model.copy_others(folder.path())?;
+    let left_out = model.copy_others(folder.path(), folder.target())?;
     if let Some(name) = &model.index {
         folder.write_json(name, &index.json())?;
     }
@@ -95,7 +97,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     folder.write_json("config.json", &config.into())?;
     folder.persist()?;
     Report::new(rows, start)
-        .left_out(left_out)
+        .left_out(left_out, &args.print)
         .print(&args.print)
 }
 
@@ -128,7 +130,7 @@ fn write_shard<K: Framework>(
     archive: &Archive<'_>,
     args: &QuantizeArgs,
     plan: &FolderPlan<'_>,
-    folder: &OutputFolder,
+    folder: &OutputFolder<'_>,
     shard: &str,
     progress: &ProgressBar,
 ) -> Result<Written> {

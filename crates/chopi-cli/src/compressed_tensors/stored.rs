@@ -7,7 +7,7 @@ use super::WEIGHT;
 use super::schemes::CompressedSchemes;
 use super::weight::params_shape;
 use crate::archive::{Archive, Tensor};
-use crate::element::{FloatElement, elements, with_float};
+use crate::element::{FloatElement, with_float};
 use crate::error::{Fault, Result};
 use crate::format::float_type;
 
@@ -85,7 +85,7 @@ impl<'a> CompressedWeight<'a> {
         let shape = match original_shape {
             None => codes.shape.clone(),
             Some(tensor) => {
-                let lengths = elements::<i64>(tensor.data);
+                let lengths = tensor.elements::<i64>()?;
                 lengths.iter().map(|&len| len.max(0) as usize).collect()
             }
         };
@@ -146,10 +146,10 @@ impl<'a> CompressedWeight<'a> {
     /// Reads the parameters.
     ///
     /// # Errors
-    /// Where they are not numbers that a calibration can give.
-    pub fn params(&self) -> chopi::Result<QParams> {
+    /// Where they cannot be read, or are not numbers that a calibration can give.
+    pub fn params(&self) -> std::result::Result<QParams, Fault> {
         let scale = with_float!(self.float, F => {
-            let scale = elements::<F>(self.scale.data);
+            let scale = self.scale.elements::<F>()?;
             let mut values = vec![0.0; scale.len()];
             F::widen_to_f64(&scale, &mut values);
             values
@@ -158,35 +158,35 @@ impl<'a> CompressedWeight<'a> {
         let zero_point = match (self.zero_point, self.packing) {
             (None, _) => vec![0; scale.len()],
             (Some(words), Some(packing)) if words.dtype == Dtype::I32 => {
-                unpack_columns(packing, words.data, out)?
+                unpack_columns(packing, &words.bytes()?, out)?
             }
             (Some(codes), _) => {
-                let codes = elements::<i8>(codes.data);
+                let codes = codes.elements::<i8>()?;
                 codes.iter().map(|&z| i64::from(z)).collect()
             }
         };
         let convention = Convention::COMPRESSED_TENSORS;
         let granularity = convention.granularity_for(self.scheme.granularity, 2);
         let shape = granularity.params_shape(&self.shape)?;
-        QParams::new(
+        Ok(QParams::new(
             self.scheme.clone(),
             convention,
             self.float,
             shape,
             scale,
             zero_point,
-        )
+        )?)
     }
 
     /// The codes, row-major.
     ///
     /// # Errors
-    /// Where there are not as many as the shape says.
-    pub fn codes(&self) -> chopi::Result<Vec<i8>> {
+    /// Where they cannot be read, or are not as many as the shape says.
+    pub fn codes(&self) -> std::result::Result<Vec<i8>, Fault> {
         let [out, width] = self.shape;
         match self.packing {
-            None => Ok(elements::<i8>(self.codes.data).into_owned()),
-            Some(packing) => packing.unpack(self.codes.data, out, width),
+            None => Ok(self.codes.elements()?),
+            Some(packing) => Ok(packing.unpack(&self.codes.bytes()?, out, width)?),
         }
     }
 }

@@ -11,10 +11,10 @@ use safetensors::Dtype;
 
 use super::linear::{Loaded, Reason};
 use super::plan::How;
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Reader, Tensor};
 use crate::args::Settings;
 use crate::chunks::Chunks;
-use crate::element::{FloatElement, bytes, code_bytes, elements, with_float};
+use crate::element::{FloatElement, bytes, code_bytes, with_float};
 use crate::error::{Fault, Result};
 use crate::format::float_dtype;
 use crate::framework::Framework;
@@ -187,24 +187,27 @@ impl<'a> Task<'a> {
     /// # Errors
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
+        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
         let quantize = match &self.work {
             Work::Copy(slot, reason) => {
-                shared.output.write(*slot, 0, self.tensor.data)?;
-                shared.progress.inc(self.size() as u64);
+                self.tensor.data.pieces(fault, |offset, piece| {
+                    shared.output.write(*slot, offset, piece)?;
+                    shared.progress.inc(piece.len() as u64);
+                    Ok(())
+                })?;
                 return Ok(QuantizeRow::kept(self.tensor, reason.to_string()));
             }
             Work::Quantize(quantize) => quantize,
         };
         let settings = quantize.settings;
         let metrics = with_float!(quantize.float, F => {
-            let data = elements::<F>(self.tensor.data);
-            let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
-            let granularity = quantize.granularity;
+            let chunks = Chunks::of_rows(&self.tensor.shape, quantize.granularity);
+            let mut elements = Reader::<F>::new(self.tensor);
             let (params, abs_max) =
-                calibrate::<K, F>(&data, self.tensor, granularity, settings).map_err(fault)?;
+                calibrate::<K, F>(&mut elements, &chunks, settings).map_err(fault)?;
             quantize.write_params::<F>(&params, self.tensor, shared)?;
             let mut metrics = Metrics::new(abs_max);
-            self.write_codes::<K, F>(&data, quantize, &params, &mut metrics, shared)?;
+            self.write_codes::<K, F>(&mut elements, &chunks, quantize, &params, &mut metrics, shared)?;
             metrics
         });
         Ok(QuantizeRow::quantized(
@@ -218,16 +221,18 @@ impl<'a> Task<'a> {
     /// Quantizes the tensor some rows at a time, and adds each piece to the metrics.
     fn write_codes<K: Framework, F: FloatElement>(
         &self,
-        data: &[F],
+        elements: &mut Reader<'_, F>,
+        chunks: &Chunks<'_>,
         quantize: &Quantize<'_>,
         params: &QParams,
         metrics: &mut Metrics,
         shared: Shared<'_>,
     ) -> Result<()> {
         let width = self.tensor.shape[1];
-        let chunks = Chunks::of_rows(&self.tensor.shape, quantize.granularity);
+        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
         for chunk in chunks.iter() {
-            let data = &data[chunk.elements.clone()];
+            let data = elements.read(chunk.elements.clone());
+            let data = data.map_err(fault)?;
             let mut written = Ok(());
             let done = chunks.params(&chunk, params).and_then(|params| {
                 let shape = chunks.shape(&chunk);
@@ -245,7 +250,7 @@ impl<'a> Task<'a> {
                     Ok(())
                 })
             });
-            done.map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
+            done.map_err(|error| fault(error.into()))?;
             written?;
             shared.progress.inc(size_of_val(data) as u64);
         }

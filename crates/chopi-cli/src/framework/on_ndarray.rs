@@ -1,4 +1,4 @@
-//! ndarray: tensors borrow the file's memory.
+//! ndarray: tensors borrow the elements that were read.
 
 use chopi::ndarray::{IntArray, NdArray};
 use chopi::{

@@ -9,9 +9,9 @@ use chopi::{
 
 use super::chart::Chart;
 use super::quantized::Kept;
-use crate::archive::Tensor;
+use crate::archive::{Data, Tensor};
 use crate::compare::elements::{self, Differences};
-use crate::element::{FloatElement, bytes, elements as numbers, with_float};
+use crate::element::{FloatElement, bytes, with_float};
 use crate::error::Fault;
 use crate::framework::Framework;
 use crate::print::printable;
@@ -84,24 +84,23 @@ impl TensorFigures {
             (Some((params, float)), Some((scheme, codes))) => {
                 with_float!(float, F => {
                     let values = kept.dequantized::<F>(&params)?;
-                    let back = Tensor { data: &bytes(&values), ..tensor.clone() };
+                    let bytes = bytes(&values);
+                    let back = Tensor { data: Data::Held(&bytes), ..tensor.clone() };
                     let rank = tensor.shape.len();
                     let granularity =
                         params.convention().granularity_for(scheme.granularity, rank);
-                    let data = numbers::<F>(tensor.data);
+                    let data = tensor.elements::<F>()?;
                     Ok(Self {
                         dtype: format!("{} → {codes}", figures.dtype),
                         scheme: Some(scheme_cell(scheme, granularity)),
                         detail: Some(Detail::of(&data, &values, &tensor.shape, &params)?),
-                        ..figures.compared(elements::compare(tensor, &back))
+                        ..figures.compared(elements::compare(tensor, &back)?)
                     })
                 })
             }
             _ => {
-                let same = kept
-                    .plain()
-                    .and_then(|plain| elements::compare(tensor, plain));
-                Ok(figures.compared(same))
+                let same = kept.plain().map(|plain| elements::compare(tensor, plain));
+                Ok(figures.compared(same.transpose()?.flatten()))
             }
         }
     }

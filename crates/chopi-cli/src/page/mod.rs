@@ -12,7 +12,7 @@ use std::path::Path;
 
 use askama::Template;
 
-use crate::archive::{Archive, Mapped};
+use crate::archive::{Archive, Source};
 use crate::args::ReportArgs;
 use crate::error::{Error, Fault, Result};
 use crate::format::KEY;
@@ -28,11 +28,10 @@ use quantized::{Kept, QuantizedModel};
 /// What is wrong with the models or the output; models that do not belong together.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let (model, quantized) = (Model::open(&args.model)?, Model::open(&args.quantized)?);
-    let mut inputs = model.paths();
-    inputs.extend(quantized.paths());
-    inputs.extend(quantized.config_path());
+    let mut inputs = model.inputs();
+    inputs.extend(quantized.inputs());
     let target = Target::new(&args.output, &inputs, args.force)?;
-    let (model_files, quantized_files) = (model.map()?, quantized.map()?);
+    let (model_files, quantized_files) = (model.sources()?, quantized.sources()?);
     let originals: Vec<Archive<'_>> = parse(&model_files)?;
     let archives: Vec<Archive<'_>> = parse(&quantized_files)?;
     if let Some(archive) = originals.iter().find(|a| a.metadata.contains_key(KEY)) {
@@ -69,8 +68,8 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     }
 }
 
-fn parse(files: &[Mapped]) -> Result<Vec<Archive<'_>>> {
-    files.iter().map(Mapped::parse).collect()
+fn parse(files: &[Source]) -> Result<Vec<Archive<'_>>> {
+    files.iter().map(Source::parse).collect()
 }
 
 /// Checks that the quantized model has no tensors that the other one has not.

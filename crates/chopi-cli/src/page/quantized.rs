@@ -12,7 +12,7 @@ use safetensors::Dtype;
 
 use crate::archive::{Archive, Tensor};
 use crate::compressed_tensors::{CompressedSchemes, CompressedWeight};
-use crate::element::{FloatElement, elements, with_int};
+use crate::element::{FloatElement, with_int};
 use crate::error::{Error, Fault, Result};
 use crate::format::{Record, Stored, float_dtype};
 use crate::framework::Framework;
@@ -156,8 +156,8 @@ impl<'a> Kept<'a> {
     /// The parameters of a quantized tensor.
     ///
     /// # Errors
-    /// Where they are not numbers that a calibration can give.
-    pub fn params(&self) -> chopi::Result<Option<(QParams, FloatType)>> {
+    /// Where they cannot be read, or are not numbers that a calibration can give.
+    pub fn params(&self) -> std::result::Result<Option<(QParams, FloatType)>, Fault> {
         let params = match &self.form {
             Form::Plain(_) => return Ok(None),
             Form::Chopi(stored) => stored.params()?,
@@ -170,12 +170,15 @@ impl<'a> Kept<'a> {
     /// The values of the codes of a quantized tensor, row-major; of one that is not, its elements.
     ///
     /// # Errors
-    /// A code out of range.
-    pub fn dequantized<F: FloatElement>(&self, params: &QParams) -> chopi::Result<Vec<F>> {
+    /// A code out of range; a file that cannot be read.
+    pub fn dequantized<F: FloatElement>(
+        &self,
+        params: &QParams,
+    ) -> std::result::Result<Vec<F>, Fault> {
         let codes = match &self.form {
-            Form::Plain(tensor) => return Ok(elements::<F>(tensor.data).into_owned()),
+            Form::Plain(tensor) => return tensor.elements(),
             Form::Chopi(Stored { codes, .. }) => with_int!(params.int_type(), I => {
-                let numbers = elements::<I>(codes.data);
+                let numbers = codes.elements::<I>()?;
                 NdArray::codes::<F>(Int::slice(&numbers), &codes.shape)?
             }),
             Form::Compressed(weight) => {
@@ -183,8 +186,8 @@ impl<'a> Kept<'a> {
             }
         };
         let values = params.dequantize(&codes)?;
-        FloatTensor::with_host(&values, |host| {
+        Ok(FloatTensor::with_host(&values, |host| {
             Ok(F::from_slice(host.data()).unwrap_or_default().to_vec())
-        })
+        })?)
     }
 }

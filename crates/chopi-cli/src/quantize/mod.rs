@@ -7,7 +7,7 @@ mod task;
 
 use std::time::Instant;
 
-use crate::archive::{Archive, Mapped};
+use crate::archive::{Archive, Source};
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
 use crate::compressed_tensors::check_floats_of;
@@ -25,9 +25,9 @@ use task::{Shared, Task};
 /// What is wrong with the input or the output.
 pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
-    let mapped = Mapped::open(&args.files.input)?;
-    let archive = mapped.parse()?;
-    let target = args.files.target()?;
+    let source = Source::open(&args.files.input)?;
+    let archive = source.parse()?;
+    let target = args.files.target(args.bits_from.as_ref())?;
     let rows = with_framework!(args.work.backend, K => {
         write::<K>(&archive, args, choice, target)?
     });

@@ -12,10 +12,10 @@ use safetensors::Dtype;
 use super::calibrate::{calibrate, zero_point_type};
 use super::piece;
 use super::row::{Kept, QuantizeRow};
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Reader, Tensor};
 use crate::args::Settings;
 use crate::chunks::Chunks;
-use crate::element::{FloatElement, bytes, code_bytes, elements, with_float};
+use crate::element::{bytes, code_bytes, with_float};
 use crate::error::{Fault, Result};
 use crate::format::{int_dtype, scale_dtype, scale_name, zero_point_name};
 use crate::framework::Framework;
@@ -100,7 +100,8 @@ impl<'a> Task<'a> {
         let zero_point = match settings.convention.zero_points(scheme) {
             ZeroPoints::None => None,
             ZeroPoints::Integers => {
-                let int = zero_point_type::<K>(tensor, float, granularity, settings)?;
+                let chunks = Chunks::new(&tensor.shape, granularity);
+                let int = zero_point_type::<K>(tensor, float, &chunks, settings)?;
                 zero_point(int_dtype(int))?
             }
             ZeroPoints::Real => zero_point(scale_dtype(float))?,
@@ -128,20 +129,40 @@ impl<'a> Task<'a> {
     /// # Errors
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
+        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
         let Some(quantize) = &self.quantize else {
-            shared.output.write(self.slot, 0, self.tensor.data)?;
-            shared.progress.inc(self.size() as u64);
+            self.tensor.data.pieces(fault, |offset, piece| {
+                shared.output.write(self.slot, offset, piece)?;
+                shared.progress.inc(piece.len() as u64);
+                Ok(())
+            })?;
             return Ok(QuantizeRow::copied(self.tensor));
         };
         let settings = quantize.settings;
+        let chunks = Chunks::new(&self.tensor.shape, quantize.granularity);
         let metrics = with_float!(quantize.float, F => {
-            let data = elements::<F>(self.tensor.data);
+            let mut elements = Reader::<F>::new(self.tensor);
             let (params, abs_max) =
-                calibrate::<K, F>(&data, self.tensor, quantize.granularity, settings)
-                    .map_err(|fault| shared.archive.fault(&self.tensor.name, fault))?;
+                calibrate::<K, F>(&mut elements, &chunks, settings).map_err(fault)?;
             quantize.write_params(&params, shared.output)?;
             let mut metrics = Metrics::new(abs_max);
-            self.write_codes::<K, F>(&data, quantize, &params, &mut metrics, shared)?;
+            for chunk in chunks.iter() {
+                let data = elements.read(chunk.elements.clone());
+                let data = data.map_err(fault)?;
+                let mut written = Ok(());
+                let done = chunks.params(&chunk, &params).and_then(|params| {
+                    let shape = chunks.shape(&chunk);
+                    piece::quantize::<K, F>(data, &shape, &params, &mut metrics, |codes| {
+                        let bytes = code_bytes(codes, quantize.int);
+                        let offset = chunk.elements.start * quantize.int.size();
+                        written = shared.output.write(self.slot, offset, &bytes);
+                        Ok(())
+                    })
+                });
+                done.map_err(|error| fault(error.into()))?;
+                written?;
+                shared.progress.inc(size_of_val(data) as u64);
+            }
             metrics
         });
         Ok(QuantizeRow::quantized(
@@ -154,35 +175,6 @@ impl<'a> Task<'a> {
             settings,
             &metrics,
         ))
-    }
-
-    /// Quantizes the tensor piece by piece, and adds each to the metrics.
-    fn write_codes<K: Framework, F: FloatElement>(
-        &self,
-        data: &[F],
-        quantize: &Quantize<'_>,
-        params: &QParams,
-        metrics: &mut Metrics,
-        shared: Shared<'_>,
-    ) -> Result<()> {
-        let chunks = Chunks::new(&self.tensor.shape, quantize.granularity);
-        for chunk in chunks.iter() {
-            let data = &data[chunk.elements.clone()];
-            let mut written = Ok(());
-            let done = chunks.params(&chunk, params).and_then(|params| {
-                let shape = chunks.shape(&chunk);
-                piece::quantize::<K, F>(data, &shape, &params, metrics, |codes| {
-                    let bytes = code_bytes(codes, quantize.int);
-                    let offset = chunk.elements.start * quantize.int.size();
-                    written = shared.output.write(self.slot, offset, &bytes);
-                    Ok(())
-                })
-            });
-            done.map_err(|error| shared.archive.fault(&self.tensor.name, error))?;
-            written?;
-            shared.progress.inc(size_of_val(data) as u64);
-        }
-        Ok(())
     }
 }
 

@@ -322,45 +322,6 @@ fn a_full_target_is_refused() {
     assert_eq!(folder.names(), ["in", "out"]);
 }
 
-#[cfg(unix)]
-#[test]
-fn a_program_that_is_stopped_removes_its_temporary_file() {
-    let folder = Folder::new();
-    let len = 1_u64 << 28;
-    let header = format!(
-        r#"{{"x":{{"dtype":"F32","shape":[{}, 1024],"data_offsets":[0,{len}]}}}}"#,
-        len >> 12
-    );
-    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-    bytes.extend(header.as_bytes());
-    let input = folder.file("in", &bytes);
-    let zeros = fs::File::options().write(true).open(&input).unwrap();
-    zeros.set_len(bytes.len() as u64 + len).unwrap();
-
-    let mut command = chopi(["quantize", "--quiet", "--bits", "32"]);
-    let mut child = command
-        .arg(&input)
-        .arg("-o")
-        .arg(folder.path("out"))
-        .spawn()
-        .unwrap();
-    while folder.names().len() < 2 && child.try_wait().unwrap().is_none() {}
-    let id = child.id().to_string();
-    std::process::Command::new("kill")
-        .arg(&id)
-        .status()
-        .unwrap();
-    let status = child.wait().unwrap();
-    match status.code() {
-        Some(130) => assert_eq!(folder.names(), ["in"]),
-        // It was done before it could be stopped.
-        code => assert_eq!(
-            (code, folder.names()),
-            (Some(0), vec!["in".into(), "out".into()])
-        ),
-    }
-}
-
 /// A quantized file, as its parts.
 struct Quantized {
     record: Value,

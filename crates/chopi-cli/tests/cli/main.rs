@@ -7,9 +7,13 @@ mod compare;
 mod compressed_tensors;
 mod folders;
 mod fuzz;
+#[cfg(unix)]
+mod hostile;
 mod model;
 mod printing;
 mod report;
 mod round_trip;
 mod selection;
 mod sensitivity;
+#[cfg(unix)]
+mod stopped;
