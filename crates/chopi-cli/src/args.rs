@@ -281,7 +281,7 @@ pub struct WorkArgs {
     #[arg(long, value_name = "NAME", default_value = "ndarray", value_parser = FrameworkName::parse)]
     pub backend: FrameworkName,
 
-    /// How many threads work. Default: one for each core.
+    /// How many threads work, at most four for each core. Default: one for each core.
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
 }

@@ -1,6 +1,8 @@
 //! Work on many tensors at once.
 
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
+use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,10 +23,7 @@ pub fn run<T: Sync, R: Send>(
 ) -> Result<Vec<R>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(size(&items[i])));
-    let threads = threads
-        .or_else(|| std::thread::available_parallelism().ok())
-        .map_or(1, NonZeroUsize::get)
-        .clamp(1, items.len().max(1));
+    let threads = count(threads).clamp(1, items.len().max(1));
     let pool = ThreadPoolBuilder::new().num_threads(threads).build()?;
 
     let next = AtomicUsize::new(0);
@@ -46,6 +45,26 @@ pub fn run<T: Sync, R: Send>(
     let mut done: Vec<_> = done.into_iter().flatten().collect();
     done.sort_by_key(|(i, _)| *i);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The most threads for each core: more only wait for each other.
+pub const THREADS_PER_CORE: usize = 4;
+
+/// How many threads work: as many as asked for, or one for each core.
+fn count(asked: Option<NonZeroUsize>) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let most = cores.saturating_mul(THREADS_PER_CORE);
+    let asked = asked.map_or(cores, NonZeroUsize::get);
+    if asked > most {
+        static SAID: Once = Once::new();
+        SAID.call_once(|| {
+            let _ = writeln!(
+                io::stderr(),
+                "chopi: {most} threads work, not {asked}: {THREADS_PER_CORE} for each core are the most"
+            );
+        });
+    }
+    asked.min(most)
 }
 
 /// A progress bar on standard error, if that is a terminal and the user has not asked for quiet.

@@ -341,3 +341,18 @@ fn a_folder_that_cannot_be_written_whole_is_not_there() {
         assert!(failure(done, 1).contains("cannot write"));
     }
 }
+
+#[test]
+fn many_threads_are_as_many_as_help() {
+    let folder = Folder::new();
+    let add = |model: Model, i| model.floats(&format!("t{i}"), &[1, 2], &[1.0, -2.0]);
+    let input = folder.file("in", &(0..600).fold(Model::new(), add).bytes());
+    let output = folder.path("out");
+    let done = convert("quantize", &input, &output, &["--threads", "100000"]);
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("threads work, not 100000: 4 for each core"),
+        "{stderr}"
+    );
+}
