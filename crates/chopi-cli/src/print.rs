@@ -24,27 +24,44 @@ pub fn print(text: impl Display) -> Result<()> {
     }
 }
 
-/// Prints a JSON object.
+/// Prints a JSON object. Characters that [`printable`] escapes are escaped as JSON escapes them.
 ///
 /// # Errors
 /// [`Error::Print`] where standard output cannot be written, unless it is because nobody reads it any
 /// more.
 pub fn print_json(object: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(object).map_err(io::Error::from);
-    text.map_err(Error::Print).and_then(print)
+    // The layout of the text has ends of lines, and no other such characters outside of strings.
+    let escaped =
+        |text: String| escaped(&text, |c| format!("\\u{:04x}", c as u32), "\n").into_owned();
+    text.map(escaped).map_err(Error::Print).and_then(print)
 }
 
-/// Text from a file as it may be shown: control characters, which could move the cursor of a
-/// terminal or start a line of their own, are escaped.
+/// Text from a file as it may be shown: characters that could move the cursor of a terminal, start a line of
+/// their own, or show the text around them in another order are escaped.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    escaped(text, |c| c.escape_default().to_string(), "")
+}
+
+/// A text with what [`is_shown`] does not allow escaped, but for the characters in `but`.
+fn escaped<'a>(text: &'a str, escape: impl Fn(char) -> String, but: &str) -> Cow<'a, str> {
+    let keep = |c: char| is_shown(c) || but.contains(c);
+    if text.chars().all(keep) {
         return text.into();
     }
-    let escape = |c: char| match c.is_control() {
-        true => c.escape_default().to_string(),
-        false => c.to_string(),
+    let each = |c: char| match keep(c) {
+        true => c.to_string(),
+        false => escape(c),
     };
-    text.chars().map(escape).collect::<String>().into()
+    text.chars().map(each).collect::<String>().into()
+}
+
+/// Whether a character shows itself and nothing more: no control character of C0 or C1, nothing that sets the
+/// direction of text, and no separator of lines or paragraphs.
+fn is_shown(c: char) -> bool {
+    let directs = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let separates = matches!(c, '\u{2028}' | '\u{2029}');
+    !(c.is_control() || directs || separates)
 }
 
 #[cfg(test)]
@@ -55,5 +72,10 @@ mod tests {
     fn control_characters_are_not_printed() {
         assert_eq!(printable("naïve/層.weight"), "naïve/層.weight");
         assert_eq!(printable("a\u{1b}[2J\nb"), "a\\u{1b}[2J\\nb");
+        for c in [
+            '\u{7f}', '\u{80}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{2028}',
+        ] {
+            assert_eq!(printable(&c.to_string()), format!("\\u{{{:x}}}", c as u32));
+        }
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::model::{Folder, Model, chopi, convert, convert_well, failure, noise};
+use serde_json::Value;
+
+use crate::model::{Folder, Model, chopi, convert, convert_well, failure, noise, row};
 
 const FORMAT: [&str; 3] = ["--format", "compressed-tensors", "--symmetric"];
 
@@ -310,4 +312,83 @@ fn an_index_names_only_files_beside_it() {
     let before = fs::read(&elsewhere).unwrap();
     assert!(index("w.safetensors").status.success());
     assert_eq!(fs::read(&elsewhere).unwrap(), before);
+}
+
+/// Characters that a terminal or a browser may do something with.
+const SPECIAL: [char; 18] = [
+    '\u{7}', '\u{1b}', '\n', '\u{7f}', '\u{80}', '\u{85}', '\u{9b}', '\u{9f}', '\u{61c}',
+    '\u{200e}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2028}', '\u{2029}', '\u{2066}', '\u{2069}',
+    '\r',
+];
+
+#[test]
+fn special_characters_of_names_are_never_printed() {
+    let folder = Folder::new();
+    let name: String = SPECIAL.iter().flat_map(|&c| [c, 'x']).collect();
+    let weight = format!("{name}.weight");
+    let model = Model::new()
+        .metadata(&name, &name)
+        .array(&weight, &noise::<f32>(&[16, 32]));
+    let input = folder.file(&format!("in{name}"), &model.bytes());
+    let bad = Model::new().floats(&weight, &[1, 2], &[1.0, f32::NAN]);
+    let bad = folder.file(&format!("bad{name}"), &bad.bytes());
+    let (q, page) = (folder.path(&format!("q{name}")), folder.path("page.html"));
+    let model = folder.path("model");
+    fs::create_dir(&model).unwrap();
+    fs::copy(&input, model.join("model.safetensors")).unwrap();
+    fs::write(model.join(format!("{name}.bin")), "").unwrap();
+    symlink("nowhere", model.join(format!("{name}.json"))).unwrap();
+
+    let said = |command: &mut Command| {
+        let done = command.output().unwrap();
+        let out = String::from_utf8([done.stdout.clone(), done.stderr].concat()).unwrap();
+        for c in SPECIAL.into_iter().filter(|&c| c != '\n') {
+            assert!(!out.contains(c), "{command:?} prints {c:?}");
+        }
+        // An end of a line in a name begins no line.
+        assert!(!out.contains("\nx"), "{command:?}");
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let json = |command: &mut Command| -> Value {
+        let report = serde_json::from_str(&said(command.arg("--json"))).unwrap();
+        row(&report, &weight);
+        report
+    };
+    said(chopi(["quantize", "-o"]).args([&q, &input]));
+    json(chopi(["quantize", "--force", "-o"]).args([&q, &input]));
+    said(chopi(["inspect"]).arg(&q));
+    let inspected = json(chopi(["inspect"]).arg(&input));
+    assert_eq!(inspected["metadata"][&name], *name);
+    said(chopi(["compare"]).args([&input, &q]));
+    json(chopi(["compare"]).args([&input, &q]));
+    said(chopi(["sensitivity"]).arg(&input));
+    json(chopi(["sensitivity"]).arg(&input));
+    said(chopi(["report", "-o"]).args([&page, &input, &q]));
+    said(chopi(["quantize", "-o"]).args([&folder.path("no"), &bad]));
+    let args = [&FORMAT[..], &["--include", "*"]].concat();
+    let out = folder.path("out");
+    let table = said(
+        chopi(["quantize"])
+            .args(&args)
+            .arg("-o")
+            .args([&out, &model]),
+    );
+    assert!(table.contains("other weights, not copied"), "{table}");
+    said(
+        chopi(["quantize", "--dry-run"])
+            .args(&args)
+            .arg("-o")
+            .args([&folder.path("no"), &model]),
+    );
+    said(
+        chopi(["quantize", "--json"])
+            .args(&args)
+            .arg("-o")
+            .args([&folder.path("again"), &model]),
+    );
+
+    let page = fs::read_to_string(page).unwrap();
+    for c in SPECIAL.into_iter().filter(|&c| c != '\n') {
+        assert!(!page.contains(c), "the page holds {c:?}");
+    }
 }
