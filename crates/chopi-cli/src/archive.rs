@@ -376,6 +376,23 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_cut_short_is_an_error() {
+        let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+        let on_disk = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(on_disk.path(), file(header, 8)).unwrap();
+        let source = Source::open(on_disk.path()).unwrap();
+        let archive = source.parse().unwrap();
+        let tensor = &archive.tensors["a"];
+        let mut elements = Reader::<f32>::new(tensor);
+        assert_eq!(elements.read(0..2).unwrap(), [0.0; 2]);
+        on_disk.as_file().set_len(source.len - 1).unwrap();
+        // What is in memory stays there.
+        assert_eq!(elements.read(0..2).unwrap(), [0.0; 2]);
+        let said = tensor.elements::<f32>().unwrap_err().to_string();
+        assert!(said.contains("it has become shorter than the"), "{said}");
+    }
+
+    #[test]
     fn lying_headers_are_refused() {
         let tensor = |dtype: &str, shape: &str, offsets: &str| {
             format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#)

@@ -18,15 +18,16 @@ struct Watch {
 
 static WATCH: OnceLock<Watch> = OnceLock::new();
 
-/// From here on a signal that stops the program is noted, for [`check`]. One that the program was started to
-/// ignore, as under nohup, stays ignored.
+/// From here on a signal that stops the program is noted, for [`check`]. On Linux one that the program was
+/// started to ignore, as under nohup, stays ignored.
 pub fn watch() {
     let watch = WATCH.get_or_init(|| {
         let watch = Watch::default();
         let ignored = ignored();
-        #[cfg(unix)]
+        // Elsewhere it cannot be told whether nohup has asked to ignore it: the next run removes what is left.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
         let stopping = [SIGINT, SIGTERM, signal_hook::consts::SIGHUP];
-        #[cfg(not(unix))]
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
         let stopping = [SIGINT, SIGTERM];
         for signal in stopping {
             if ignored & (1 << (signal - 1)) == 0 {
