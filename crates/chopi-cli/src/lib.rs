@@ -1,0 +1,108 @@
+//! The program `chopi` as a library: its command line as a function, which `src/main.rs` calls and tests
+//! call in their own process.
+//!
+//! Everything else of it is private; the library for programs is the crate `chopi`.
+
+mod architecture;
+mod archive;
+mod args;
+mod choice;
+mod chunks;
+mod compare;
+mod compressed_tensors;
+mod dequantize;
+mod element;
+mod error;
+mod file;
+mod format;
+mod framework;
+mod header;
+mod inspect;
+mod interrupt;
+mod json;
+mod model;
+mod output;
+mod page;
+mod plan;
+mod print;
+mod quantize;
+mod report;
+mod selection;
+mod sensitivity;
+mod temporary;
+mod workers;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use args::{Cli, Command, Format};
+use clap::Parser;
+
+/// Does what a command line says, the name of the program first, and gives the exit status: 0, or 1 where an
+/// input or an output is bad or files that are compared differ, or 2 where the command line is bad, or 128 and
+/// the number of the signal that has stopped it.
+///
+/// Writes to standard output and standard error. An error is one line there.
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let done = Cli::try_parse_from(args)
+        .map_err(Failure::Usage)
+        .and_then(|cli| command(cli.command));
+    let (message, status) = match (done, interrupt::signal()) {
+        (Ok(status), _) => return status,
+        (Err(Failure::Usage(usage)), _) => {
+            // A request for help is one too.
+            let _ = usage.print();
+            return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
+        }
+        // Whatever the error was that the signal has led to, or has come before.
+        (Err(Failure::Error(_)), Some(signal)) => (
+            format!("stopped by signal {signal}; the output is as it was before"),
+            ExitCode::from(128 + signal),
+        ),
+        (Err(Failure::Error(error)), None) => (error.to_string(), ExitCode::FAILURE),
+    };
+    // Where nobody can be told, the exit status still tells.
+    let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&message));
+    status
+}
+
+/// Why a command was not carried out.
+enum Failure {
+    /// The command line is bad, or asks for help.
+    Usage(clap::Error),
+    /// An input or an output is bad.
+    Error(error::Error),
+}
+
+impl From<clap::Error> for Failure {
+    fn from(usage: clap::Error) -> Self {
+        Self::Usage(usage)
+    }
+}
+
+impl From<error::Error> for Failure {
+    fn from(error: error::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn command(command: Command) -> Result<ExitCode, Failure> {
+    chopi::cpu::Isa::asked().map_err(error::Error::Isa)?;
+    match command {
+        Command::Quantize(args) => {
+            let choice = args.choice(args.settings()?)?;
+            match args.format {
+                Format::Chopi => quantize::run(&args, &choice)?,
+                Format::CompressedTensors => compressed_tensors::quantize(&args, &choice)?,
+            }
+        }
+        Command::Dequantize(args) => dequantize::run(&args)?,
+        Command::Inspect(args) => inspect::run(&args)?,
+        Command::Compare(args) => return Ok(compare::run(&args)?),
+        Command::Report(args) => page::run(&args)?,
+        Command::Sensitivity(args) => sensitivity::run(&args, args.settings()?)?,
+        Command::Backends => print::print(framework::FrameworkName::list())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
