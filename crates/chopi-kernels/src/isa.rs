@@ -218,6 +218,12 @@ mod tests {
     }
 
     #[test]
+    fn the_one_that_the_environment_asks_for_is_active_or_else_the_best() {
+        let best = || Isa::ALL.into_iter().find(|isa| isa.is_available());
+        assert_eq!(Some(Isa::active()), Isa::asked().unwrap().or_else(best));
+    }
+
+    #[test]
     fn one_that_the_cpu_lacks_is_refused() {
         for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
             assert_eq!(isa.force(), Err(IsaError::Missing { isa }));
