@@ -12,6 +12,7 @@ mod check_model;
 mod check_pychop;
 mod conformance;
 mod direction;
+mod fuzz;
 mod large_model;
 mod libtorch;
 mod measure;
@@ -24,6 +25,7 @@ mod sanitize;
 mod seed;
 mod table;
 mod test;
+mod test_arm;
 mod wheel;
 mod workspace;
 mod zoo;
@@ -49,6 +51,10 @@ enum Command {
     Test(test::Args),
     /// Test the crates with `unsafe` code under AddressSanitizer
     Sanitize(sanitize::Args),
+    /// Fuzz the readers of files and the arithmetic, each target for some minutes
+    Fuzz(fuzz::Args),
+    /// Run the tests compiled for 64-bit ARM, under emulation; needs root on a Debian-like machine
+    TestArm(test_arm::Args),
     /// Fetch the real model all-MiniLM-L6-v2 and print its folder
     Model,
     /// Make libtorch, if it is not there, and print the exports that building with tch needs
@@ -87,6 +93,8 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Test(args) => test::run(&args),
         Command::Sanitize(args) => sanitize::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
+        Command::TestArm(args) => test_arm::run(&args),
         Command::Model => {
             println!("{}", model::folder()?.display());
             Ok(())

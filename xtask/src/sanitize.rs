@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// The target of the machine itself.
-fn host() -> Result<String> {
+pub fn host() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = process::output(Command::new(rustc).arg("-vV"))?;
     let host = host_of(&version).context("`rustc -vV` names no host")?;

@@ -10,7 +10,9 @@ use chopi::cpu::Isa;
 
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;
-use crate::{built, check_backends, check_model, check_pychop, direction, model, process, table};
+use crate::{
+    built, check_backends, check_model, check_pychop, direction, fuzz, model, process, table,
+};
 
 /// What has tests; the examples have none.
 const TARGETS: [&str; 3] = ["--lib", "--bins", "--tests"];
@@ -56,6 +58,7 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     sections.start("Formatting");
     cargo.run(["fmt", "--all", "--check"])?;
+    cargo.run(["fmt", "--manifest-path=fuzz/Cargo.toml", "--check"])?;
 
     sections.start("Directions between crates");
     direction::check(&workspace)?;
@@ -142,7 +145,7 @@ fn full(sections: &mut Sections) -> Result<()> {
 
     sections.start("Tests of the program as it is installed");
     let alone = ["--package", "chopi-cli"];
-    cargo.tests(&[&["--bins", "--tests"], &alone[..]].concat())?;
+    cargo.tests(&[&TARGETS[..], &alone[..]].concat())?;
 
     sections.start("The real model: the same numbers as NumPy");
     let program = built::chopi(&mut cargo.command(build.iter().chain(&alone)))?;
@@ -155,6 +158,9 @@ fn full(sections: &mut Sections) -> Result<()> {
     let alone = [&["--package", "chopi"], &features[..]].concat();
     cargo.tests(&[&["--lib", "--tests"], &alone[..]].concat())?;
     cargo.run(["test", "--doc"].iter().chain(&alone))?;
+
+    sections.start("Fuzzing");
+    fuzz::run(&fuzz::Args::short())?;
 
     sections.start("Documentation");
     // As on docs.rs, without libtorch.

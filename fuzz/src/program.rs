@@ -1,0 +1,121 @@
+//! The program in this process, on files made of an input.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The most bytes of data that are made up for the tensors of a header.
+const MOST_DATA: usize = 1 << 16;
+
+/// A folder for the files of one input, in memory where the system has such folders.
+pub struct Folder(TempDir);
+
+impl Folder {
+    #[expect(clippy::new_without_default, reason = "a folder is no plain value")]
+    pub fn new() -> Self {
+        let shared = Path::new("/dev/shm");
+        let folder = match shared.is_dir() {
+            true => tempfile::tempdir_in(shared),
+            false => tempfile::tempdir(),
+        };
+        Self(folder.expect("a folder for temporary files"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// Everything that lies in the folder itself, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+/// Runs the program, and says whether it succeeded. Its status must be 0 or 1: the command lines of the
+/// targets are right.
+pub fn succeeds(args: &[&str], paths: &[&Path]) -> bool {
+    let words = ["chopi"].iter().chain(args).map(|word| word.into());
+    let paths = paths.iter().map(|path| path.as_os_str().to_owned());
+    let status = chopi_cli::run(words.chain(paths));
+    assert!(
+        status == ExitCode::SUCCESS || status == ExitCode::FAILURE,
+        "{args:?}: {status:?}"
+    );
+    status == ExitCode::SUCCESS
+}
+
+/// Runs a command that writes the file or folder `output` where it succeeds, and nothing where it does not.
+pub fn writes(folder: &Folder, args: &[&str], inputs: &[&Path], output: &str) -> bool {
+    let before = folder.names();
+    let out = folder.path(output);
+    let out = out.to_str().expect("temporary folders have plain names");
+    let done = succeeds(&[args, &["--output", out]].concat(), inputs);
+    let mut expected = before;
+    if done {
+        expected.push(output.to_owned());
+        expected.sort();
+    }
+    assert_eq!(folder.names(), expected, "{args:?}");
+    done
+}
+
+/// A safetensors file with this header, and with data: those given, and where they end a pattern, as many
+/// bytes as the header says there are.
+pub fn safetensors(header: &[u8], data: &[u8]) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(header);
+    let start = bytes.len();
+    bytes.extend_from_slice(data);
+    let said = data_len(header).unwrap_or(0).min(MOST_DATA);
+    let pattern = (0..).map(|i: usize| (i * 37 % 251) as u8);
+    let made_up = said.saturating_sub(data.len());
+    bytes.extend(pattern.take(made_up));
+    bytes.truncate(start + said.max(data.len()));
+    bytes
+}
+
+/// Where the data end, by a header.
+fn data_len(header: &[u8]) -> Option<usize> {
+    let header: Value = serde_json::from_slice(header).ok()?;
+    let ends = header
+        .as_object()?
+        .values()
+        .filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+    usize::try_from(ends.max()?).ok()
+}
+
+/// The header and the data of a safetensors file.
+pub fn parts(file: &[u8]) -> (&[u8], &[u8]) {
+    let (len, rest) = file.split_first_chunk().expect("a length");
+    rest.split_at(u64::from_le_bytes(*len) as usize)
+}
+
+/// A float model of three tensors, for commands that take a second file.
+pub fn model() -> Vec<u8> {
+    let header = br#"{"__metadata__":{"format":"pt"},"a.weight":{"dtype":"F32","shape":[4,8],"data_offsets":[0,128]},"b.weight":{"dtype":"F16","shape":[2,8],"data_offsets":[128,160]},"c.bias":{"dtype":"F64","shape":[3],"data_offsets":[160,184]}}"#;
+    let mut data = Vec::new();
+    for i in 0..32 {
+        data.extend((((i * 7 % 13) as f32 - 6.0) / 8.0).to_le_bytes());
+    }
+    for i in 0..16_i32 {
+        data.extend(chopi::backend::f16::from_f32((i % 5 - 2) as f32).to_le_bytes());
+    }
+    for i in 0..3 {
+        data.extend(f64::from(i).to_le_bytes());
+    }
+    safetensors(header, &data)
+}
