@@ -11,14 +11,16 @@ cannot be built here.
 
 import argparse
 import json
+import multiprocessing
+import os
 import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from compressed_tensors.utils.match import match_named_modules
-from meta_models import Loading, build, classes, linear_layers, nn, saved
+from compressed_tensors.utils.match import is_match
+from meta_models import Loading, build, classes, nn, saved
 
 DTYPE, SIZE = "F16", 2
 WEIGHT = ".weight"
@@ -53,10 +55,10 @@ def mixed(plan):
     return {n: 8 if i % 3 == 0 and ".experts." not in n else 4 for i, n in enumerate(taken)}
 
 
-def opened(model, plan, whole):
+def opened(model, load, plan, whole):
     """What is wrong where a class opens a quantized model. `whole` says that it is the class that saved it."""
-    load = Loading(model)
     modules = dict(model.named_modules())
+    layers = {name: m for name, m in modules.items() if isinstance(m, (nn.Linear, nn.Embedding))}
     expected, loaded = {}, set()
     for name, what in plan["tensors"].items():
         to, converter = load.place(name)
@@ -79,8 +81,8 @@ def opened(model, plan, whole):
     config = plan["quantization_config"]
     found = {}
     for group in config["config_groups"].values():
-        for name, module in match_named_modules(model, group["targets"], config["ignore"]):
-            if not isinstance(module, (nn.Linear, nn.Embedding)):
+        for name, module in layers.items():
+            if not is_match(name, module, group["targets"], config["ignore"]):
                 continue
             if found.setdefault(name, group["weights"]["num_bits"]) != group["weights"]["num_bits"]:
                 yield f"{name} is matched by two groups"
@@ -89,31 +91,38 @@ def opened(model, plan, whole):
         if (whole or name in loaded) and expected.get(name) != found.get(name):
             yield f"{name} has {expected.get(name)} bits, the groups give it {found.get(name)}"
     if whole:
-        ignored = {name for name, _ in match_named_modules(model, config["ignore"])}
-        for name in sorted(linear_layers(model) - set(found) - ignored):
-            yield f"{name} is neither quantized nor ignored"
+        for name, module in layers.items():
+            if isinstance(module, nn.Linear) and name not in found:
+                if not is_match(name, module, config["ignore"]):
+                    yield f"{name} is neither quantized nor ignored"
 
 
-def check(program, model_type, names, result):
+def first_line(error):
+    return str(error).strip().split("\n")[0][:160]
+
+
+def check(program, model_type, names):
+    """What is found of one model type."""
+    result = dict(types=1, classes=0, tensors=0, quantized=0, wrong={}, refused={}, not_built={})
     models = {}
     for name in names:
         try:
-            models[name] = build(model_type, name)
+            model = build(model_type, name)
+            models[name] = model, Loading(model)
         except Exception as error:
-            line = str(error).strip().split("\n")[0][:160]
-            result["not_built"][f"{model_type}: {name}"] = f"{type(error).__name__}: {line}"
+            why = f"{type(error).__name__}: {first_line(error)}"
+            result["not_built"][f"{model_type}: {name}"] = why
     base = next(iter(models), None)
-    for name, model in models.items():
+    for name, (model, load) in models.items():
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             try:
-                write(model, saved(model), folder)
+                tensors = saved(model)
+                write(model, tensors, folder)
             except Exception as error:
-                line = str(error).strip().split("\n")[0][:160]
-                result["not_built"][f"{model_type}: {name}: saved"] = line
+                result["not_built"][f"{model_type}: {name}: saved"] = first_line(error)
                 continue
-            load = Loading(model)
-            lost = [n for n in saved(model) if load.place(n)[0] not in load.state]
+            lost = [n for n in tensors if load.place(n)[0] not in load.state]
             if lost:
                 found = f"transformers saves names that it does not load, such as {lost[0]}"
                 result["not_built"][f"{model_type}: {name}: saved"] = found
@@ -128,7 +137,7 @@ def check(program, model_type, names, result):
                 )
             if refused is not None:
                 result["refused"][f"{model_type}: {name}"] = refused[:300]
-        openers = {name: model} | {n: models[n] for n in (base,)}
+        openers = {n: models[n] for n in (name, base)}
         if name == base:
             openers |= dict(list(models.items())[1:3])
         for how, plan in plans.items():
@@ -138,10 +147,15 @@ def check(program, model_type, names, result):
                 result["quantized"] += sum("bits" in t for t in plan["tensors"].values())
                 result["tensors"] += len(plan["tensors"])
             for opener, other in openers.items():
-                wrong = list(opened(other, plan, opener == name))
+                wrong = list(opened(*other, plan, opener == name))
                 if wrong:
                     key = f"{model_type}: {name} opened as {opener}, {how}"
                     result["wrong"][key] = wrong[:5]
+    return result
+
+
+def check_one(arguments):
+    return arguments[1], check(*arguments)
 
 
 def main():
@@ -149,15 +163,28 @@ def main():
     parser.add_argument("program")
     parser.add_argument("types", nargs="*")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     a = parser.parse_args()
-    result = dict(types=0, classes=0, tensors=0, quantized=0, wrong={}, refused={}, not_built={})
-    for model_type, names in classes().items():
-        if a.types and model_type not in a.types:
-            continue
-        result["types"] += 1
-        check(a.program, model_type, names, result)
-        wrong = [key for key in result["wrong"] if key.startswith(f"{model_type}: ")]
-        print(f"{model_type}: {len(wrong)} wrong", file=sys.stderr, flush=True)
+    chosen = {t: names for t, names in classes().items() if not a.types or t in a.types}
+    unknown = set(a.types) - set(chosen)
+    if unknown:
+        parser.error(f"transformers has no model type {', '.join(sorted(unknown))}")
+    result = None
+    # A process that has built fifty types has imported much: a new one has that memory back.
+    pool = multiprocessing.get_context("fork").Pool(a.jobs, maxtasksperchild=50)
+    with pool:
+        tasks = [(a.program, *one) for one in chosen.items()]
+        for done, (model_type, found) in enumerate(pool.imap_unordered(check_one, tasks), 1):
+            wrong = len(found["wrong"])
+            progress = f"{done} of {len(tasks)}: {model_type}: {wrong} wrong"
+            print(progress, file=sys.stderr, flush=True)
+            if result is None:
+                result = found
+                continue
+            for key, value in found.items():
+                result[key] = (
+                    result[key] | value if isinstance(value, dict) else result[key] + value
+                )
     (a.output or Path("/dev/stdout")).write_text(json.dumps(result, indent=1))
 
 
