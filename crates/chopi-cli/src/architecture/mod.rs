@@ -29,7 +29,7 @@ pub struct Architecture {
     is_known: bool,
     modules: BTreeMap<&'static str, Kind>,
     renamed: BTreeMap<&'static str, &'static [String]>,
-    prefixes: BTreeSet<&'static str>,
+    prefixes: BTreeSet<String>,
     tied: BTreeSet<&'static str>,
     implicit: BTreeSet<&'static str>,
     heads: BTreeSet<&'static str>,
@@ -145,6 +145,27 @@ impl Architecture {
         found
     }
 
+    /// This architecture with what the names of a model's tensors say where no table does: what stands before
+    /// the name of every module with a number is the prefix of the base model. `trunk` is that of
+    /// `trunk.blocks.0.up` and `trunk.blocks.1.up`, and `head.weight` has none.
+    pub fn with_names<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        if self.is_known {
+            return self;
+        }
+        let mut numbered = names.into_iter().filter(|name| name::has_number(name));
+        let prefix = |name: &'a str| {
+            let (first, rest) = name.split_once('.')?;
+            (!name::starts_with_number(rest)).then_some(first)
+        };
+        let first = numbered.next().and_then(prefix);
+        if let Some(first) = first
+            && numbered.all(|name| prefix(name) == Some(first))
+        {
+            self.prefixes.insert(first.to_owned());
+        }
+        self
+    }
+
     /// Adds the facts of a type; those that are there already have precedence.
     fn add(&mut self, facts: &'static Facts, ties: Option<bool>) {
         let kinds = [
@@ -163,8 +184,7 @@ impl Architecture {
         for (file, module) in &facts.renamed {
             self.renamed.entry(file).or_insert(module);
         }
-        self.prefixes
-            .extend(facts.prefixes.iter().map(String::as_str));
+        self.prefixes.extend(facts.prefixes.iter().cloned());
         self.whole.extend(facts.whole.iter().map(String::as_str));
         self.heads.extend(facts.heads.iter().map(String::as_str));
         let without_tensor = facts
@@ -260,7 +280,7 @@ impl Architecture {
         let first = module.split('.').next().unwrap_or_default();
         let is_prefix = match self.is_known {
             true => self.prefixes.contains(first),
-            false => words::is_prefix(first),
+            false => self.prefixes.contains(first) || words::is_prefix(first),
         };
         match is_prefix {
             true => without_prefix(module, first).unwrap_or(module),
@@ -270,7 +290,7 @@ impl Architecture {
 
     /// The prefixes that the base model may have in models with a head.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        self.prefixes.iter().copied()
+        self.prefixes.iter().map(String::as_str)
     }
 
     /// The templates of linear layers that may have no tensor of their own, because they share that of

@@ -41,9 +41,14 @@ pub fn numbers<'a>(template: &str, module: &'a str) -> Option<Vec<&'a str>> {
     parts.next().is_none().then_some(numbers)
 }
 
-/// Whether a template has a number of its own.
-pub fn has_number(template: &str) -> bool {
-    template.split('.').any(is_number)
+/// Whether a component of a name is a number; in a template [`NUMBER`] is none.
+pub fn has_number(name: &str) -> bool {
+    name.split('.').any(is_number)
+}
+
+/// Whether the first component of a name is a number.
+pub fn starts_with_number(name: &str) -> bool {
+    name.split('.').next().is_some_and(is_number)
 }
 
 /// A template with numbers in their places; none where there are not as many as places.

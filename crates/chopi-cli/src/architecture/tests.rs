@@ -130,3 +130,29 @@ fn of_what_is_not_known_only_what_surely_is_linear_is_taken() {
     assert_eq!(role(&none, "a.relative_attention_bias"), Role::Edge);
     assert_eq!(none.without_prefix("model.layers.0"), "layers.0");
 }
+
+#[test]
+fn the_prefix_of_what_is_not_known_stands_before_all_numbers() {
+    let unknown = |names: &[&'static str]| {
+        architecture(r#"{"model_type": "of tomorrow"}"#).with_names(names.iter().copied())
+    };
+    let one = unknown(&["head.weight", "trunk.blocks.0.up", "trunk.blocks.1.up"]);
+    assert_eq!(one.without_prefix("trunk.blocks.0.up"), "blocks.0.up");
+    assert_eq!(one.without_prefix("head"), "head");
+    for names in [
+        &["head.weight", "trunk.up"][..],
+        &["blocks.0.up", "blocks.1.up"],
+        &["trunk.blocks.0.up", "crown.blocks.0.up"],
+        &["trunk.blocks.0.up", "blocks.0.up"],
+    ] {
+        let none = unknown(names);
+        for name in names {
+            assert_eq!(none.without_prefix(name), *name, "{names:?}");
+        }
+    }
+    let known = architecture(r#"{"model_type": "t5"}"#).with_names(["encoder.block.0.up"]);
+    assert_eq!(
+        known.without_prefix("encoder.block.0.up"),
+        "encoder.block.0.up"
+    );
+}

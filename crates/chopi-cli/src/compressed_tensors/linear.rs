@@ -83,9 +83,10 @@ pub struct Weights<'a> {
 impl<'a> Weights<'a> {
     pub fn new(archives: &'a [Archive<'a>], config: &Map<String, Value>) -> Self {
         let tensors = archives.iter().flat_map(|archive| archive.tensors.values());
+        let tensors: BTreeMap<_, _> = tensors.map(|tensor| (&*tensor.name, tensor)).collect();
         Self {
-            tensors: tensors.map(|tensor| (&*tensor.name, tensor)).collect(),
-            architecture: Architecture::of(config),
+            architecture: Architecture::of(config).with_names(tensors.keys().copied()),
+            tensors,
         }
     }
 
