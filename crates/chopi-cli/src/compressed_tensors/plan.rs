@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chopi::{Symmetry, backend::FloatType};
+use chopi::{Granularity, Symmetry, backend::FloatType};
 use serde_json::{Map, Value};
 
 use super::linear::{Linear, Loaded, Reason, Weights};
@@ -119,16 +119,14 @@ impl<'a> FolderPlan<'a> {
     /// first group that names experts for that of all stacked experts, so theirs comes first.
     pub fn groups(&self) -> (Vec<Group<'a>>, Vec<String>) {
         let mut groups: Vec<(bool, &How<'a>)> = Vec::new();
-        let same = |a: &How<'_>, b: &How<'_>| {
-            (a.settings.scheme.bits, a.format) == (b.settings.scheme.bits, b.format)
-        };
+        let same = |a: &How<'_>, b: &How<'_>| a.group() == b.group();
         for how in self.tensors.values().filter_map(Decision::how) {
             match groups.iter_mut().find(|(_, group)| same(group, how)) {
                 Some((is_expert, _)) => *is_expert |= how.is_expert(),
                 None => groups.push((how.is_expert(), how)),
             }
         }
-        groups.sort_by_key(|(is_expert, how)| (!is_expert, how.settings.scheme.bits, how.format));
+        groups.sort_by_key(|(is_expert, how)| (!is_expert, how.group()));
         let group_of = |how: &How<'_>| groups.iter().position(|(_, group)| same(group, how));
         let architecture = self.weights.architecture();
         let mut in_model = Targets::new(architecture);
@@ -194,13 +192,15 @@ impl<'a> FolderPlan<'a> {
         Ok(())
     }
 
-    /// Checks that transformers loads the weights that it converts beside quantized ones.
+    /// Checks that transformers loads the weights that it converts beside quantized ones, and the zero points.
     fn check_loading(&self, refusal: &mut Refusal) {
         let quantized = self.tensors.values().filter_map(Decision::how);
         if quantized.clone().next().is_none() {
             return;
         }
         let experts = quantized.clone().find(|how| how.is_expert());
+        let first = quantized.clone().next().map(How::group);
+        let is_mixed = quantized.clone().any(|how| Some(how.group()) != first);
         for (name, decision) in &self.tensors {
             let tensor = self.weights.get(name);
             match (
@@ -217,6 +217,9 @@ impl<'a> FolderPlan<'a> {
                     if how.settings.scheme.symmetry == Symmetry::Asymmetric {
                         refusal.add_asymmetric(name);
                     }
+                }
+                (Decision::Quantize(how), _) if is_mixed && how.packs_zero_points() => {
+                    refusal.add_mixed_asymmetric(name);
                 }
                 _ => {}
             }
@@ -266,6 +269,20 @@ impl How<'_> {
     /// Whether it is one of the matrices that are stacked for all experts of a layer on loading.
     fn is_expert(&self) -> bool {
         self.loaded == Loaded::Stacked
+    }
+
+    /// What the weights of one group share.
+    fn group(&self) -> (u32, CodeFormat) {
+        (self.settings.scheme.bits, self.format)
+    }
+
+    /// Whether zero points are packed. transformers reads those only where it dequantizes all weights on loading
+    /// (`CompressedTensorsConfig(dequantize=True)`), by the scheme of one group.
+    fn packs_zero_points(&self) -> bool {
+        let scheme = &self.settings.scheme;
+        self.format == CodeFormat::PackQuantized
+            && scheme.symmetry == Symmetry::Asymmetric
+            && scheme.granularity != Granularity::PerTensor
     }
 
     /// Checks that the scheme fits a tensor, and that the names of its parts are free.

@@ -24,6 +24,7 @@ pub struct Refusal {
     other_bits: Vec<String>,
     bits: Option<(u32, u32)>,
     asymmetric: Vec<String>,
+    mixed_asymmetric: Vec<String>,
 }
 
 /// As many tensors of one template are named one by one.
@@ -41,6 +42,7 @@ impl Refusal {
             other_bits: Vec::new(),
             bits: None,
             asymmetric: Vec::new(),
+            mixed_asymmetric: Vec::new(),
         }
     }
 
@@ -76,6 +78,11 @@ impl Refusal {
     /// One of the experts' matrices that would get a zero point.
     pub fn add_asymmetric(&mut self, name: &str) {
         self.asymmetric.push(name.to_owned());
+    }
+
+    /// A weight that would get packed zero points beside weights of another group.
+    pub fn add_mixed_asymmetric(&mut self, name: &str) {
+        self.mixed_asymmetric.push(name.to_owned());
     }
 
     /// `quantized` are the tensors that would be quantized, those that the scheme does not fit among them.
@@ -126,6 +133,13 @@ impl Refusal {
                 "{} would get zero points, which transformers does not read of experts that it stacks on \
                  loading: --symmetric goes without",
                 list(&self.asymmetric)
+            ));
+        }
+        if !self.mixed_asymmetric.is_empty() {
+            said.push(format!(
+                "{} would get packed zero points beside weights of other bits or another format: transformers \
+                 reads such zero points by one scheme for all weights: --symmetric goes without",
+                list(&self.mixed_asymmetric)
             ));
         }
         match said.is_empty() {

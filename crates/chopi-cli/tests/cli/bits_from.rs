@@ -247,6 +247,48 @@ fn a_proposal_of_sensitivity_takes_the_bytes_that_it_says() {
 }
 
 #[test]
+fn packed_zero_points_have_one_scheme() {
+    let folder = Folder::new();
+    let input = folder.file("model.safetensors", &model().bytes());
+    let quantize = |bits: Value, args: &[&str], output: &str| {
+        let plan = plan_file(&folder, &bits);
+        let from = ["--bits-from", plan.to_str().unwrap()];
+        let args = [&FORMAT[..], &from, args].concat();
+        convert("quantize", &input, &folder.path(output), &args)
+    };
+    let mixed = json!({"a.weight": 4, "b.weight": 8});
+    let error = failure(quantize(mixed.clone(), &["--group-size", "32"], "mixed"), 1);
+    assert!(
+        error.contains("\"a.weight\" would get packed zero points beside weights of other bits"),
+        "{error}"
+    );
+    assert!(
+        error.contains("--symmetric") && !error.contains("\"b.weight\""),
+        "{error}"
+    );
+    assert!(!folder.path("mixed").exists());
+    for (i, (bits, args)) in [
+        (mixed.clone(), &["--group-size", "32", "--symmetric"][..]),
+        // The zero point of a whole tensor is not packed.
+        (mixed, &[]),
+        (
+            json!({"a.weight": 4, "b.weight": 4}),
+            &["--group-size", "32"],
+        ),
+        (
+            json!({"a.weight": 8, "b.weight": 8}),
+            &["--group-size", "32"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let done = quantize(bits, args, &format!("out{i}"));
+        assert!(done.status.success(), "{args:?}: {done:?}");
+    }
+}
+
+#[test]
 fn plans_that_cannot_be_are_refused() {
     let folder = Folder::new();
     let model = model().raw("ids", safetensors::Dtype::I64, &[1, 1], vec![0; 8]);
