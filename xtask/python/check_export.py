@@ -46,11 +46,10 @@ SENTENCES = [
 ]
 
 
-def load(folder):
-    """The model, and the tensors that transformers did not find in the folder or had no place for. Packed zero
-    points are loaded by dequantizing."""
+def load(folder, dequantize=False):
+    """The model, and the tensors that transformers did not find in the folder or had no place for."""
     how = {}
-    if not is_float(folder) and not loads(folder):
+    if dequantize:
         how = dict(quantization_config=CompressedTensorsConfig(dequantize=True))
     model, info = AutoModel.from_pretrained(folder, output_loading_info=True, **how)
     return model.eval(), set(info["missing_keys"]) | set(info["unexpected_keys"])
@@ -72,10 +71,6 @@ def loads(folder):
     packed = (s.format == "pack-quantized" and s.weights.strategy != "tensor" for s in schemes)
     symmetric = (s.weights.symmetric for s in schemes)
     return all(s or not p for s, p in zip(symmetric, packed))
-
-
-def is_float(folder):
-    return "quantization_config" not in json.loads((folder / "config.json").read_text())
 
 
 def quantization(folder):
@@ -124,6 +119,24 @@ def differing(a, b):
     # A clone has the strides of its shape even where an axis has length 1.
     a, b = (x.clone(memory_format=torch.contiguous_format).flatten() for x in (a, b))
     return int((a.view(torch.uint8) != b.view(torch.uint8)).sum())
+
+
+def dequantized(model, folder):
+    """How many weights of a model that was dequantized on loading were quantized in the folder, and how many of
+    them differ from what compressed-tensors makes of the folder's tensors."""
+    actual, count, wrong = tensors(folder), 0, 0
+    for name, weight in model.state_dict().items():
+        module = name.removesuffix(".weight")
+        if f"{name}_scale" not in actual:
+            continue
+        scheme = scheme_of(module, folder)
+        names = {key.removeprefix(f"{module}."): key for key in actual}
+        state = {part: actual[key] for part, key in names.items() if part.startswith("weight")}
+        compressor = BaseCompressor.get_value_from_registry(scheme.format)
+        theirs = compressor.decompress(state, scheme)["weight"]
+        count += 1
+        wrong += differing(theirs, weight) > 0
+    return count, wrong
 
 
 def compare(float_tensors, folder):
@@ -183,10 +196,17 @@ def main():
     results = {}
     for folder in sorted(a.quantized.iterdir()):
         result = compare(float_tensors, folder)
-        model, unmatched = load(folder)
+        # Packed zero points are loaded by dequantizing.
+        dequantize = not loads(folder)
+        model, unmatched = load(folder, dequantize)
+        if dequantize:
+            count, wrong = dequantized(model, folder)
+            if wrong or count != result["tensors"]:
+                found = f"{count} weights are dequantized, {wrong} of them to other values"
+                result["notes"].append(f"{found}, expected {result['tensors']} and 0")
         if unmatched:
             result["notes"].append(f"transformers has no match for {sorted(unmatched)}")
-        if loads(folder):
+        if not dequantize:
             said, inferred = quantization(folder).format, infer_model_format(model).value
             if said != inferred:
                 result["notes"].append(f"the format is {said}, to compressed-tensors {inferred}")
