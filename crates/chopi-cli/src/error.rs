@@ -163,6 +163,12 @@ pub enum Fault {
     #[error("to quantize it needs the name {name:?}, which another tensor has")]
     NameTaken { name: String },
 
+    #[error(
+        "has {rows} rows, of which compressed-tensors 0.20 cannot read packed zero points of 4 bits in groups; \
+         it reads those of 9 rows and more"
+    )]
+    FewZeroPoints { rows: usize },
+
     #[error("the metadata say that it is quantized, but there is no tensor {name:?}")]
     Missing { name: String },
 

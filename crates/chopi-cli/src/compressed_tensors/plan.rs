@@ -291,6 +291,16 @@ impl How<'_> {
             scheme, convention, ..
         } = self.settings;
         convention.check_groups(scheme, &tensor.shape)?;
+        if let (Granularity::PerGroup { size, .. }, &[rows, width]) =
+            (scheme.granularity, &*tensor.shape)
+            && self.packs_zero_points()
+            && scheme.bits == 4
+            && rows <= 8
+            && size < width
+        {
+            // A single row of words, which its fast path for 4 bits transposes and cannot view as bytes.
+            return Err(Fault::FewZeroPoints { rows });
+        }
         for suffix in self.format.suffixes(scheme.symmetry) {
             let name = format!("{}{suffix}", tensor.name);
             if !suffix.is_empty() && all.get(&name).is_some() {

@@ -247,7 +247,7 @@ fn a_proposal_of_sensitivity_takes_the_bytes_that_it_says() {
 }
 
 #[test]
-fn packed_zero_points_have_one_scheme() {
+fn packed_zero_points_that_transformers_cannot_read_are_refused() {
     let folder = Folder::new();
     let input = folder.file("model.safetensors", &model().bytes());
     let quantize = |bits: Value, args: &[&str], output: &str| {
@@ -267,12 +267,18 @@ fn packed_zero_points_have_one_scheme() {
         "{error}"
     );
     assert!(!folder.path("mixed").exists());
+    let four = json!({"a.weight": 4, "b.weight": 4});
+    let error = failure(quantize(four, &["--group-size", "32"], "four"), 1);
+    assert!(
+        error.contains("\"b.weight\": has 8 rows") && error.contains("--exclude 'b.weight'"),
+        "{error}"
+    );
     for (i, (bits, args)) in [
         (mixed.clone(), &["--group-size", "32", "--symmetric"][..]),
         // The zero point of a whole tensor is not packed.
         (mixed, &[]),
         (
-            json!({"a.weight": 4, "b.weight": 4}),
+            json!({"a.weight": 5, "b.weight": 5}),
             &["--group-size", "32"],
         ),
         (

@@ -227,7 +227,7 @@ fn weights_are_those_of_the_quantizer_in_every_scheme_and_element_type() {
                 check_weight(&noise::<f32>(&[19, 72]), bits, &args, &mut chopi);
                 chopi.reset();
                 check_weight(
-                    &noise::<chopi::backend::bf16>(&[7, 48]),
+                    &noise::<chopi::backend::bf16>(&[11, 48]),
                     bits,
                     &args,
                     &mut chopi,
