@@ -4,6 +4,8 @@ Argument: the file to write, JSON as `crates/chopi-cli/src/architecture/table.rs
 """
 
 import json
+import multiprocessing
+import os
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -102,42 +104,50 @@ def rows_of_others(models, rows):
                     yield saving, *aligned(name, to.removesuffix(WEIGHT)), "linear"
 
 
+def survey_one(model_type, names):
+    """Rows, prefixes, tied layers, layers without a tensor of their own."""
+    keys = ("rows", "prefixes", "tied", "may_tie", "implicit", "heads", "whole")
+    entry = {key: set() for key in keys} | dict(unopenable=False)
+    models, rows_by_class = {}, {}
+    for name in names:
+        try:
+            model = build(model_type, name)
+            rows = set(rows_of(model))
+            # The surveyed model is of no use afterwards.
+            models[name], rows_by_class[name] = build(model_type, name), rows
+        except Exception as error:
+            line = str(error).strip().split("\n")[0][:100]
+            print(f"{model_type}: {name}: {type(error).__name__}: {line}", file=sys.stderr)
+            continue
+        prefix = model.base_model_prefix
+        if prefix and hasattr(model, prefix):
+            entry["prefixes"].add(prefix)
+            heads = {template(name) for name in linear_layers(model)}
+            entry["heads"] |= {name for name in heads if not name.startswith(f"{prefix}.")}
+        entry["rows"] |= {(prefix, *row) for row in rows}
+        plain = {template(module) for _, module, kind in rows if kind == "linear"}
+        layers = {template(layer) for layer in linear_layers(model)}
+        entry["implicit"] |= layers - plain
+        for key, layers in zip(("tied", "may_tie"), tied_layers(model)):
+            entry[key] |= {template(layer) for layer in layers}
+        entry["unopenable"] |= unopenable(model) is not None
+        whole = {template(layer) for layer in initialized_by_others(model)}
+        of_linear = [(f, template(m)) for f, m, kind in rows if kind == "linear"]
+        entry["whole"] |= {(prefix, template(f)) for f, m in of_linear if m in whole}
+    for saving, *row in rows_of_others(models, rows_by_class):
+        entry["rows"].add((models[saving].base_model_prefix, *row))
+    return model_type, entry
+
+
 def survey():
-    """By model type: rows, prefixes, tied layers, layers without a tensor of their own."""
+    """What `survey_one` finds, by model type."""
     found = {}
-    for model_type, names in classes().items():
-        keys = ("rows", "prefixes", "tied", "may_tie", "implicit", "heads", "whole")
-        entry = {key: set() for key in keys} | dict(unopenable=False)
-        models, rows_by_class = {}, {}
-        for name in names:
-            try:
-                model = build(model_type, name)
-                rows = set(rows_of(model))
-                # The surveyed model is of no use afterwards.
-                models[name], rows_by_class[name] = build(model_type, name), rows
-            except Exception as error:
-                line = str(error).strip().split("\n")[0][:100]
-                print(f"{model_type}: {name}: {type(error).__name__}: {line}", file=sys.stderr)
-                continue
-            prefix = model.base_model_prefix
-            if prefix and hasattr(model, prefix):
-                entry["prefixes"].add(prefix)
-                heads = {template(name) for name in linear_layers(model)}
-                entry["heads"] |= {name for name in heads if not name.startswith(f"{prefix}.")}
-            entry["rows"] |= {(prefix, *row) for row in rows}
-            plain = {template(module) for _, module, kind in rows if kind == "linear"}
-            layers = {template(layer) for layer in linear_layers(model)}
-            entry["implicit"] |= layers - plain
-            for key, layers in zip(("tied", "may_tie"), tied_layers(model)):
-                entry[key] |= {template(layer) for layer in layers}
-            entry["unopenable"] |= unopenable(model) is not None
-            whole = {template(layer) for layer in initialized_by_others(model)}
-            of_linear = [(f, template(m)) for f, m, kind in rows if kind == "linear"]
-            entry["whole"] |= {(prefix, template(f)) for f, m in of_linear if m in whole}
-        for saving, *row in rows_of_others(models, rows_by_class):
-            entry["rows"].add((models[saving].base_model_prefix, *row))
-        if entry["rows"]:
-            found[model_type] = entry
+    jobs = len(os.sched_getaffinity(0))
+    # A process that has built fifty types has imported much: a new one has that memory back.
+    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=50) as pool:
+        for model_type, entry in pool.starmap(survey_one, classes().items(), chunksize=1):
+            if entry["rows"]:
+                found[model_type] = entry
     return found
 
 
