@@ -148,8 +148,10 @@ impl Layout {
         let mut index = vec![0; self.shape.len()];
         for position in (0..self.shape.len()).rev() {
             let axis = self.axis_at(position);
-            index[axis] = offset % self.shape[axis];
-            offset /= self.shape[axis];
+            // Where there is no element, none is asked for.
+            let length = self.shape[axis].max(1);
+            index[axis] = offset % length;
+            offset /= length;
         }
         index
     }
@@ -167,6 +169,9 @@ impl Layout {
     }
 
     /// Elements in memory order, put into row-major order.
+    ///
+    /// # Panics
+    /// Where there are not as many as the layout says, and they have to be moved.
     pub fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         let Some(inverse) = self.inverse_order() else {
             return Cow::Borrowed(data);
@@ -174,20 +179,23 @@ impl Layout {
         let mut strides = vec![1; self.shape.len()];
         let memory = self.memory_shape();
         for position in (1..memory.len()).rev() {
-            strides[position - 1] = strides[position] * memory[position];
+            strides[position - 1] = usize::saturating_mul(strides[position], memory[position]);
         }
         let strides: Vec<usize> = inverse.iter().map(|&position| strides[position]).collect();
         gather(&self.shape, &strides, data)
     }
 
     /// Elements in row-major order, put into memory order.
+    ///
+    /// # Panics
+    /// Where there are not as many as the layout says, and they have to be moved.
     pub fn to_memory_order<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
         if self.is_row_major() {
             return Cow::Borrowed(data);
         }
         let mut strides = vec![1; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
-            strides[axis - 1] = strides[axis] * self.shape[axis];
+            strides[axis - 1] = usize::saturating_mul(strides[axis], self.shape[axis]);
         }
         let in_memory = (0..strides.len()).map(|position| strides[self.axis_at(position)]);
         let strides: Vec<usize> = in_memory.collect();
@@ -224,6 +232,7 @@ fn len_of(shape: &[usize]) -> usize {
 
 /// The elements of a strided tensor in the row-major order of its shape.
 fn gather<'a, T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Cow<'a, [T]> {
+    assert_eq!(data.len(), len_of(shape), "elements of shape {shape:?}");
     let mut out = Vec::with_capacity(data.len());
     let mut index = vec![0; shape.len()];
     let mut offset = 0;
@@ -258,6 +267,24 @@ mod tests {
         for strides in [[4, 1], [3, -1], [0, 1], [3, 2]] {
             assert_eq!(dense(&[2, 3], &strides), None, "{strides:?}");
         }
+    }
+
+    #[test]
+    fn huge_axes_and_strides_are_not_computed_with() {
+        let most = isize::MAX;
+        for strides in [[most, 1], [1, most], [isize::MIN, most], [most; 2]] {
+            assert_eq!(Layout::dense(&[2, 3], &strides), None);
+            assert_eq!(Layout::dense(&[usize::MAX, 3], &strides), None);
+            let empty = Layout::dense(&[usize::MAX, 0], &strides).unwrap();
+            assert_eq!((empty.len(), empty.index(0)), (0, vec![0, 0]));
+        }
+        for shape in [&[2][..], &[2, 3, 4]] {
+            assert_eq!(Layout::dense(shape, &[1, 2]), None);
+        }
+        let empty = Layout::dense(&[2, 3], &[1, 2]).unwrap().with_axis(0, 0);
+        let huge = empty.with_axis(1, usize::MAX);
+        assert!(huge.to_row_major::<u8>(&[]).is_empty());
+        assert!(huge.to_memory_order::<u8>(&[]).is_empty());
     }
 
     #[test]

@@ -310,3 +310,11 @@ impl Words for Words4 {
         fn shift_right[const N: i32](self) -> Self { Self(_mm_srl_epi32(self.0, _mm_cvtsi32_si128(N))) }
     }
 }
+
+impl crate::sealed::Sealed for Avx2 {}
+impl crate::sealed::Sealed for F32 {}
+impl crate::sealed::Sealed for F64 {}
+impl crate::sealed::Sealed for Mask8 {}
+impl crate::sealed::Sealed for Mask4 {}
+impl crate::sealed::Sealed for Words8 {}
+impl crate::sealed::Sealed for Words4 {}

@@ -283,3 +283,11 @@ impl Words for Words8 {
         fn shift_right[const N: i32](self) -> Self { Self(_mm256_srl_epi32(self.0, _mm_cvtsi32_si128(N))) }
     }
 }
+
+impl crate::sealed::Sealed for Avx512 {}
+impl crate::sealed::Sealed for F32 {}
+impl crate::sealed::Sealed for F64 {}
+impl crate::sealed::Sealed for Mask16 {}
+impl crate::sealed::Sealed for Mask8 {}
+impl crate::sealed::Sealed for Words16 {}
+impl crate::sealed::Sealed for Words8 {}

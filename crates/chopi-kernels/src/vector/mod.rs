@@ -15,6 +15,21 @@
 //! ```compile_fail,E0624
 //! let forged = unsafe { chopi_kernels::vector::avx2::Avx2::assume() };
 //! ```
+//!
+//! Nor does anybody else implement the traits:
+//!
+//! ```compile_fail,E0277
+//! #[derive(Clone, Copy)]
+//! struct Mine;
+//! impl chopi_kernels::vector::Mask for Mine {
+//!     fn or(self, _: Self) -> Self {
+//!         self
+//!     }
+//!     fn any(self) -> bool {
+//!         false
+//!     }
+//! }
+//! ```
 
 #[cfg(target_arch = "x86_64")]
 pub mod avx2;
@@ -30,9 +45,10 @@ use std::mem::MaybeUninit;
 use half::{bf16, f16};
 
 use crate::float::Compute;
+use crate::sealed::Sealed;
 
 /// An instruction set. A value of it is the proof that the CPU has the instructions.
-pub trait Arch: Copy + Debug {
+pub trait Arch: Sealed + Copy + Debug {
     /// Vectors of `f32`.
     type F32: Vector<Arch = Self, Scalar = f32> + Halves;
     /// Vectors of `f64`.
@@ -56,7 +72,7 @@ pub const BLOCK: usize = 4;
 ///
 /// # Panics
 /// Loads and stores panic where a slice is shorter than the vector.
-pub trait Vector: Copy {
+pub trait Vector: Sealed + Copy {
     /// The instruction set.
     type Arch: Arch;
     /// What a lane holds.
@@ -186,7 +202,7 @@ pub trait Vector: Copy {
 }
 
 /// A truth value for each lane of a vector.
-pub trait Mask: Copy {
+pub trait Mask: Sealed + Copy {
     /// Whether either mask holds.
     fn or(self, other: Self) -> Self;
     /// Whether the mask holds anywhere.
@@ -210,7 +226,7 @@ pub trait Halves: Vector<Scalar = f32> {
 }
 
 /// 32-bit integers, with wrapping arithmetic.
-pub trait Words: Copy {
+pub trait Words: Sealed + Copy {
     /// The instruction set.
     type Arch: Arch;
     /// `first`, `first + 1`, ….

@@ -285,3 +285,11 @@ impl Words for Words2 {
         fn shift_right[const N: i32](self) -> Self { Self(vshl_u32(self.0, vdup_n_s32(-N))) }
     }
 }
+
+impl crate::sealed::Sealed for Neon {}
+impl crate::sealed::Sealed for F32 {}
+impl crate::sealed::Sealed for F64 {}
+impl crate::sealed::Sealed for Mask4 {}
+impl crate::sealed::Sealed for Mask2 {}
+impl crate::sealed::Sealed for Words4 {}
+impl crate::sealed::Sealed for Words2 {}

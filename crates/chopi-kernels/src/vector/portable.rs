@@ -112,3 +112,7 @@ impl Words for Array<u32> {
     #[inline(always)] fn mul(self, other: Self) -> Self { Self(self.both(other, u32::wrapping_mul)) }
     #[inline(always)] fn shift_right<const N: i32>(self) -> Self { Self(self.each(|x| x >> N)) }
 }
+
+impl crate::sealed::Sealed for Portable {}
+impl<T> crate::sealed::Sealed for Array<T> {}
+impl crate::sealed::Sealed for [bool; LANES] {}
