@@ -266,3 +266,14 @@ fn short_and_odd_lengths_give_what_single_elements_give() {
     check(f16::from_f32);
     check(bf16::from_f32);
 }
+
+#[test]
+fn a_refused_output_leaves_the_quantizer_uncalibrated() {
+    let x = ndarray::array![1.0_f32, -2.0, 3.0];
+    let mut chopi = Chopi::new(8).unwrap();
+    let mut values = ndarray::Array1::<f32>::zeros(4);
+    let mut codes = ndarray::Array1::<u8>::zeros(4);
+    assert!(chopi.fake_quantize_into(&x, &mut values).is_err());
+    assert!(chopi.quantize_into(&x, &mut codes).is_err());
+    assert!(chopi.params().is_none());
+}
