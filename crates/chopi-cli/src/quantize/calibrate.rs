@@ -131,6 +131,17 @@ fn of_group(error: Error, before: usize) -> Error {
             scale,
             float,
         },
+        Error::SymmetricRange {
+            group,
+            min,
+            qmin,
+            qmax,
+        } => Error::SymmetricRange {
+            group: before + group,
+            min,
+            qmin,
+            qmax,
+        },
         Error::ZeroPoint {
             group,
             zero_point,
@@ -232,7 +243,13 @@ mod tests {
             let calibrated = |chunks: Chunks<'_>| {
                 let mut elements = Reader::<f32>::new(&tensor);
                 let found = calibrate::<NdArray, f32>(&mut elements, &chunks, &settings);
-                found.map_err(|fault| fault.to_string())
+                let found = found.map_err(|fault| fault.to_string());
+                found.map(|(params, abs_max)| {
+                    let zero_point = params.zero_point().to_vec();
+                    let reals = params.real_zero_point().map(<[f64]>::to_vec);
+                    let shape = params.shape().to_vec();
+                    (shape, params.scale().to_vec(), zero_point, reals, abs_max)
+                })
             };
             let pieces = calibrated(Chunks::of_at_most(elements, &shape, granularity));
             prop_assert_eq!(pieces, calibrated(Chunks::of_at_most(count, &shape, granularity)));
