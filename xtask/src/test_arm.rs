@@ -23,7 +23,7 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// The packages, with those that they depend on: but for base-files, dash and coreutils, which every package
 /// may take for granted.
-const PACKAGES: [&str; 9] = [
+const PACKAGES: [&str; 10] = [
     "base-files",
     "dash",
     "coreutils",
@@ -32,6 +32,7 @@ const PACKAGES: [&str; 9] = [
     "libstd-rust-dev:arm64",
     "gcc",
     "gcc-aarch64-linux-gnu",
+    "libc6-dev-arm64-cross",
     "qemu-user",
 ];
 /// What the command needs of the machine.
