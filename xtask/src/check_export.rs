@@ -27,6 +27,9 @@ pub struct Args {
     /// Small models of many architectures instead, opened by the base class and a class with a head
     #[arg(long, conflicts_with_all = ["large", "calibrations"])]
     zoo: bool,
+    /// Write the table of all of them to docs/transformers.md, if none is wrong
+    #[arg(long, requires = "zoo", conflicts_with = "types")]
+    write: bool,
     /// Only these model types
     #[arg(value_name = "TYPE", requires = "zoo")]
     types: Vec<String>,
@@ -133,7 +136,7 @@ pub fn run(args: &Args) -> Result<()> {
         return large_model::check(&program, args.folder.as_deref());
     }
     if args.zoo {
-        return zoo::check(&program, &args.types);
+        return zoo::check(&program, &args.types, args.write);
     }
     if args.calibrations {
         return calibrations(&program);
