@@ -1,9 +1,11 @@
 //! `chopi inspect`: what a file holds.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
-use chopi::Symmetry;
-use serde::Serialize;
+use chopi::{Granularity, Symmetry};
+use safetensors::Dtype;
+use serde::{Serialize, Serializer};
 
 use crate::archive::{Archive, Source};
 use crate::args::InspectArgs;
@@ -16,7 +18,8 @@ use crate::report::{grouped, scheme_cell, table};
 /// What is wrong with the file.
 pub fn run(args: &InspectArgs) -> Result<()> {
     let source = Source::open(&args.file)?;
-    let report = Report::of(&source.parse()?)?;
+    let archive = source.parse()?;
+    let report = Report::of(&archive)?;
     match args.json {
         true => print_json(&report),
         false => report.print_table(),
@@ -24,35 +27,46 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 }
 
 #[derive(Serialize)]
-struct Report {
-    tensors: Vec<InspectRow>,
+struct Report<'a> {
+    tensors: Vec<InspectRow<'a>>,
     /// The bytes of all tensors.
     bytes: usize,
     /// The bytes of the file, the header included.
     file_bytes: u64,
     /// All but chopi's own.
-    metadata: BTreeMap<String, String>,
+    metadata: BTreeMap<&'a str, &'a str>,
 }
 
 #[derive(Serialize)]
-struct InspectRow {
-    name: String,
-    shape: Vec<usize>,
-    dtype: String,
+struct InspectRow<'a> {
+    name: &'a str,
+    shape: &'a [usize],
+    #[serde(serialize_with = "as_text")]
+    dtype: Dtype,
     bytes: usize,
     /// How it was quantized, if it was.
-    quantized: Option<Quantization>,
+    quantized: Option<Box<Quantization>>,
+}
+
+/// A value as what it displays.
+fn as_text<S: Serializer>(
+    value: &impl Display,
+    serializer: S,
+) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 #[derive(Serialize)]
 struct Quantization {
-    dtype: String,
+    #[serde(serialize_with = "as_text")]
+    dtype: Dtype,
     bits: u32,
     symmetric: bool,
-    granularity: String,
+    #[serde(serialize_with = "as_text")]
+    granularity: Granularity,
     qmin: i64,
     qmax: i64,
-    convention: String,
+    convention: &'static str,
     scale_min: f64,
     scale_max: f64,
     /// The scheme in words.
@@ -60,34 +74,39 @@ struct Quantization {
     scheme: String,
 }
 
-impl Report {
-    fn of(archive: &Archive<'_>) -> Result<Self> {
-        let mut quantized = BTreeMap::new();
-        if let Some(record) = Record::of(archive)? {
-            for name in record.names() {
-                let stored = Stored::find(archive, &record, name)?;
-                let how = Quantization::of(&stored);
-                quantized.insert(name.to_owned(), how.map_err(|e| archive.fault(name, e))?);
+impl<'a> Report<'a> {
+    fn of(archive: &'a Archive<'_>) -> Result<Self> {
+        let record = Record::of(archive)?;
+        let mut tensors = Vec::with_capacity(archive.tensors.len());
+        for tensor in archive.tensors.values() {
+            let name = &*tensor.name;
+            let quantized = match &record {
+                Some(record) if record.get(name).is_some() => {
+                    let how = Quantization::of(&Stored::find(archive, record, name)?);
+                    Some(Box::new(how.map_err(|e| archive.fault(name, e))?))
+                }
+                _ => None,
+            };
+            tensors.push(InspectRow {
+                name,
+                shape: &tensor.shape,
+                dtype: tensor.dtype,
+                bytes: tensor.data.len(),
+                quantized,
+            });
+        }
+        if let Some(record) = &record {
+            let missing = |name: &&str| !archive.tensors.contains_key(*name);
+            for name in record.names().filter(missing) {
+                Stored::find(archive, record, name)?;
             }
         }
-        let tensors: Vec<InspectRow> = archive
-            .tensors
-            .values()
-            .map(|tensor| InspectRow {
-                name: tensor.name.clone(),
-                shape: tensor.shape.clone(),
-                dtype: tensor.dtype.to_string(),
-                bytes: tensor.data.len(),
-                quantized: quantized.remove(&tensor.name),
-            })
-            .collect();
-        let mut metadata = archive.metadata.clone();
-        metadata.remove(KEY);
+        let metadata = archive.metadata.iter().filter(|(key, _)| *key != KEY);
         Ok(Self {
             bytes: tensors.iter().map(|row| row.bytes).sum(),
             tensors,
             file_bytes: archive.len,
-            metadata,
+            metadata: metadata.map(|(key, value)| (&**key, &**value)).collect(),
         })
     }
 
@@ -105,15 +124,15 @@ impl Report {
         let mut table = table(&columns, 7);
         for row in &self.tensors {
             let mut cells = vec![
-                printable(&row.name).into_owned(),
+                printable(row.name).into_owned(),
                 format!("{:?}", row.shape),
-                row.dtype.clone(),
+                row.dtype.to_string(),
             ];
             cells.extend(match &row.quantized {
                 Some(q) => [
                     q.scheme.clone(),
-                    q.convention.clone(),
-                    q.dtype.clone(),
+                    q.convention.to_owned(),
+                    q.dtype.to_string(),
                     q.scales(),
                 ],
                 None => Default::default(),
@@ -147,13 +166,13 @@ impl Quantization {
         let scales = params.scale().iter().copied();
         let scheme = stored.scheme;
         Ok(Self {
-            dtype: float_dtype(stored.float).to_string(),
+            dtype: float_dtype(stored.float),
             bits: scheme.bits,
             symmetric: scheme.symmetry == Symmetry::Symmetric,
-            granularity: stored.granularity.to_string(),
+            granularity: stored.granularity,
             qmin: scheme.qmin,
             qmax: scheme.qmax,
-            convention: stored.convention.name().to_string(),
+            convention: stored.convention.name(),
             scale_min: scales.clone().fold(f64::INFINITY, f64::min),
             scale_max: scales.fold(0.0, f64::max),
             scheme: scheme_cell(scheme, stored.granularity),
