@@ -229,8 +229,7 @@ where
         } else {
             0
         };
-        let code =
-            expected(&index).unwrap_or(z) + i64::from(planted(rank == 3 && qmax == 3 && z == 2));
+        let code = expected(&index).unwrap_or(z) + i64::from(planted(rank == 3 && qmax == 3));
         let (x, s) = (wide(x[&index]), wide(scale[group(&index)]));
         assert_eq!(
             got.to_i64(),

@@ -104,7 +104,7 @@ fuzz_target!(|input: &[u8]| {
             "report.html",
         );
         assert!(
-            report && !planted(config.windows(4).any(|w| w == b"null")),
+            report && !planted(config.iter().any(u8::is_ascii_whitespace)),
             "it is not read"
         );
     }

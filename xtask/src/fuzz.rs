@@ -58,7 +58,12 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let fuzz = Fuzz::new(args.planted)?;
     let targets = fuzz.targets(&args.targets)?;
-    let built = fuzz.build(args)?;
+    // Only what was asked for.
+    let programs: &[String] = match args.seeds {
+        true => &["seeds".to_owned()],
+        false => &targets,
+    };
+    let built = fuzz.build(programs)?;
     if args.seeds {
         let seeds = fuzz.folder.join("seeds");
         return process::run(Command::new(built.join("seeds")).arg(seeds));
@@ -155,22 +160,18 @@ impl Fuzz {
         })
     }
 
-    /// Builds the targets, and gives the folder where they lie.
-    fn build(&self, args: &Args) -> Result<PathBuf> {
+    /// Builds some programs, and gives the folder where they lie.
+    fn build(&self, programs: &[String]) -> Result<PathBuf> {
         let host = sanitize::host()?;
-        let mut command = process::cargo([
-            "build",
-            "--release",
-            "--locked",
-            "--bins",
-            "--target",
-            &host,
-        ]);
+        let mut command = process::cargo(["build", "--release", "--locked", "--target", &host]);
         command
             .arg("--manifest-path")
             .arg(self.folder.join("Cargo.toml"));
         command.arg("--target-dir").arg(&self.target_directory);
-        if args.planted {
+        for program in programs {
+            command.args(["--bin", program]);
+        }
+        if self.planted {
             command.arg("--features=planted");
         }
         command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);
