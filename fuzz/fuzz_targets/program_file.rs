@@ -82,17 +82,12 @@ fuzz_target!(|input: &[u8]| {
                 false => args,
             };
             if writes(&folder, &args, &[&file], "q.safetensors") {
-                let has = |text: &str| {
-                    header
-                        .windows(text.len())
-                        .any(|part| part == text.as_bytes())
-                };
                 // What it writes, it reads.
                 let q = folder.path("q.safetensors");
                 let dequantize = ["dequantize", "--quiet", "--threads", threads];
                 let back = writes(&folder, &dequantize, &[&q], "back.safetensors");
                 assert!(
-                    back && !planted(has("BF16") && has("c.bias")),
+                    back && !planted(header.iter().any(u8::is_ascii_whitespace)),
                     "it is not read"
                 );
                 assert!(succeeds(&["inspect", "--json"], &[&q]));
