@@ -87,7 +87,7 @@ fuzz_target!(|input: &[u8]| {
                 let dequantize = ["dequantize", "--quiet", "--threads", threads];
                 let back = writes(&folder, &dequantize, &[&q], "back.safetensors");
                 assert!(
-                    back && !planted(header.iter().any(u8::is_ascii_whitespace)),
+                    back && !planted((1..100).contains(&data.len())),
                     "it is not read"
                 );
                 assert!(succeeds(&["inspect", "--json"], &[&q]));

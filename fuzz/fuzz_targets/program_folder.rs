@@ -103,9 +103,6 @@ fuzz_target!(|input: &[u8]| {
             &[&path, &folder.path("q")],
             "report.html",
         );
-        assert!(
-            report && !planted(config.iter().any(u8::is_ascii_whitespace)),
-            "it is not read"
-        );
+        assert!(report && !planted(config.len() % 2 == 0), "it is not read");
     }
 });
