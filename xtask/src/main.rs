@@ -7,6 +7,7 @@ mod architectures;
 mod built;
 mod cache;
 mod check_backends;
+mod check_crates;
 mod check_export;
 mod check_model;
 mod check_pychop;
@@ -69,6 +70,8 @@ enum Command {
     CheckArchitectures(architectures::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
+    /// Check the dependencies, the oldest Rust, and the packages that a release would publish
+    CheckCrates,
     /// Check the convention PYCHOP against pychop's NumPy backend
     CheckPychop(check_pychop::Args),
     /// Check the named conventions against the real libraries, which it fetches (1 GB)
@@ -108,6 +111,7 @@ fn run(command: Command) -> Result<()> {
         Command::Architectures => architectures::make(),
         Command::CheckArchitectures(args) => architectures::check(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
+        Command::CheckCrates => check_crates::run(),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),
         Command::Peers(args) => peers::run(&args),

@@ -11,7 +11,8 @@ use chopi::cpu::Isa;
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;
 use crate::{
-    built, check_backends, check_model, check_pychop, direction, fuzz, model, process, table,
+    built, check_backends, check_crates, check_model, check_pychop, direction, fuzz, model,
+    process, table,
 };
 
 /// What has tests; the examples have none.
@@ -166,19 +167,8 @@ fn full(sections: &mut Sections) -> Result<()> {
     // As on docs.rs, without libtorch.
     Cargo::default().docs(&["--workspace", &workspace.documentation_features()])?;
 
-    sections.start("Licenses and sources of dependencies");
-    if process::succeeds(&mut process::cargo(["deny", "--version"])) {
-        cargo.run([
-            "deny",
-            "--all-features",
-            "check",
-            "licenses",
-            "bans",
-            "sources",
-        ])?;
-    } else {
-        println!("left out: cargo-deny is not installed");
-    }
+    sections.start("Dependencies: used, and of known licenses and sources");
+    check_crates::dependencies()?;
 
     sections.start("pychop: the same numbers with its convention");
     check_pychop::run(&check_pychop::Args::short())

@@ -11,7 +11,7 @@ use crate::process;
 /// Features that need a device's toolkit to be built.
 const OF_DEVICES: &[&str] = &["cuda", "metal", "candle-cuda", "candle-metal"];
 /// The feature that builds documentation, and nothing that links, without libtorch.
-const DOCUMENTATION: &str = "doc-only";
+pub const DOCUMENTATION: &str = "doc-only";
 
 /// The workspace.
 #[derive(Debug, Deserialize)]
@@ -33,6 +33,10 @@ pub struct Package {
     #[serde(default)]
     pub dependencies: Vec<Dependency>,
     features: BTreeMap<String, Vec<String>>,
+    /// The registries that it may go to: any where it says nothing, none where the list is empty.
+    publish: Option<Vec<String>>,
+    /// The oldest Rust that builds it.
+    rust_version: Option<String>,
 }
 
 /// A dependency of a member.
@@ -57,6 +61,23 @@ impl Workspace {
         self.packages
             .iter()
             .any(|package| package.name == "chopi-tch")
+    }
+
+    /// The members that a release publishes.
+    pub fn published(&self) -> impl Iterator<Item = &Package> {
+        let packages = self.packages.iter();
+        packages.filter(|package| package.publish.as_ref().is_none_or(|to| !to.is_empty()))
+    }
+
+    /// The oldest Rust that builds the members.
+    pub fn rust_version(&self) -> Result<&str> {
+        let mut versions = self
+            .packages
+            .iter()
+            .filter_map(|package| package.rust_version.as_deref());
+        versions
+            .next()
+            .context("no member of the workspace has a `rust-version`")
     }
 
     /// Every feature of every member, as an argument for Cargo; but not those of devices, nor that
@@ -130,7 +151,7 @@ mod tests {
         let package: Package = serde_json::from_str(
             r#"{"name": "p",
                 "features": {"default": ["a"], "a": [], "b": ["dep:c"], "cuda": ["c/cuda"],
-                             "doc-only": []}}"#,
+                             "doc-only": []}, "publish": null, "rust_version": "1.89"}"#,
         )
         .unwrap();
         let sets: Vec<String> = package
