@@ -25,10 +25,20 @@ pub fn run() -> Result<()> {
     changes(&workspace)
 }
 
+/// The check of cargo-deny that every dependency is one that chopi may use, as arguments of Cargo.
+pub const DENIED: [&str; 6] = [
+    "deny",
+    "--all-features",
+    "check",
+    "licenses",
+    "bans",
+    "sources",
+];
+
 /// Checks that every dependency is used, and is one that chopi may use.
-pub fn dependencies() -> Result<()> {
+fn dependencies() -> Result<()> {
     process::run(&mut MACHETE.command(["--with-metadata"])?)?;
-    let checks = ["--all-features", "check", "licenses", "bans", "sources"];
+    let [_, checks @ ..] = DENIED;
     process::run(&mut DENY.command(checks)?)
 }
 
