@@ -67,7 +67,9 @@ use chopi_kernels::FloatType;
 /// | AQT | 0 = z; XLA leaves it open | 0 | saturates | s is NaN or ∞ |
 ///
 /// So infinities saturate, as they do on at least one path of each; NaN in fake-quantize is that of PyTorch and of
-/// compressed-tensors in their conventions; every other cell is chopi's policy.
+/// compressed-tensors in their conventions; every other cell is chopi's policy. One case is left: where a
+/// convention computes in `f16`, and a zero point is beyond 65,504, that is infinite too, and its sum with an
+/// infinity of the other sign is NaN.
 ///
 /// Two conventions are equal if they have the same name. With the feature `serde` a convention is saved as
 /// its name.
