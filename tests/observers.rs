@@ -343,7 +343,12 @@ fn metrics_of_channels_and_of_the_tensor_agree_across_frameworks() {
 proptest! {
     #[test]
     fn ranges_lie_within_the_data(
-        data in proptest::collection::vec(prop_oneof![-1.0_f32..1.0, -1e3_f32..1e5, Just(0.0)], 1..200),
+        data in prop_oneof![
+            proptest::collection::vec(prop_oneof![-1.0_f32..1.0, -1e3_f32..1e5, Just(0.0)], 1..200),
+            // Of one sign, at a distance from zero.
+            proptest::collection::vec(-71.5_f32..-63.5, 1..200),
+            proptest::collection::vec(280.0_f32..310.0, 1..200),
+        ],
         bits in 2_u32..9,
         symmetric: bool,
     ) {

@@ -9,7 +9,8 @@ use chopi_kernels::{Grid, SquaredError, squared_error};
 /// Searches the range whose scale and zero point, by the formulas of the convention, give the least
 /// Σ(x − x̂)² over the values of a histogram, each taken to lie in the middle of its bin.
 ///
-/// Symmetric: max(min, −a) and min(max, a), the smaller first, with a = max|x|·2^(−i/128). Asymmetric: the ends are
+/// Symmetric: [max(min, −a), min(max, a)] with a = max|x|·2^(−i/128), or the end that is closest to zero
+/// where all values are of one sign and farther from it than a. Asymmetric: the ends are
 /// m + (min − m)·2^(−i/128) and m + (max − m)·2^(−j/128), m the median. At first all i (and j) that
 /// are multiples of 32 are tried, as long as what they clip is less than the least error so far;
 /// from the best of them the search goes on to better neighbours, at half the distance whenever
@@ -29,13 +30,7 @@ pub(crate) fn range_of_least_error(
         let abs_max = histogram.abs_max();
         let range = |[i, _]: [i32; 2]| {
             let a = abs_max * factor(i);
-            let (low, high) = (min.max(-a), max.min(a));
-            // Where all values are of one sign, and a is closer to zero than any.
-            if low <= high {
-                (low, high)
-            } else {
-                (high, low)
-            }
+            (min.max(-a).min(max), max.min(a).max(min))
         };
         return range(search.best(range, 0));
     }
