@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::model::{Folder, Model, chopi, convert, convert_well, failure, noise, row};
+use crate::model::{Folder, Model, chopi, convert, convert_well, failure, names, noise, row};
 
 const FORMAT: [&str; 3] = ["--format", "compressed-tensors", "--symmetric"];
 
@@ -42,17 +42,6 @@ fn soon(command: &mut Command) -> Output {
 
 fn make_pipe(path: &Path) {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
-}
-
-/// The names in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name();
-    let mut names: Vec<String> = entries
-        .map(|entry| name(entry).into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }
 
 /// What a folder's conversion says on standard error; it must succeed.
