@@ -68,8 +68,11 @@ fn locked<T>(
     clean(folder);
     loop {
         let created = create()?;
-        let Ok((path, file)) = open(&created) else {
-            return Ok((created, None));
+        let (path, file) = match open(&created) {
+            Ok(opened) => opened,
+            // Another run has removed it before it could be locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return Ok((created, None)),
         };
         match file.try_lock() {
             Ok(()) if is_at(&file, &path) => return Ok((created, Some(file))),
