@@ -39,12 +39,13 @@ const PACKAGES: [&str; 10] = [
 const PROGRAMS: [&str; 5] = ["apt-get", "dpkg-deb", "chroot", "mount", "unshare"];
 /// The members that are tested, with their features. Left out are those of candle and libtorch, whose
 /// frameworks would have to be built for ARM too, and the tasks.
-const MEMBERS: [&str; 7] = [
+const MEMBERS: [&str; 8] = [
     "chopi-kernels",
     "chopi-core",
     "chopi-ndarray",
     "chopi-matmul",
     "chopi-conformance",
+    "chopi-formats",
     "chopi-cli",
     "chopi",
 ];

@@ -6,7 +6,7 @@ use std::path::Path;
 use chopi::backend::FloatType;
 use globset::GlobMatcher;
 
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Entry};
 use crate::args::Settings;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -57,7 +57,7 @@ impl Choice {
     }
 
     /// The float type of a tensor and how it is quantized, if it is.
-    pub fn of(&self, tensor: &Tensor<'_>) -> Option<(FloatType, &Settings)> {
+    pub fn of(&self, tensor: &Entry) -> Option<(FloatType, &Settings)> {
         let float = self.selection.float_type_of(tensor)?;
         Some((float, self.settings_of(&tensor.name)?))
     }
@@ -112,16 +112,16 @@ impl Choice {
     }
 
     /// The error where no tensor of a file is quantized.
-    pub fn nothing(&self, archive: &Archive<'_>) -> Error {
+    pub fn nothing(&self, archive: &Archive) -> Error {
         self.selection
-            .nothing(archive.path, archive.tensors.values())
+            .nothing(&archive.path, archive.tensors.values())
     }
 
     /// Checks that a model has all tensors of the plan, and that they can be quantized.
     ///
     /// # Errors
     /// The first one of which that is not so.
-    pub fn check(&self, model: &Path, archives: &[Archive<'_>]) -> Result<()> {
+    pub fn check(&self, model: &Path, archives: &[Archive]) -> Result<()> {
         let How::Planned { plan, .. } = &self.how else {
             return Ok(());
         };

@@ -11,25 +11,26 @@ use indicatif::ProgressBar;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::archive::{Archive, Reader, Source, Tensor};
+use crate::archive::{Archive, Entry, Reader};
 use crate::args::DequantizeArgs;
 use crate::chunks::{Chunk, Chunks};
-use crate::element::{FloatElement, IntElement, float_bytes, with_float, with_int};
+use crate::element::{FloatElement, IntElement, float_bytes};
 use crate::error::{Error, Fault, Result};
-use crate::format::{KEY, Record, Stored, float_dtype};
 use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
 use crate::output::{Output, Target};
 use crate::print::printable;
+use crate::record::{KEY, Record, Stored, float_dtype};
 use crate::report::{Report, ReportRow, grouped};
 use crate::workers;
+use chopi::formats::with_float;
+use chopi::formats::with_int;
 
 /// # Errors
 /// What is wrong with the input or the output.
 pub fn run(args: &DequantizeArgs) -> Result<()> {
     let start = Instant::now();
-    let source = Source::open(&args.files.input)?;
-    let archive = source.parse()?;
+    let archive = Archive::open(&args.files.input)?;
     let target = args.files.target(None)?;
     let rows = with_framework!(args.work.backend, K => write::<K>(&archive, args, target)?);
     Report::new(rows, start).print(&args.print)
@@ -37,7 +38,7 @@ pub fn run(args: &DequantizeArgs) -> Result<()> {
 
 /// Writes the file of floats.
 fn write<K: Framework>(
-    archive: &Archive<'_>,
+    archive: &Archive,
     args: &DequantizeArgs,
     target: Target,
 ) -> Result<Vec<DequantizeRow>> {
@@ -52,7 +53,7 @@ fn write<K: Framework>(
     let mut companions = BTreeSet::new();
     for name in record.names() {
         let stored = Stored::find(archive, &record, name)?;
-        companions.extend(stored.companions().map(|tensor| &*tensor.name));
+        companions.extend(stored.parts().map(|part| part.name.clone()));
         let dtype = float_dtype(stored.float);
         let shape = &stored.codes.shape;
         let size = dtype.bitsize() / 8;
@@ -61,18 +62,18 @@ fn write<K: Framework>(
         let len = shape.iter().product::<usize>() * size;
         tasks.push(DequantizeTask {
             slot: header.add(name, dtype, shape, len),
-            tensor: stored.codes,
+            tensor: stored.codes.clone(),
             dtype,
             len,
             stored: Some(stored),
         });
     }
     for tensor in archive.tensors.values() {
-        if record.get(&tensor.name).is_none() && !companions.contains(&*tensor.name) {
+        if record.get(&tensor.name).is_none() && !companions.contains(&tensor.name) {
             let len = tensor.data.len();
             tasks.push(DequantizeTask {
                 slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
-                tensor,
+                tensor: tensor.clone(),
                 dtype: tensor.dtype,
                 len,
                 stored: None,
@@ -96,23 +97,23 @@ fn write<K: Framework>(
 }
 
 /// What is to be done with one tensor, and where the result goes.
-struct DequantizeTask<'a> {
-    tensor: &'a Tensor<'a>,
+struct DequantizeTask {
+    tensor: Entry,
     slot: Slot,
     /// The dtype and the bytes of the result.
     dtype: Dtype,
     len: usize,
-    stored: Option<Stored<'a>>,
+    stored: Option<Stored>,
 }
 
-impl DequantizeTask<'_> {
+impl DequantizeTask {
     fn run<K: Framework>(
         &self,
-        archive: &Archive<'_>,
+        archive: &Archive,
         output: &Output,
         progress: &ProgressBar,
     ) -> Result<DequantizeRow> {
-        let fault = |fault: Fault| archive.fault(&self.tensor.name, fault);
+        let fault = |fault: Fault| Error::from(archive.fault(&self.tensor.name, fault));
         match &self.stored {
             Some(stored) => {
                 let params = stored.params().map_err(fault)?;
@@ -127,7 +128,7 @@ impl DequantizeTask<'_> {
             })?,
         }
         let bytes_in = match &self.stored {
-            Some(stored) => stored.len(),
+            Some(stored) => stored.parts().map(|part| part.data.len()).sum(),
             None => self.len,
         };
         Ok(DequantizeRow {
@@ -143,15 +144,15 @@ impl DequantizeTask<'_> {
     /// Dequantizes the tensor piece by piece.
     fn dequantize<K: Framework, F: FloatElement, I: IntElement>(
         &self,
-        stored: &Stored<'_>,
+        stored: &Stored,
         params: &QParams,
-        archive: &Archive<'_>,
+        archive: &Archive,
         output: &Output,
         progress: &ProgressBar,
     ) -> Result<()> {
-        let fault = |fault: Fault| archive.fault(&self.tensor.name, fault);
+        let fault = |fault: Fault| Error::from(archive.fault(&self.tensor.name, fault));
         let chunks = Chunks::new(&self.tensor.shape, stored.granularity);
-        let mut elements = Reader::<I>::new(self.tensor);
+        let mut elements = Reader::<I>::new(&self.tensor);
         for chunk in chunks.iter() {
             let codes = elements.read(chunk.elements.clone());
             let codes = codes.map_err(fault)?;

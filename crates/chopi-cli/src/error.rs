@@ -3,44 +3,34 @@
 use std::io;
 use std::path::PathBuf;
 
-use safetensors::{Dtype, SafeTensorError};
+pub use chopi::formats::Fault;
 
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// What was wrong: each message names the file, and the tensor where it is one.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{path}: cannot read: {source}")]
-    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Formats(#[from] chopi::formats::Error),
+
+    #[error("{path}: tensor {tensor:?}: there is no such tensor in {other}")]
+    Unpaired {
+        path: PathBuf,
+        tensor: String,
+        other: PathBuf,
+    },
+
+    #[error("{path}: tensor {tensor:?}: is {found}, but {expected} in {other}")]
+    OtherTensor {
+        path: PathBuf,
+        tensor: String,
+        found: String,
+        expected: String,
+        other: PathBuf,
+    },
 
     #[error("{path}: cannot write: {source}")]
     Write { path: PathBuf, source: io::Error },
-
-    #[error("{path}: not a regular file")]
-    NotRegular { path: PathBuf },
-
-    #[error("{path}: is a folder, expected a safetensors file{hint}")]
-    Folder { path: PathBuf, hint: &'static str },
-
-    #[error("{path}: not a safetensors file: {reason}")]
-    NoSafetensors { path: PathBuf, reason: String },
-
-    #[error("{path}: not a safetensors file: it is empty")]
-    Empty { path: PathBuf },
-
-    #[error("{path}: not a valid safetensors file: {source}")]
-    Header {
-        path: PathBuf,
-        source: SafeTensorError,
-    },
-
-    #[error("{path}: tensor {tensor:?}: {fault}")]
-    Tensor {
-        path: PathBuf,
-        tensor: String,
-        #[source]
-        fault: Box<Fault>,
-    },
 
     #[error(
         "{path}: no tensor that can be quantized{}: {found}",
@@ -74,28 +64,13 @@ pub enum Error {
     },
 
     #[error(
-        "{path}: has no model.safetensors, no model.safetensors.index.json, and not one \
-         safetensors file alone"
-    )]
-    NoModel { path: PathBuf },
-
-    #[error(
         "{path}: is not a quantized model (it has no metadata under the key \"chopi\" and no \
          config.json with a \"quantization_config\")"
     )]
     NoQuantizedModel { path: PathBuf },
 
-    #[error("{path}: bad \"quantization_config\": {reason}")]
-    QuantizationConfig { path: PathBuf, reason: String },
-
     #[error("{path}: bad plan of bits: {reason}")]
     Plan { path: PathBuf, reason: String },
-
-    #[error("{path}: bad JSON: {reason}")]
-    Json { path: PathBuf, reason: String },
-
-    #[error("{path}: the model is quantized already (its \"quantization_config\" says {method})")]
-    AlreadyCompressed { path: PathBuf, method: String },
 
     #[error("{path}: exists and is not a folder")]
     NotFolder { path: PathBuf },
@@ -108,9 +83,6 @@ pub enum Error {
 
     #[error("{path}: was not quantized by chopi (it has no metadata under the key \"chopi\")")]
     NotQuantized { path: PathBuf },
-
-    #[error("{path}: bad metadata under the key \"chopi\": {reason}")]
-    Metadata { path: PathBuf, reason: String },
 
     #[error("{path}: the output is the input")]
     OutputIsInput { path: PathBuf },
@@ -142,75 +114,4 @@ pub enum Error {
 
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
-}
-
-/// What was wrong with one tensor.
-#[derive(Debug, thiserror::Error)]
-pub enum Fault {
-    #[error(transparent)]
-    Quantizer(#[from] chopi::Error),
-
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: io::Error },
-
-    #[error("holds NaN or infinity: the first of {count} is {value} at index {index:?}")]
-    NonFinite {
-        index: Vec<usize>,
-        value: f64,
-        count: usize,
-    },
-
-    #[error("to quantize it needs the name {name:?}, which another tensor has")]
-    NameTaken { name: String },
-
-    #[error(
-        "has {rows} rows, of which compressed-tensors 0.20 cannot read packed zero points of 4 bits in groups; \
-         it reads those of 9 rows and more"
-    )]
-    FewZeroPoints { rows: usize },
-
-    #[error("the metadata say that it is quantized, but there is no tensor {name:?}")]
-    Missing { name: String },
-
-    #[error("there is no such tensor in {path}")]
-    Unpaired { path: PathBuf },
-
-    #[error("is {found}, but {expected} in {path}")]
-    OtherTensor {
-        found: String,
-        expected: String,
-        path: PathBuf,
-    },
-
-    #[error("no group of \"config_groups\" is for its module {module:?}")]
-    NoGroup { module: String },
-
-    #[error("has shape {shape:?}, expected a matrix")]
-    NoMatrix { shape: Vec<usize> },
-
-    #[error("is in the order of its activations ({name:?}), which is not supported")]
-    ActivationOrder { name: String },
-
-    #[error("the metadata say that it is quantized, but it has no elements")]
-    NoElements,
-
-    #[error("the metadata say that {name:?} belongs to it and is quantized itself")]
-    QuantizedCompanion { name: String },
-
-    #[error("dtype {found} does not agree with the metadata, expected {expected}")]
-    Dtype { found: Dtype, expected: Dtype },
-
-    #[error("{name:?} has dtype {found}, expected {expected}")]
-    CompanionDtype {
-        name: String,
-        found: Dtype,
-        expected: String,
-    },
-
-    #[error("{name:?} has shape {found:?}, expected {expected:?}")]
-    CompanionShape {
-        name: String,
-        found: Vec<usize>,
-        expected: Vec<usize>,
-    },
 }

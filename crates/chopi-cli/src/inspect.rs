@@ -7,18 +7,17 @@ use chopi::{Granularity, Symmetry};
 use safetensors::Dtype;
 use serde::{Serialize, Serializer};
 
-use crate::archive::{Archive, Source};
+use crate::archive::Archive;
 use crate::args::InspectArgs;
 use crate::error::{Fault, Result};
-use crate::format::{KEY, Record, Stored, float_dtype};
 use crate::print::{print, print_json, printable};
+use crate::record::{KEY, Record, Stored, float_dtype};
 use crate::report::{grouped, scheme_cell, table};
 
 /// # Errors
 /// What is wrong with the file.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let source = Source::open(&args.file)?;
-    let archive = source.parse()?;
+    let archive = Archive::open(&args.file)?;
     let report = Report::of(&archive)?;
     match args.json {
         true => print_json(&report),
@@ -75,7 +74,7 @@ struct Quantization {
 }
 
 impl<'a> Report<'a> {
-    fn of(archive: &'a Archive<'_>) -> Result<Self> {
+    fn of(archive: &'a Archive) -> Result<Self> {
         let record = Record::of(archive)?;
         let mut tensors = Vec::with_capacity(archive.tensors.len());
         for tensor in archive.tensors.values() {
@@ -161,10 +160,10 @@ impl<'a> Report<'a> {
 }
 
 impl Quantization {
-    fn of(stored: &Stored<'_>) -> std::result::Result<Self, Fault> {
+    fn of(stored: &Stored) -> std::result::Result<Self, Fault> {
         let params = stored.params()?;
         let scales = params.scale().iter().copied();
-        let scheme = stored.scheme;
+        let scheme = &stored.scheme;
         Ok(Self {
             dtype: float_dtype(stored.float),
             bits: scheme.bits,

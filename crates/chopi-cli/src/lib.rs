@@ -4,23 +4,16 @@
 //! Everything else of it is private; the library for programs is the crate `chopi`.
 
 mod architecture;
-mod archive;
 mod args;
 mod choice;
-mod chunks;
 mod compare;
 mod compressed_tensors;
 mod dequantize;
-mod element;
 mod error;
-mod file;
-mod format;
 mod framework;
-mod header;
 mod inspect;
 mod interrupt;
-mod json;
-mod model;
+mod others;
 mod output;
 mod page;
 mod plan;
@@ -35,6 +28,8 @@ mod workers;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+
+use chopi::formats::{archive, chunks, element, file, files, header, json, record};
 
 use args::{Cli, Command, Format};
 use clap::Parser;
@@ -88,6 +83,7 @@ impl From<error::Error> for Failure {
 }
 
 fn command(command: Command) -> Result<ExitCode, Failure> {
+    chopi::formats::check_with(interrupt::check);
     chopi::cpu::Isa::asked().map_err(error::Error::Isa)?;
     match command {
         Command::Quantize(args) => {

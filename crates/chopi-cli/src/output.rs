@@ -41,7 +41,7 @@ impl Target {
         };
         // Asked before it is opened: opening a pipe would wait for its other end.
         if !metadata.is_file() {
-            return Err(Error::NotRegular { path });
+            return Err(chopi::formats::Error::NotRegular { path }.into());
         }
         if inputs
             .iter()

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::PrintArgs;
 use crate::error::Result;
-use crate::model::LeftOut;
+use crate::others::LeftOut;
 use crate::print::{print, print_json, printable};
 
 /// What became of the tensors of a file.

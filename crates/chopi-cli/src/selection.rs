@@ -6,9 +6,9 @@ use chopi::backend::FloatType;
 use chopi::model::is_matrix_weight;
 use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 
-use crate::archive::Tensor;
+use crate::archive::Entry;
 use crate::error::Error;
-use crate::format::float_type;
+use crate::record::float_type;
 
 /// The tensors that the command line asks for.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ impl Selection {
 
     /// The float type of a tensor that is to be quantized. Tensors without elements are not: they
     /// have no range.
-    pub fn float_type_of(&self, tensor: &Tensor<'_>) -> Option<FloatType> {
+    pub fn float_type_of(&self, tensor: &Entry) -> Option<FloatType> {
         let enough_axes = match self.ranks {
             Ranks::All => true,
             Ranks::TwoOrMore => tensor.shape.len() >= 2,
@@ -108,7 +108,7 @@ impl Selection {
 
     /// The error where no tensor of a model is taken: those that `--include` names, or all, and what a tensor
     /// must be.
-    pub fn nothing<'a>(&self, path: &Path, tensors: impl Iterator<Item = &'a Tensor<'a>>) -> Error {
+    pub fn nothing<'a>(&self, path: &Path, tensors: impl Iterator<Item = &'a Entry>) -> Error {
         let named = |name: &str| matches!(self.chosen(name), Chosen::Named | Chosen::Taken);
         let tensors: Vec<_> = tensors.filter(|tensor| named(&tensor.name)).collect();
         let shown = tensors.iter().take(3).map(|tensor| {

@@ -8,20 +8,20 @@ use chopi::{Builder, backend::FloatType};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Entry};
 use crate::args::SensitivityArgs;
 use crate::compressed_tensors::{Loaded, Weights, check_floats};
-use crate::element::with_float;
 use crate::error::{Error, Fault, Result};
-use crate::format::KEY;
+use crate::files::Files;
 use crate::framework::Framework;
-use crate::model::Model;
 use crate::output::Target;
 use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
+use crate::record::KEY;
 use crate::report::{grouped, table};
 use crate::selection::{Ranks, Selection};
 use crate::workers;
+use chopi::formats::with_float;
 
 /// # Errors
 /// What is wrong with the model; a budget that is too small.
@@ -29,14 +29,12 @@ pub fn run(
     args: &SensitivityArgs,
     (builder, bits, selection): (Builder, Vec<u32>, Selection),
 ) -> Result<()> {
-    let model = Model::open(&args.model)?;
+    let model = Files::open(&args.model)?;
     let target = match &args.output {
         Some(output) => Some(Target::new(output, &model.inputs(), args.force)?),
         None => None,
     };
-    let files = model.sources()?;
-    let archives = files.iter().map(|file| file.parse());
-    let archives = archives.collect::<Result<Vec<Archive<'_>>>>()?;
+    let archives = model.archives()?;
     if let Some(archive) = archives.iter().find(|a| a.metadata.contains_key(KEY)) {
         let path = archive.path.to_owned();
         return Err(Error::AlreadyQuantized { path });
@@ -55,7 +53,7 @@ pub fn run(
     let measured = workers::run(&tasks, size, None, |task| {
         let measured = task.measure(&bits, scheme);
         progress.inc(size(task) as u64);
-        measured.map_err(|fault| task.archive.fault(&task.tensor.name, fault))
+        measured.map_err(|fault| task.archive.fault(&task.tensor.name, fault).into())
     });
     progress.finish_and_clear();
     let measured = measured?;
@@ -87,8 +85,8 @@ pub fn run(
 
 /// One tensor to measure.
 struct SensitivityTask<'a> {
-    archive: &'a Archive<'a>,
-    tensor: &'a Tensor<'a>,
+    archive: &'a Archive,
+    tensor: &'a Entry,
     float: FloatType,
     /// Whether it is one of the matrices that are stacked for all experts of a layer on loading.
     is_expert: bool,
@@ -96,7 +94,7 @@ struct SensitivityTask<'a> {
 
 /// The tensors that are selected.
 fn tasks<'a>(
-    archives: &'a [Archive<'a>],
+    archives: &'a [Archive],
     config: &Map<String, Value>,
     selection: &Selection,
 ) -> Vec<SensitivityTask<'a>> {
@@ -105,7 +103,7 @@ fn tasks<'a>(
         let tensors = archive.tensors.values();
         tensors.map(move |tensor| (archive, tensor))
     });
-    let task = |(archive, tensor): (&'a Archive<'a>, &'a Tensor<'a>)| {
+    let task = |(archive, tensor): (&'a Archive, &'a Entry)| {
         let linear = weights.linear(tensor, selection.chosen(&tensor.name));
         let float = match selection.ranks() {
             Ranks::Linear => linear.as_ref().ok()?.float,

@@ -80,6 +80,11 @@ impl Packing {
         Self::new(bits, field)
     }
 
+    /// The bits of a code.
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
     /// The smallest and the largest code.
     pub fn bounds(&self) -> (i64, i64) {
         let half = 1 << (self.bits - 1);

@@ -76,6 +76,12 @@ pub mod matmul {
     pub use chopi_matmul::*;
 }
 
+/// Files of quantized models, read and written.
+#[cfg(feature = "formats")]
+pub mod formats {
+    pub use chopi_formats::*;
+}
+
 #[doc = include_str!("../../../docs/qat.md")]
 pub mod qat {}
 

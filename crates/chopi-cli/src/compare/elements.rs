@@ -9,7 +9,7 @@ use chopi::{
 use safetensors::Dtype;
 
 use super::number::{Difference, FloatNumber, Number};
-use crate::archive::Tensor;
+use crate::archive::Entry;
 use crate::element::{Element, FloatElement, elements};
 use crate::error::Fault;
 
@@ -30,7 +30,7 @@ pub struct Differences {
 ///
 /// # Errors
 /// A file that cannot be read.
-pub fn compare(a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Option<Differences>, Fault> {
+pub fn compare(a: &Entry, b: &Entry) -> Result<Option<Differences>, Fault> {
     let same_dtype = a.dtype == b.dtype;
     let floats = if same_dtype { exact_floats } else { floats };
     if let (Some(read_a), Some(read_b)) = (integers(a.dtype), integers(b.dtype)) {
@@ -52,8 +52,8 @@ pub fn compare(a: &Tensor<'_>, b: &Tensor<'_>) -> Result<Option<Differences>, Fa
 
 /// Two tensors of the same shape, and how the bytes of their elements are read as numbers.
 struct Pair<'a, R> {
-    a: &'a Tensor<'a>,
-    b: &'a Tensor<'a>,
+    a: &'a Entry,
+    b: &'a Entry,
     read_a: R,
     read_b: R,
 }
@@ -62,7 +62,7 @@ impl<'a, R> Pair<'a, R> {
     /// The elements that are read at once: whole bytes of any dtype, few enough for the cache.
     const BLOCK: usize = 1 << 14;
 
-    fn new(a: &'a Tensor<'a>, b: &'a Tensor<'a>, read_a: R, read_b: R) -> Self {
+    fn new(a: &'a Entry, b: &'a Entry, read_a: R, read_b: R) -> Self {
         Self {
             a,
             b,
@@ -156,7 +156,7 @@ impl<'a, R> Pair<'a, R> {
 }
 
 /// Reads the bytes of these elements.
-fn read(tensor: &Tensor<'_>, block: &Range<usize>, bytes: &mut Vec<u8>) -> Result<(), Fault> {
+fn read(tensor: &Entry, block: &Range<usize>, bytes: &mut Vec<u8>) -> Result<(), Fault> {
     let bits = tensor.dtype.bitsize();
     let (start, end) = (block.start * bits / 8, block.end * bits / 8);
     bytes.resize(end - start, 0);
@@ -250,12 +250,12 @@ mod tests {
     use super::*;
     use crate::archive::Data;
 
-    fn tensor<'a>(dtype: Dtype, shape: &[usize], data: &'a [u8]) -> Tensor<'a> {
-        Tensor {
+    fn tensor(dtype: Dtype, shape: &[usize], data: &[u8]) -> Entry {
+        Entry {
             name: "x".to_owned(),
             dtype,
             shape: shape.to_vec(),
-            data: Data::Held(data),
+            data: Data::from(data.to_vec()),
         }
     }
 

@@ -6,7 +6,7 @@ mod row;
 
 use std::process::ExitCode;
 
-use crate::archive::{Archive, Source, Tensor};
+use crate::archive::{Archive, Entry};
 use crate::args::CompareArgs;
 use crate::error::{Fault, Result};
 use crate::workers;
@@ -17,12 +17,13 @@ use row::{CompareRow, Report};
 /// # Errors
 /// What is wrong with one of the files.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let (a, b) = (Source::open(&args.a)?, Source::open(&args.b)?);
-    let (a, b) = (a.parse()?, b.parse()?);
+    let (a, b) = (Archive::open(&args.a)?, Archive::open(&args.b)?);
     let tasks = tasks(&a, &b);
     let progress = workers::progress(tasks.iter().map(CompareTask::size).sum(), args.print.quiet);
     let rows = workers::run(&tasks, CompareTask::size, None, |task| {
-        let row = task.run().map_err(|fault| a.fault(task.name(), fault));
+        let row = task
+            .run()
+            .map_err(|fault| a.fault(task.name(), fault).into());
         progress.inc(task.size() as u64);
         row
     });
@@ -38,18 +39,18 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
 /// The tensors of one name.
 #[derive(Clone, Copy, Debug)]
 enum CompareTask<'a> {
-    Both(&'a Tensor<'a>, &'a Tensor<'a>),
-    OnlyA(&'a Tensor<'a>),
-    OnlyB(&'a Tensor<'a>),
+    Both(&'a Entry, &'a Entry),
+    OnlyA(&'a Entry),
+    OnlyB(&'a Entry),
 }
 
 /// The tensors of both files, in the order of their names.
-fn tasks<'a>(a: &'a Archive<'_>, b: &'a Archive<'_>) -> Vec<CompareTask<'a>> {
+fn tasks<'a>(a: &'a Archive, b: &'a Archive) -> Vec<CompareTask<'a>> {
     let in_a = a.tensors.values().map(|x| match b.tensors.get(&x.name) {
         Some(y) => CompareTask::Both(x, y),
         None => CompareTask::OnlyA(x),
     });
-    let not_in_a = |y: &&Tensor<'_>| !a.tensors.contains_key(&y.name);
+    let not_in_a = |y: &&Entry| !a.tensors.contains_key(&y.name);
     let only_b = b.tensors.values().filter(not_in_a).map(CompareTask::OnlyB);
     let mut tasks: Vec<_> = in_a.chain(only_b).collect();
     tasks.sort_by_key(|task| task.name());

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::elements::Differences;
 use super::number::Difference;
-use crate::archive::Tensor;
+use crate::archive::Entry;
 use crate::args::PrintArgs;
 use crate::error::Result;
 use crate::print::{print, print_json, printable};
@@ -99,18 +99,18 @@ impl Report {
 }
 
 impl CompareRow {
-    pub fn only_in_a(tensor: &Tensor<'_>) -> Self {
+    pub fn only_in_a(tensor: &Entry) -> Self {
         let note = Some("only in A".to_owned());
         Self::new(tensor, Some(tensor.dtype), None, note)
     }
 
-    pub fn only_in_b(tensor: &Tensor<'_>) -> Self {
+    pub fn only_in_b(tensor: &Entry) -> Self {
         let note = Some("only in B".to_owned());
         Self::new(tensor, None, Some(tensor.dtype), note)
     }
 
     /// Two tensors of different shapes.
-    pub fn reshaped(a: &Tensor<'_>, b: &Tensor<'_>) -> Self {
+    pub fn reshaped(a: &Entry, b: &Entry) -> Self {
         let note = Some(format!("shape {:?} in B", b.shape));
         Self {
             shape_b: Some(b.shape.clone()),
@@ -119,7 +119,7 @@ impl CompareRow {
     }
 
     /// Two tensors of the same shape, whose elements were compared if their dtypes allow it.
-    pub fn compared(a: &Tensor<'_>, b: &Tensor<'_>, found: Option<Differences>) -> Self {
+    pub fn compared(a: &Entry, b: &Entry, found: Option<Differences>) -> Self {
         let note = match &found {
             _ if a.dtype == b.dtype => None,
             Some(_) => Some("dtypes differ".to_owned()),
@@ -139,7 +139,7 @@ impl CompareRow {
     }
 
     fn new(
-        tensor: &Tensor<'_>,
+        tensor: &Entry,
         dtype_a: Option<Dtype>,
         dtype_b: Option<Dtype>,
         note: Option<String>,

@@ -8,8 +8,8 @@ use safetensors::Dtype;
 use serde_json::{Map, Value};
 
 use crate::architecture::{Architecture, Matrix, Other, Role, WEIGHT};
-use crate::archive::{Archive, Tensor};
-use crate::format::float_type;
+use crate::archive::{Archive, Entry};
+use crate::record::float_type;
 use crate::selection::Chosen;
 
 /// A weight of a linear layer.
@@ -76,12 +76,12 @@ impl Reason {
 /// The tensors of all files of a model, and its architecture.
 #[derive(Debug)]
 pub struct Weights<'a> {
-    tensors: BTreeMap<&'a str, &'a Tensor<'a>>,
+    tensors: BTreeMap<&'a str, &'a Entry>,
     architecture: Architecture,
 }
 
 impl<'a> Weights<'a> {
-    pub fn new(archives: &'a [Archive<'a>], config: &Map<String, Value>) -> Self {
+    pub fn new(archives: &'a [Archive], config: &Map<String, Value>) -> Self {
         let tensors = archives.iter().flat_map(|archive| archive.tensors.values());
         let tensors: BTreeMap<_, _> = tensors.map(|tensor| (&*tensor.name, tensor)).collect();
         Self {
@@ -95,17 +95,17 @@ impl<'a> Weights<'a> {
     }
 
     /// All tensors, in the order of their names.
-    pub fn iter(&self) -> impl Iterator<Item = &'a Tensor<'a>> {
+    pub fn iter(&self) -> impl Iterator<Item = &'a Entry> {
         self.tensors.values().copied()
     }
 
     /// The tensor of this name.
-    pub fn get(&self, name: &str) -> Option<&'a Tensor<'a>> {
+    pub fn get(&self, name: &str) -> Option<&'a Entry> {
         self.tensors.get(name).copied()
     }
 
     /// What a matrix named `*.weight` is to the model.
-    pub fn role(&self, tensor: &Tensor<'_>) -> Option<Role> {
+    pub fn role(&self, tensor: &Entry) -> Option<Role> {
         let module = tensor.name.strip_suffix(WEIGHT)?;
         let &[out, width] = &*tensor.shape else {
             return None;
@@ -128,7 +128,7 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// Why it is none.
-    pub fn linear(&self, tensor: &Tensor<'_>, chosen: Chosen) -> Result<Linear, Reason> {
+    pub fn linear(&self, tensor: &Entry, chosen: Chosen) -> Result<Linear, Reason> {
         let float = float_type(tensor.dtype).ok_or(Reason::Dtype(tensor.dtype))?;
         if tensor.shape.len() != 2 {
             return Err(Reason::Dimensions(tensor.shape.len()));

@@ -22,16 +22,12 @@ mod linear;
 mod plan;
 mod quantized;
 mod refusal;
-mod schemes;
-mod stored;
 mod targets;
 mod weight;
 
 pub use linear::{Loaded, Weights};
 pub use quantized::check as check_floats;
 pub use quantized::check_of as check_floats_of;
-pub use schemes::CompressedSchemes;
-pub use stored::CompressedWeight;
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -39,14 +35,14 @@ use std::time::Instant;
 use indicatif::ProgressBar;
 use serde_json::{Map, Value, json};
 
-use crate::architecture::WEIGHT;
-use crate::archive::{Archive, Source};
+use crate::archive::Archive;
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
 use crate::error::Result;
+use crate::files::{Files, QUANTIZATION};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
-use crate::model::{Model, QUANTIZATION};
+use crate::others;
 use crate::output::Target;
 use crate::print::print_json;
 use crate::quantize::row::QuantizeRow;
@@ -62,13 +58,9 @@ use weight::{Shared, Task};
 /// What is wrong with the input or the output.
 pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
-    let model = Model::open(&args.files.input)?;
+    let model = Files::open(&args.files.input)?;
     let mut config = model.config()?;
-    let files = model.sources()?;
-    let archives = files
-        .iter()
-        .map(Source::parse)
-        .collect::<Result<Vec<_>>>()?;
+    let archives = model.archives()?;
     let plan = FolderPlan::new(&model, &config, &archives, choice)?;
     let (groups, ignore) = plan.groups();
     let quantization = config::quantization(&groups, &ignore);
@@ -89,7 +81,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         rows.extend(written.rows);
     }
     progress.finish_and_clear();
-    let left_out = model.copy_others(folder.path(), folder.target())?;
+    let left_out = others::copy(&model, folder.path(), folder.target())?;
     if let Some(name) = &model.index {
         folder.write_json(name, &index.json())?;
     }
@@ -127,7 +119,7 @@ struct Written {
 }
 
 fn write_shard<K: Framework>(
-    archive: &Archive<'_>,
+    archive: &Archive,
     args: &QuantizeArgs,
     plan: &FolderPlan<'_>,
     folder: &OutputFolder<'_>,

@@ -10,11 +10,11 @@ use super::refusal::Refusal;
 use super::targets::Targets;
 use super::weight::CodeFormat;
 use crate::architecture::{Role, WEIGHT};
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Entry};
 use crate::args::Settings;
 use crate::choice::Choice;
 use crate::error::{Error, Fault, Result};
-use crate::model::Model;
+use crate::files::Files;
 
 /// What becomes of the tensors of a model.
 #[derive(Debug)]
@@ -53,9 +53,9 @@ impl<'a> FolderPlan<'a> {
     /// Everything that keeps the model from being quantized as it is asked for: what is wrong with the plan of
     /// bits, and all tensors at once that cannot be quantized so.
     pub fn new(
-        model: &Model,
+        model: &Files,
         config: &Map<String, Value>,
-        archives: &'a [Archive<'a>],
+        archives: &'a [Archive],
         choice: &'a Choice,
     ) -> Result<Self> {
         super::quantized::check(archives)?;
@@ -103,7 +103,7 @@ impl<'a> FolderPlan<'a> {
     }
 
     /// What becomes of a tensor.
-    pub fn of(&self, tensor: &Tensor<'_>) -> &Decision<'a> {
+    pub fn of(&self, tensor: &Entry) -> &Decision<'a> {
         const COPIED: &Decision<'_> = &Decision::Keep(Reason::NoWeight);
         self.tensors.get(&*tensor.name).unwrap_or(COPIED)
     }
@@ -167,7 +167,7 @@ impl<'a> FolderPlan<'a> {
     }
 
     /// Checks what the command line and the plan of bits name.
-    fn check_named(&self, model: &Model, choice: &Choice, refusal: &mut Refusal) -> Result<()> {
+    fn check_named(&self, model: &Files, choice: &Choice, refusal: &mut Refusal) -> Result<()> {
         for name in choice.planned_names() {
             match self.tensors.get(name) {
                 Some(Decision::Keep(reason)) => refusal.add_named(name, reason),
@@ -227,7 +227,7 @@ impl<'a> FolderPlan<'a> {
     }
 
     /// The error where nothing is quantized: what there was, and why it was not taken.
-    fn nothing(&self, model: &Model, choice: &Choice) -> Error {
+    fn nothing(&self, model: &Files, choice: &Choice) -> Error {
         let mut reasons: BTreeMap<String, (usize, &str)> = BTreeMap::new();
         for (name, decision) in &self.tensors {
             if let Decision::Keep(reason) = decision {
@@ -286,7 +286,7 @@ impl How<'_> {
     }
 
     /// Checks that the scheme fits a tensor, and that the names of its parts are free.
-    fn check(&self, tensor: &Tensor<'_>, all: &Weights<'_>) -> std::result::Result<(), Fault> {
+    fn check(&self, tensor: &Entry, all: &Weights<'_>) -> std::result::Result<(), Fault> {
         let Settings {
             scheme, convention, ..
         } = self.settings;

@@ -1,9 +1,9 @@
 //! Weights that are quantized already, by whatever program.
 
 use crate::architecture::WEIGHT;
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Entry};
 use crate::error::{Error, Result};
-use crate::format::{KEY, float_type};
+use crate::record::{KEY, float_type};
 
 /// The ends of names that only parts of quantized weights have.
 const PARTS: [&str; 26] = [
@@ -41,7 +41,7 @@ const COMPANIONS: [&str; 5] = ["_scale", "_scale_inv", "_scales", "_zero_point",
 ///
 /// # Errors
 /// What was found.
-pub fn check(archives: &[Archive<'_>]) -> Result<()> {
+pub fn check(archives: &[Archive]) -> Result<()> {
     archives
         .iter()
         .try_for_each(|archive| check_of(archive, |_| true))
@@ -51,7 +51,7 @@ pub fn check(archives: &[Archive<'_>]) -> Result<()> {
 ///
 /// # Errors
 /// What was found.
-pub fn check_of(archive: &Archive<'_>, of: impl Fn(&Tensor<'_>) -> bool) -> Result<()> {
+pub fn check_of(archive: &Archive, of: impl Fn(&Entry) -> bool) -> Result<()> {
     if archive.metadata.contains_key(KEY) {
         let path = archive.path.to_owned();
         return Err(Error::AlreadyQuantized { path });
@@ -70,7 +70,7 @@ pub fn check_of(archive: &Archive<'_>, of: impl Fn(&Tensor<'_>) -> bool) -> Resu
 }
 
 /// The name of a tensor that is a part of a quantized weight.
-fn part<'a>(tensor: &'a Tensor<'_>, archive: &Archive<'_>) -> Option<&'a str> {
+fn part<'a>(tensor: &'a Entry, archive: &Archive) -> Option<&'a str> {
     let name = &*tensor.name;
     let is_code = |dtype| float_type(dtype).is_none();
     let companion = COMPANIONS.iter().any(|end| {

@@ -11,18 +11,20 @@ use safetensors::Dtype;
 
 use super::linear::{Loaded, Reason};
 use super::plan::How;
-use crate::archive::{Archive, Reader, Tensor};
+use crate::archive::{Archive, Entry, Reader};
 use crate::args::Settings;
 use crate::chunks::Chunks;
-use crate::element::{FloatElement, bytes, code_bytes, with_float};
-use crate::error::{Fault, Result};
-use crate::format::float_dtype;
+use crate::element::{FloatElement, bytes, code_bytes};
+use crate::error::{Error, Fault, Result};
 use crate::framework::Framework;
 use crate::header::{Header, Slot};
 use crate::output::Output;
 use crate::quantize::calibrate::calibrate;
 use crate::quantize::piece;
 use crate::quantize::row::{Kept, QuantizeRow};
+use crate::record::float_dtype;
+use chopi::formats::compressed_tensors::{pack_columns, params_shape};
+use chopi::formats::with_float;
 
 /// How the format keeps the codes of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,14 +68,14 @@ impl CodeFormat {
 /// What is to be done with one tensor, and where the result goes.
 #[derive(Debug)]
 pub struct Task<'a> {
-    tensor: &'a Tensor<'a>,
+    tensor: &'a Entry,
     work: Work<'a>,
 }
 
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
-    pub archive: &'a Archive<'a>,
+    pub archive: &'a Archive,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
@@ -100,7 +102,7 @@ struct Quantize<'a> {
 
 impl<'a> Task<'a> {
     /// A tensor that is copied, for a reason.
-    pub fn copy(tensor: &'a Tensor<'a>, reason: &'a Reason, header: &mut Header) -> Self {
+    pub fn copy(tensor: &'a Entry, reason: &'a Reason, header: &mut Header) -> Self {
         let len = tensor.data.len();
         let slot = header.add(&tensor.name, tensor.dtype, &tensor.shape, len);
         Self {
@@ -114,7 +116,7 @@ impl<'a> Task<'a> {
     /// # Errors
     /// Bits that cannot be packed.
     pub fn quantize(
-        tensor: &'a Tensor<'a>,
+        tensor: &'a Entry,
         &How {
             float,
             settings,
@@ -187,7 +189,7 @@ impl<'a> Task<'a> {
     /// # Errors
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
-        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
+        let fault = |fault: Fault| Error::from(shared.archive.fault(&self.tensor.name, fault));
         let quantize = match &self.work {
             Work::Copy(slot, reason) => {
                 self.tensor.data.pieces(fault, |offset, piece| {
@@ -229,7 +231,7 @@ impl<'a> Task<'a> {
         shared: Shared<'_>,
     ) -> Result<()> {
         let width = self.tensor.shape[1];
-        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
+        let fault = |fault: Fault| Error::from(shared.archive.fault(&self.tensor.name, fault));
         for chunk in chunks.iter() {
             let data = elements.read(chunk.elements.clone());
             let data = data.map_err(fault)?;
@@ -266,7 +268,7 @@ impl Quantize<'_> {
     fn write_params<F: FloatElement>(
         &self,
         params: &QParams,
-        tensor: &Tensor<'_>,
+        tensor: &Entry,
         shared: Shared<'_>,
     ) -> Result<()> {
         // Numbers of the element type already.
@@ -294,30 +296,7 @@ impl Quantize<'_> {
     }
 }
 
-/// The shape that the format gives the parameters of a matrix.
-pub fn params_shape(granularity: Granularity, [out, width]: [usize; 2]) -> Vec<usize> {
-    match granularity {
-        Granularity::PerTensor => vec![1],
-        Granularity::PerChannel { .. } => vec![out, 1],
-        Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size)],
-    }
-}
-
 fn narrow<F: Float>(value: f64) -> F {
     use chopi::backend::Compute;
     F::narrow(F::Compute::from_f64(value))
-}
-
-/// Packs a matrix of `rows` rows along its first axis: the words of each column, row-major again.
-pub fn pack_columns(packing: Packing, codes: &[i64], rows: usize) -> chopi::Result<Vec<u8>> {
-    let columns = codes.len() / rows;
-    let transposed: Vec<i64> = (0..columns)
-        .flat_map(|c| (0..rows).map(move |r| codes[r * columns + c]))
-        .collect();
-    let packed = packing.pack(&transposed, rows)?;
-    let words = packing.row_bytes(rows) / 4;
-    Ok((0..words)
-        .flat_map(|w| (0..columns).flat_map(move |c| (0..4).map(move |b| (c * words + w) * 4 + b)))
-        .map(|i| packed[i])
-        .collect())
 }

@@ -1,5 +1,6 @@
 //! What the page says of one tensor.
 
+use chopi::formats::{Storage, StoredTensor, Tensor, with_float};
 use chopi::ndarray::NdArray;
 use chopi::{
     Granularity, QParams,
@@ -8,11 +9,10 @@ use chopi::{
 };
 
 use super::chart::Chart;
-use super::quantized::Kept;
-use crate::archive::{Data, Tensor};
+use crate::archive::{Data, Entry};
 use crate::compare::elements::{self, Differences};
-use crate::element::{FloatElement, bytes, with_float};
-use crate::error::Fault;
+use crate::element::FloatElement;
+use crate::error::{Fault, Result};
 use crate::framework::Framework;
 use crate::print::printable;
 use crate::report::scheme_cell;
@@ -67,42 +67,53 @@ impl TensorFigures {
     ///
     /// # Errors
     /// Bad parameters or codes; NaN and infinities where the tensor is quantized.
-    pub fn of(tensor: &Tensor<'_>, kept: &Kept<'_>) -> Result<Self, Fault> {
+    pub fn of(tensor: &StoredTensor, kept: &StoredTensor) -> Result<Self> {
         let figures = Self {
-            name: printable(&tensor.name).into_owned(),
-            shape: format!("{:?}", tensor.shape),
-            dtype: tensor.dtype.to_string(),
+            name: printable(tensor.name()).into_owned(),
+            shape: format!("{:?}", tensor.shape()),
+            dtype: tensor.dtype().to_string(),
             scheme: None,
-            parameters: tensor.shape.iter().product(),
-            bytes_in: tensor.data.len(),
-            bytes_out: kept.len(),
+            parameters: tensor.shape().iter().product(),
+            bytes_in: tensor.bytes(),
+            bytes_out: kept.bytes(),
             sqnr_db: None,
             max_abs_error: None,
             detail: None,
         };
-        match (kept.params()?, kept.scheme()) {
-            (Some((params, float)), Some((scheme, codes))) => {
-                with_float!(float, F => {
-                    let values = kept.dequantized::<F>(&params)?;
-                    let bytes = bytes(&values);
-                    let back = Tensor { data: Data::Held(&bytes), ..tensor.clone() };
-                    let rank = tensor.shape.len();
-                    let granularity =
-                        params.convention().granularity_for(scheme.granularity, rank);
-                    let data = tensor.elements::<F>()?;
-                    Ok(Self {
-                        dtype: format!("{} → {codes}", figures.dtype),
-                        scheme: Some(scheme_cell(scheme, granularity)),
-                        detail: Some(Detail::of(&data, &values, &tensor.shape, &params)?),
-                        ..figures.compared(elements::compare(tensor, &back)?)
-                    })
-                })
-            }
-            _ => {
-                let same = kept.plain().map(|plain| elements::compare(tensor, plain));
-                Ok(figures.compared(same.transpose()?.flatten()))
-            }
-        }
+        let fault = |fault: Fault| tensor.fault(fault);
+        let (original, parts) = (tensor.parts(), kept.parts());
+        let ([original], [codes, ..]) = (&*original, &*parts) else {
+            return Ok(figures);
+        };
+        let Tensor::Quantized(quantized) = kept.read()? else {
+            let found = elements::compare(original, codes).map_err(fault)?;
+            return Ok(figures.compared(found));
+        };
+        let params = quantized.params();
+        let values = quantized.dequantize().map_err(|e| fault(e.into()))?;
+        let Storage::Quantized {
+            scheme,
+            granularity,
+            ..
+        } = kept.storage()
+        else {
+            return Ok(figures);
+        };
+        let detail = with_float!(params.float_type(), F => {
+            let data = original.elements::<F>().map_err(fault)?;
+            let values = values.elements::<F>().unwrap_or_default();
+            Detail::of(&data, &values, tensor.shape(), params).map_err(fault)?
+        });
+        let back = Entry {
+            data: Data::from(values.into_bytes()),
+            ..(*original).clone()
+        };
+        Ok(Self {
+            dtype: format!("{} → {}", figures.dtype, codes.dtype),
+            scheme: Some(scheme_cell(scheme, granularity)),
+            detail: Some(detail),
+            ..figures.compared(elements::compare(original, &back).map_err(fault)?)
+        })
     }
 
     fn compared(self, differences: Option<Differences>) -> Self {
@@ -124,7 +135,7 @@ impl Detail {
         values: &[F],
         shape: &[usize],
         params: &QParams,
-    ) -> Result<Self, Fault> {
+    ) -> std::result::Result<Self, Fault> {
         let (x, y) = (
             NdArray::floats(data, shape)?,
             NdArray::floats(values, shape)?,

@@ -5,60 +5,51 @@
 
 mod chart;
 mod figures;
-mod quantized;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use askama::Template;
+use chopi::formats::{Model, StoredTensor};
 
-use crate::archive::{Archive, Source};
 use crate::args::ReportArgs;
-use crate::error::{Error, Fault, Result};
-use crate::format::KEY;
-use crate::model::Model;
+use crate::error::{Error, Result};
 use crate::output::Target;
 use crate::print::{print, printable};
 use crate::report::grouped;
 use crate::workers;
 use figures::TensorFigures;
-use quantized::{Kept, QuantizedModel};
 
 /// # Errors
 /// What is wrong with the models or the output; models that do not belong together.
 pub fn run(args: &ReportArgs) -> Result<()> {
     let (model, quantized) = (Model::open(&args.model)?, Model::open(&args.quantized)?);
-    let mut inputs = model.inputs();
-    inputs.extend(quantized.inputs());
+    let mut inputs = model.files().inputs();
+    inputs.extend(quantized.files().inputs());
     let target = Target::new(&args.output, &inputs, args.force)?;
-    let (model_files, quantized_files) = (model.sources()?, quantized.sources()?);
-    let originals: Vec<Archive<'_>> = parse(&model_files)?;
-    let archives: Vec<Archive<'_>> = parse(&quantized_files)?;
-    if let Some(archive) = originals.iter().find(|a| a.metadata.contains_key(KEY)) {
-        let path = archive.path.to_owned();
+    if model.is_quantized() {
+        model.files().config()?;
+        let path = args.model.clone();
         return Err(Error::AlreadyQuantized { path });
     }
-    let quantized = QuantizedModel::read(&quantized, &archives)?;
-    let kept = quantized.tensors()?;
-
-    let size = originals.iter().flat_map(|a| a.tensors.values());
-    let progress = workers::progress(size.map(|t| t.data.len()).sum(), args.quiet);
+    if !quantized.is_quantized() {
+        let path = args.quantized.clone();
+        return Err(Error::NoQuantizedModel { path });
+    }
+    let progress = workers::progress(model.tensors().map(StoredTensor::bytes).sum(), args.quiet);
     let mut tensors = Vec::new();
-    for archive in &originals {
-        for tensor in archive.tensors.values() {
-            let fault = |fault: Fault| archive.fault(&tensor.name, fault);
-            let Some(kept) = kept.get(&*tensor.name) else {
-                let path = args.quantized.clone();
-                return Err(fault(Fault::Unpaired { path }));
-            };
-            kept.check(tensor).map_err(fault)?;
-            // One at a time, so that memory does not grow with their number.
-            tensors.push(TensorFigures::of(tensor, kept).map_err(fault)?);
-            progress.inc(tensor.data.len() as u64);
-        }
+    for tensor in model.tensors() {
+        let kept = quantized_of(tensor, &quantized)?;
+        // One at a time, so that memory does not grow with their number.
+        tensors.push(TensorFigures::of(tensor, kept)?);
+        progress.inc(tensor.bytes() as u64);
     }
     progress.finish_and_clear();
-    check_all_paired(&kept, &originals, &args.model)?;
+    if let Some(kept) = quantized
+        .tensors()
+        .find(|kept| model.get(kept.name()).is_none())
+    {
+        return Err(unpaired(kept, &model));
+    }
 
     let page = Page::new(args, tensors);
     target.write(page.render()?.as_bytes())?;
@@ -68,26 +59,32 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     }
 }
 
-fn parse(files: &[Source]) -> Result<Vec<Archive<'_>>> {
-    files.iter().map(Source::parse).collect()
+/// The tensor of the quantized model that is made of this one.
+///
+/// # Errors
+/// Where there is none, or it has another dtype or shape.
+fn quantized_of<'a>(tensor: &StoredTensor, quantized: &'a Model) -> Result<&'a StoredTensor> {
+    let kept = quantized
+        .get(tensor.name())
+        .ok_or_else(|| unpaired(tensor, quantized))?;
+    let said = |tensor: &StoredTensor| format!("{} {:?}", tensor.dtype(), tensor.shape());
+    if (kept.dtype(), kept.shape()) != (tensor.dtype(), tensor.shape()) {
+        return Err(Error::OtherTensor {
+            path: tensor.path().to_owned(),
+            tensor: tensor.name().to_owned(),
+            found: said(tensor),
+            expected: said(kept),
+            other: kept.path().to_owned(),
+        });
+    }
+    Ok(kept)
 }
 
-/// Checks that the quantized model has no tensors that the other one has not.
-fn check_all_paired(
-    kept: &BTreeMap<&str, Kept<'_>>,
-    originals: &[Archive<'_>],
-    model: &Path,
-) -> Result<()> {
-    let is_original = |name: &str| originals.iter().any(|a| a.tensors.contains_key(name));
-    match kept.iter().find(|(name, _)| !is_original(name)) {
-        None => Ok(()),
-        Some((name, kept)) => Err(Error::Tensor {
-            path: kept.path.to_owned(),
-            tensor: (*name).to_owned(),
-            fault: Box::new(Fault::Unpaired {
-                path: model.to_owned(),
-            }),
-        }),
+fn unpaired(tensor: &StoredTensor, other: &Model) -> Error {
+    Error::Unpaired {
+        path: tensor.path().to_owned(),
+        tensor: tensor.name().to_owned(),
+        other: other.path().to_owned(),
     }
 }
 

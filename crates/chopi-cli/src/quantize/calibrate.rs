@@ -6,12 +6,13 @@ use chopi::{
     observer::Ranges,
 };
 
-use crate::archive::{Reader, Tensor};
+use crate::archive::{Entry, Reader};
 use crate::args::{Parameters, Settings};
 use crate::chunks::Chunks;
-use crate::element::{FloatElement, with_float};
+use crate::element::FloatElement;
 use crate::error::Fault;
 use crate::framework::Framework;
+use chopi::formats::with_float;
 
 /// The parameters of a tensor, and the largest |x| of its ranges, from one piece after the other.
 ///
@@ -160,7 +161,7 @@ fn of_group(error: Error, before: usize) -> Error {
 /// # Errors
 /// The errors of [`calibrate`].
 pub fn zero_point_type<K: Framework>(
-    tensor: &Tensor<'_>,
+    tensor: &Entry,
     float: FloatType,
     chunks: &Chunks<'_>,
     settings: &Settings,
@@ -234,11 +235,11 @@ mod tests {
                 convention,
                 parameters: Parameters::Calibrated(calibration),
             };
-            let tensor = Tensor {
+            let tensor = Entry {
                 name: "x".to_owned(),
                 dtype: Dtype::F32,
                 shape: shape.to_vec(),
-                data: Data::Held(&bytes(&x)),
+                data: Data::from(bytes(&x).into_owned()),
             };
             let calibrated = |chunks: Chunks<'_>| {
                 let mut elements = Reader::<f32>::new(&tensor);

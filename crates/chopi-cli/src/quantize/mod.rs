@@ -7,15 +7,15 @@ mod task;
 
 use std::time::Instant;
 
-use crate::archive::{Archive, Source};
+use crate::archive::Archive;
 use crate::args::QuantizeArgs;
 use crate::choice::Choice;
 use crate::compressed_tensors::check_floats_of;
 use crate::error::{Error, Result};
-use crate::format::{KEY, Quantized, Record};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
 use crate::output::Target;
+use crate::record::{KEY, Record, Spec};
 use crate::report::Report;
 use crate::workers;
 use row::QuantizeRow;
@@ -25,8 +25,7 @@ use task::{Shared, Task};
 /// What is wrong with the input or the output.
 pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
-    let source = Source::open(&args.files.input)?;
-    let archive = source.parse()?;
+    let archive = Archive::open(&args.files.input)?;
     let target = args.files.target(args.bits_from.as_ref())?;
     let rows = with_framework!(args.work.backend, K => {
         write::<K>(&archive, args, choice, target)?
@@ -36,7 +35,7 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
 
 /// Writes the quantized file.
 fn write<K: Framework>(
-    archive: &Archive<'_>,
+    archive: &Archive,
     args: &QuantizeArgs,
     choice: &Choice,
     target: Target,
@@ -44,10 +43,10 @@ fn write<K: Framework>(
     let mut metadata = archive.metadata.clone();
     if metadata.contains_key(KEY) {
         return Err(Error::AlreadyQuantized {
-            path: archive.path.to_owned(),
+            path: archive.path.clone(),
         });
     }
-    choice.check(archive.path, std::slice::from_ref(archive))?;
+    choice.check(&archive.path, std::slice::from_ref(archive))?;
     check_floats_of(archive, |tensor| choice.of(tensor).is_some())?;
     let record = record(archive, choice)?;
     let json = serde_json::to_string(&record).map_err(|e| archive.bad_metadata(e))?;
@@ -79,15 +78,15 @@ fn write<K: Framework>(
 }
 
 /// What the file will say about the tensors that are chosen.
-fn record(archive: &Archive<'_>, choice: &Choice) -> Result<Record> {
+fn record(archive: &Archive, choice: &Choice) -> Result<Record> {
     let quantized = archive.tensors.values().filter_map(|tensor| {
         let (dtype, settings) = choice.of(tensor)?;
-        let quantized = Quantized {
+        let spec = Spec {
             scheme: settings.scheme.clone(),
             convention: settings.convention.name().to_string(),
             dtype,
         };
-        Some((tensor.name.clone(), quantized))
+        Some((tensor.name.clone(), spec))
     });
     let record = Record::new(quantized);
     if record.names().next().is_none() && choice.is_explicit() {

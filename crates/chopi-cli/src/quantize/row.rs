@@ -4,7 +4,7 @@ use chopi::{Granularity, Symmetry, metrics::Metrics};
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::archive::Tensor;
+use crate::archive::Entry;
 use crate::args::Settings;
 use crate::print::printable;
 use crate::report::{ReportRow, grouped, scheme_cell};
@@ -46,7 +46,7 @@ pub struct Kept {
 }
 
 impl QuantizeRow {
-    pub fn copied(tensor: &Tensor<'_>) -> Self {
+    pub fn copied(tensor: &Entry) -> Self {
         Self {
             name: tensor.name.clone(),
             shape: tensor.shape.clone(),
@@ -66,7 +66,7 @@ impl QuantizeRow {
     }
 
     /// A tensor that was copied for a reason.
-    pub fn kept(tensor: &Tensor<'_>, reason: String) -> Self {
+    pub fn kept(tensor: &Entry, reason: String) -> Self {
         Self {
             kept: Some(reason),
             ..Self::copied(tensor)
@@ -77,12 +77,7 @@ impl QuantizeRow {
         self.codes.is_some()
     }
 
-    pub fn quantized(
-        tensor: &Tensor<'_>,
-        kept: Kept,
-        settings: &Settings,
-        metrics: &Metrics,
-    ) -> Self {
+    pub fn quantized(tensor: &Entry, kept: Kept, settings: &Settings, metrics: &Metrics) -> Self {
         let scheme = &settings.scheme;
         let granularity = kept.granularity;
         Self {

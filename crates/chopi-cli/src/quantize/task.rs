@@ -12,20 +12,21 @@ use safetensors::Dtype;
 use super::calibrate::{calibrate, zero_point_type};
 use super::piece;
 use super::row::{Kept, QuantizeRow};
-use crate::archive::{Archive, Reader, Tensor};
+use crate::archive::{Archive, Entry, Reader};
 use crate::args::Settings;
 use crate::chunks::Chunks;
-use crate::element::{bytes, code_bytes, with_float};
-use crate::error::{Fault, Result};
-use crate::format::{int_dtype, scale_dtype, scale_name, zero_point_name};
+use crate::element::{bytes, code_bytes};
+use crate::error::{Error, Fault, Result};
 use crate::framework::Framework;
 use crate::header::{Header, Slot};
 use crate::output::Output;
+use crate::record::{int_dtype, scale_dtype, scale_name, zero_point_name};
+use chopi::formats::with_float;
 
 /// What is to be done with one tensor, and where the result goes.
 #[derive(Debug)]
 pub struct Task<'a> {
-    tensor: &'a Tensor<'a>,
+    tensor: &'a Entry,
     slot: Slot,
     quantize: Option<Quantize<'a>>,
 }
@@ -33,7 +34,7 @@ pub struct Task<'a> {
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
-    pub archive: &'a Archive<'a>,
+    pub archive: &'a Archive,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
@@ -54,7 +55,7 @@ pub struct Quantize<'a> {
 }
 
 impl<'a> Task<'a> {
-    pub fn copy(tensor: &'a Tensor<'a>, header: &mut Header) -> Self {
+    pub fn copy(tensor: &'a Entry, header: &mut Header) -> Self {
         let len = tensor.data.len();
         Self {
             tensor,
@@ -67,8 +68,8 @@ impl<'a> Task<'a> {
     /// Where the granularity does not fit the tensor, or the name of a tensor of parameters is
     /// taken.
     pub fn quantize<K: Framework>(
-        archive: &Archive<'_>,
-        tensor: &'a Tensor<'a>,
+        archive: &Archive,
+        tensor: &'a Entry,
         (float, settings): (FloatType, &'a Settings),
         header: &mut Header,
     ) -> std::result::Result<Self, Fault> {
@@ -129,7 +130,7 @@ impl<'a> Task<'a> {
     /// # Errors
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
-        let fault = |fault: Fault| shared.archive.fault(&self.tensor.name, fault);
+        let fault = |fault: Fault| Error::from(shared.archive.fault(&self.tensor.name, fault));
         let Some(quantize) = &self.quantize else {
             self.tensor.data.pieces(fault, |offset, piece| {
                 shared.output.write(self.slot, offset, piece)?;

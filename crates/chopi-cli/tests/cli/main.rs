@@ -9,6 +9,7 @@ mod folders;
 mod fuzz;
 #[cfg(unix)]
 mod hostile;
+mod library;
 mod model;
 mod printing;
 mod report;

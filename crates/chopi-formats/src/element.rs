@@ -3,12 +3,16 @@
 use std::borrow::Cow;
 
 use bytemuck::Pod;
-use chopi::backend::{Float, FloatSlice, Int, IntSlice, IntType, bf16, f16};
+pub use chopi_core::backend::{FloatType, IntType, bf16, f16};
+
+use chopi_core::backend::{Float, FloatSlice, Int, IntSlice};
 use half::slice::HalfFloatSliceExt;
 
 /// A number that a file holds.
 pub trait Element: Pod {
+    /// The number in these bytes, as many as it has.
     fn from_le(bytes: &[u8]) -> Self;
+    /// Adds its bytes to `bytes`.
     fn push_le(self, bytes: &mut Vec<u8>);
 }
 
@@ -72,68 +76,66 @@ macro_rules! impl_int {
 
 impl_int!(i8, u8, i16, u16, i32, u32, i64);
 
-/// Evaluates an expression in which `$F` is the type that a [`chopi::backend::FloatType`] stands for.
+/// Evaluates an expression in which `$F` is the type that a [`FloatType`](crate::element::FloatType) stands for.
+#[macro_export]
 macro_rules! with_float {
     ($float:expr, $F:ident => $body:expr) => {
         match $float {
-            chopi::backend::FloatType::F16 => {
-                type $F = chopi::backend::f16;
+            $crate::element::FloatType::F16 => {
+                type $F = $crate::element::f16;
                 $body
             }
-            chopi::backend::FloatType::BF16 => {
-                type $F = chopi::backend::bf16;
+            $crate::element::FloatType::BF16 => {
+                type $F = $crate::element::bf16;
                 $body
             }
-            chopi::backend::FloatType::F32 => {
+            $crate::element::FloatType::F32 => {
                 type $F = f32;
                 $body
             }
-            chopi::backend::FloatType::F64 => {
+            $crate::element::FloatType::F64 => {
                 type $F = f64;
                 $body
             }
         }
     };
 }
-pub(crate) use with_float;
-
-/// Evaluates an expression in which `$I` is the type that an [`IntType`] stands for.
+/// Evaluates an expression in which `$I` is the type that an [`IntType`](crate::element::IntType) stands for.
+#[macro_export]
 macro_rules! with_int {
     ($int:expr, $I:ident => $body:expr) => {
         match $int {
-            chopi::backend::IntType::I8 => {
+            $crate::element::IntType::I8 => {
                 type $I = i8;
                 $body
             }
-            chopi::backend::IntType::U8 => {
+            $crate::element::IntType::U8 => {
                 type $I = u8;
                 $body
             }
-            chopi::backend::IntType::I16 => {
+            $crate::element::IntType::I16 => {
                 type $I = i16;
                 $body
             }
-            chopi::backend::IntType::U16 => {
+            $crate::element::IntType::U16 => {
                 type $I = u16;
                 $body
             }
-            chopi::backend::IntType::I32 => {
+            $crate::element::IntType::I32 => {
                 type $I = i32;
                 $body
             }
-            chopi::backend::IntType::U32 => {
+            $crate::element::IntType::U32 => {
                 type $I = u32;
                 $body
             }
-            chopi::backend::IntType::I64 => {
+            $crate::element::IntType::I64 => {
                 type $I = i64;
                 $body
             }
         }
     };
 }
-pub(crate) use with_int;
-
 /// The elements of these bytes: borrowed where the machine can read them where they lie.
 pub fn elements<T: Element>(bytes: &[u8]) -> Cow<'_, [T]> {
     if cfg!(target_endian = "little")
@@ -177,7 +179,7 @@ pub fn bytes<T: Element>(elements: &[T]) -> Cow<'_, [u8]> {
 /// The bytes of these codes as integers of type `int`, which holds them. A framework that lacks
 /// the type has computed them in a wider one.
 pub fn code_bytes(codes: IntSlice<'_>, int: IntType) -> Cow<'_, [u8]> {
-    chopi::backend::match_int!(IntSlice, codes, codes => {
+    chopi_core::backend::match_int!(IntSlice, codes, codes => {
         if Int::slice(codes).int_type() == int {
             bytes(codes)
         } else {
@@ -191,7 +193,7 @@ pub fn code_bytes(codes: IntSlice<'_>, int: IntType) -> Cow<'_, [u8]> {
 
 /// The bytes of these floats.
 pub fn float_bytes(data: FloatSlice<'_>) -> Cow<'_, [u8]> {
-    chopi::backend::match_float!(FloatSlice, data, data => bytes(data))
+    chopi_core::backend::match_float!(FloatSlice, data, data => bytes(data))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 //!
 //! A quantized tensor `NAME` has an integer dtype. `NAME_scale` holds its scales and, where they are
 //! not all 0, `NAME_zero_point` its zero points, both of the shape of
-//! [`chopi::QParams::shape`]. The file's metadata hold a [`Record`] as JSON under the key `chopi`.
+//! [`chopi_core::QParams::shape`]. The file's metadata hold a [`Record`] as JSON under the key `chopi`.
 
 use std::collections::BTreeMap;
 
-use chopi::{
+use chopi_core::{
     Convention, Granularity, QParams, Scheme,
     backend::{FloatType, IntType},
     convention::ZeroPoints,
@@ -14,8 +14,10 @@ use chopi::{
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
-use crate::archive::{Archive, Tensor};
+use crate::archive::{Archive, Entry};
+use crate::codes::Codes;
 use crate::error::{Fault, Result};
+use crate::with_int;
 
 /// The key of the [`Record`] in the metadata of a file.
 pub const KEY: &str = "chopi";
@@ -26,14 +28,15 @@ const VERSION: u32 = 2;
 pub struct Record {
     version: u32,
     /// How tensors were quantized, each way once.
-    schemes: Vec<Quantized>,
+    schemes: Vec<Spec>,
     /// The index of each tensor's scheme.
     tensors: BTreeMap<String, usize>,
 }
 
 /// How a tensor was quantized.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub struct Quantized {
+pub struct Spec {
+    /// The scheme.
     pub scheme: Scheme,
     /// The name that [`Convention::from_name`] knows.
     pub convention: String,
@@ -43,8 +46,8 @@ pub struct Quantized {
 
 impl Record {
     /// The record of tensors, with their names.
-    pub fn new(quantized: impl Iterator<Item = (String, Quantized)>) -> Self {
-        let mut schemes: Vec<Quantized> = Vec::new();
+    pub fn new(quantized: impl Iterator<Item = (String, Spec)>) -> Self {
+        let mut schemes: Vec<Spec> = Vec::new();
         let tensors = quantized.map(|(name, quantized)| {
             let known = schemes.iter().position(|scheme| *scheme == quantized);
             let index = known.unwrap_or_else(|| {
@@ -66,7 +69,7 @@ impl Record {
     }
 
     /// How a tensor was quantized, if it was.
-    pub fn get(&self, name: &str) -> Option<&Quantized> {
+    pub fn get(&self, name: &str) -> Option<&Spec> {
         self.schemes.get(*self.tensors.get(name)?)
     }
 
@@ -74,7 +77,7 @@ impl Record {
     ///
     /// # Errors
     /// Where it is not a record of this version.
-    pub fn of(archive: &Archive<'_>) -> Result<Option<Self>> {
+    pub fn of(archive: &Archive) -> Result<Option<Self>> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
@@ -113,36 +116,47 @@ impl Record {
 /// A tensor of codes with the tensors of its parameters, found to be of the dtypes and shapes that
 /// their file says.
 #[derive(Debug)]
-pub struct Stored<'a> {
-    pub codes: &'a Tensor<'a>,
-    pub scheme: &'a Scheme,
+pub struct Stored {
+    /// The tensor of codes.
+    pub codes: Entry,
+    /// The scheme of the codes.
+    pub scheme: Scheme,
+    /// The convention that the parameters belong to.
     pub convention: Convention,
     /// The original dtype.
     pub float: FloatType,
     /// The granularity on this tensor.
     pub granularity: Granularity,
     params_shape: Vec<usize>,
-    scale: &'a Tensor<'a>,
-    zero_point: Option<&'a Tensor<'a>>,
+    scale: Entry,
+    zero_point: Option<Entry>,
 }
 
-impl<'a> Stored<'a> {
+impl Stored {
+    /// The tensor of a name.
+    ///
     /// # Errors
     /// Where the file does not hold what its record says.
-    pub fn find(archive: &'a Archive<'a>, record: &'a Record, name: &str) -> Result<Self> {
+    pub fn find(archive: &Archive, record: &Record, name: &str) -> Result<Self> {
         let fault = |fault| archive.fault(name, fault);
         let found = Parts { archive, record }.stored(name);
         found.map_err(fault)
     }
 
-    /// The tensors that hold the parameters.
-    pub fn companions(&self) -> impl Iterator<Item = &'a Tensor<'a>> {
-        std::iter::once(self.scale).chain(self.zero_point)
+    /// The tensors that it consists of: the codes, and the parameters.
+    pub fn parts(&self) -> impl Iterator<Item = &Entry> {
+        [&self.codes, &self.scale]
+            .into_iter()
+            .chain(&self.zero_point)
     }
 
-    /// The bytes of the codes and the parameters.
-    pub fn len(&self) -> usize {
-        self.codes.data.len() + self.companions().map(|t| t.data.len()).sum::<usize>()
+    /// Reads the codes, row-major.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn codes(&self) -> std::result::Result<Codes, Fault> {
+        let int = IntType::smallest((self.scheme.qmin, self.scheme.qmax));
+        with_int!(int, I => Ok(Codes::Ints(self.codes.elements::<I>()?.into())))
     }
 
     /// Reads the parameters.
@@ -150,10 +164,10 @@ impl<'a> Stored<'a> {
     /// # Errors
     /// Where they cannot be read, or are not numbers that a calibration can give.
     pub fn params(&self) -> std::result::Result<QParams, Fault> {
-        let scale = floats(self.scale)?;
+        let scale = floats(&self.scale)?;
         let (scheme, convention) = (self.scheme.clone(), self.convention);
         let (float, shape) = (self.float, self.params_shape.clone());
-        let zero_point: Vec<i64> = match self.zero_point {
+        let zero_point: Vec<i64> = match &self.zero_point {
             None => vec![0; scale.len()],
             Some(reals) if [Dtype::F32, Dtype::F64].contains(&reals.dtype) => {
                 let zero_point = floats(reals)?;
@@ -174,7 +188,7 @@ impl<'a> Stored<'a> {
 }
 
 /// The elements of a tensor of F32 or F64.
-fn floats(tensor: &Tensor<'_>) -> std::result::Result<Vec<f64>, Fault> {
+fn floats(tensor: &Entry) -> std::result::Result<Vec<f64>, Fault> {
     match tensor.dtype {
         Dtype::F64 => tensor.elements(),
         _ => {
@@ -187,12 +201,12 @@ fn floats(tensor: &Tensor<'_>) -> std::result::Result<Vec<f64>, Fault> {
 /// A file and what it says.
 #[derive(Clone, Copy)]
 struct Parts<'a> {
-    archive: &'a Archive<'a>,
+    archive: &'a Archive,
     record: &'a Record,
 }
 
 impl<'a> Parts<'a> {
-    fn stored(self, name: &str) -> std::result::Result<Stored<'a>, Fault> {
+    fn stored(self, name: &str) -> std::result::Result<Stored, Fault> {
         let codes = self.tensor(name)?;
         let Some(quantized) = self.record.get(name) else {
             return Err(Fault::Missing {
@@ -224,18 +238,18 @@ impl<'a> Parts<'a> {
             dtypes => Some(self.companion(zero_point_name(name), dtypes, &shape)?),
         };
         Ok(Stored {
-            codes,
-            scheme,
+            codes: codes.clone(),
+            scheme: scheme.clone(),
             convention,
             float: quantized.dtype,
             granularity,
             params_shape: shape,
-            scale,
-            zero_point,
+            scale: scale.clone(),
+            zero_point: zero_point.cloned(),
         })
     }
 
-    fn tensor(self, name: &str) -> std::result::Result<&'a Tensor<'a>, Fault> {
+    fn tensor(self, name: &str) -> std::result::Result<&'a Entry, Fault> {
         let missing = || Fault::Missing {
             name: name.to_owned(),
         };
@@ -248,7 +262,7 @@ impl<'a> Parts<'a> {
         name: String,
         dtypes: &[Dtype],
         shape: &[usize],
-    ) -> std::result::Result<&'a Tensor<'a>, Fault> {
+    ) -> std::result::Result<&'a Entry, Fault> {
         let tensor = self.tensor(&name)?;
         if self.record.get(&name).is_some() {
             return Err(Fault::QuantizedCompanion { name });
@@ -272,10 +286,12 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// The name of the tensor of scales.
 pub fn scale_name(name: &str) -> String {
     format!("{name}_scale")
 }
 
+/// The name of the tensor of zero points.
 pub fn zero_point_name(name: &str) -> String {
     format!("{name}_zero_point")
 }
@@ -296,6 +312,7 @@ pub fn float_type(dtype: Dtype) -> Option<FloatType> {
     }
 }
 
+/// The dtype of a float type.
 pub fn float_dtype(float: FloatType) -> Dtype {
     match float {
         FloatType::F16 => Dtype::F16,
@@ -305,6 +322,7 @@ pub fn float_dtype(float: FloatType) -> Dtype {
     }
 }
 
+/// The dtype of an integer type.
 pub fn int_dtype(int: IntType) -> Dtype {
     match int {
         IntType::I8 => Dtype::I8,

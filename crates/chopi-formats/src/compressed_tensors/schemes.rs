@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use chopi::{Chopi, Convention, Scheme};
+use chopi_core::{Chopi, Convention, Scheme};
 use regex::Regex;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::files::QUANTIZATION;
 use crate::json;
-use crate::model::QUANTIZATION;
 
 /// How the weights of a folder are quantized, by the targets of the groups: the names of modules, patterns
-/// that begin with [`PATTERN`], or [`LINEAR`] for the others.
+/// that begin with `re:`, or `Linear` for the others.
 #[derive(Clone, Debug, Default)]
 pub struct CompressedSchemes {
     names: BTreeMap<String, Scheme>,
@@ -51,7 +51,7 @@ impl CompressedSchemes {
     /// The schemes in a `config.json`, if it has any.
     ///
     /// # Errors
-    /// What is not as [`quantize`](super::quantize) writes it.
+    /// What is not as chopi and compressed-tensors write it.
     pub fn of(config: &Path) -> Result<Option<Self>> {
         let mut json = json::object(config)?;
         let quantization = json.remove(QUANTIZATION).filter(|value| !value.is_null());

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use chopi::{Granularity, QParams, Result};
+use chopi_core::{Granularity, QParams, Result};
 
 /// A row-major tensor cut along its outermost axis that is longer than 1, each piece with the
 /// parameters of its own elements.
@@ -23,7 +23,9 @@ pub struct Chunks<'a> {
 /// One piece: its rows and its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
+    /// The rows of the tensor that are in it.
     pub rows: Range<usize>,
+    /// The elements of the tensor that are in it.
     pub elements: Range<usize>,
 }
 
@@ -108,6 +110,7 @@ impl<'a> Chunks<'a> {
         self.granularity.params_shape(self.shape)
     }
 
+    /// The pieces, in order.
     pub fn iter(&self) -> impl Iterator<Item = Chunk> {
         (0..self.rows).step_by(self.step).map(|start| {
             let rows = start..self.rows.min(start.saturating_add(self.step));
@@ -135,7 +138,10 @@ impl<'a> Chunks<'a> {
         index
     }
 
-    /// The parameters of a piece: those of the tensor whose groups lie in it.
+    /// The parameters of a piece: the parameters of the tensor whose groups lie in it.
+    ///
+    /// # Errors
+    /// Where the parameters are for another tensor.
     pub fn params(&self, chunk: &Chunk, params: &QParams) -> Result<QParams> {
         // The tensor of parameters is cut along the same axis, or along its only one, or not.
         let (axis, rows) = match self.granularity {
@@ -157,10 +163,11 @@ impl<'a> Chunks<'a> {
 
 #[cfg(test)]
 mod tests {
-    use chopi::{
+    use chopi_core::{
         Chopi, Convention,
         backend::{Int, IntTensor},
     };
+    use chopi_ndarray as _;
     use ndarray::{ArrayD, ArrayViewD, Dimension};
     use proptest::prelude::*;
 
@@ -179,7 +186,7 @@ mod tests {
         let q = params.quantize(&x).unwrap();
         let mut codes = Vec::new();
         IntTensor::with_host(&q, |host| {
-            chopi::backend::match_int!(IntSlice, host.data(), data => {
+            chopi_core::backend::match_int!(IntSlice, host.data(), data => {
                 codes.extend(data.iter().map(|&q| q.to_i64()));
             });
             Ok(())

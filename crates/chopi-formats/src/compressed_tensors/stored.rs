@@ -1,45 +1,47 @@
 //! Weights as they are read from such a folder.
 
-use chopi::{Convention, QParams, Scheme, Symmetry, backend::FloatType, packing::Packing};
+use chopi_core::{Convention, QParams, Scheme, Symmetry, backend::FloatType, packing::Packing};
 use safetensors::Dtype;
 
-use super::WEIGHT;
 use super::schemes::CompressedSchemes;
-use super::weight::params_shape;
-use crate::archive::{Archive, Tensor};
-use crate::element::{FloatElement, with_float};
+use super::{WEIGHT, params_shape, unpack_columns};
+use crate::archive::{Archive, Entry};
+use crate::codes::{Codes, Ints, PackedCodes};
+use crate::element::FloatElement;
 use crate::error::{Fault, Result};
-use crate::format::float_type;
+use crate::record::float_type;
+use crate::with_float;
 
 /// The tensors of a quantized weight, found to be of the dtypes and shapes that the scheme asks for.
 #[derive(Debug)]
-pub struct CompressedWeight<'a> {
+pub struct CompressedWeight {
     /// The weight's name, `NAME.weight`.
-    pub name: &'a str,
+    pub name: String,
     /// The original shape, [out, in].
     pub shape: [usize; 2],
-    pub scheme: &'a Scheme,
+    /// The scheme of its group.
+    pub scheme: Scheme,
     /// The original type: that of the scales.
     pub float: FloatType,
-    codes: &'a Tensor<'a>,
+    codes: Entry,
     packing: Option<Packing>,
-    original_shape: Option<&'a Tensor<'a>>,
-    scale: &'a Tensor<'a>,
-    zero_point: Option<&'a Tensor<'a>>,
+    original_shape: Option<Entry>,
+    scale: Entry,
+    zero_point: Option<Entry>,
 }
 
 const PACKED: &str = "_packed";
 const SCALE: &str = "_scale";
 
-impl<'a> CompressedWeight<'a> {
+impl CompressedWeight {
     /// The weight whose codes are in this tensor, if it is a quantized one.
     ///
     /// # Errors
     /// Where the file does not hold what belongs to it.
     pub fn of(
-        codes: &'a Tensor<'a>,
-        archive: &'a Archive<'a>,
-        schemes: &'a CompressedSchemes,
+        codes: &Entry,
+        archive: &Archive,
+        schemes: &CompressedSchemes,
     ) -> Result<Option<Self>> {
         let name = codes.name.strip_suffix(PACKED).unwrap_or(&codes.name);
         let packed = name != codes.name;
@@ -60,10 +62,10 @@ impl<'a> CompressedWeight<'a> {
     }
 
     fn find(
-        name: &'a str,
-        codes: &'a Tensor<'a>,
-        archive: &'a Archive<'a>,
-        scheme: &'a Scheme,
+        name: &str,
+        codes: &Entry,
+        archive: &Archive,
+        scheme: &Scheme,
     ) -> std::result::Result<Self, Fault> {
         let get = |suffix: &str| archive.tensors.get(&format!("{name}{suffix}"));
         let need = |suffix: &str| {
@@ -118,29 +120,29 @@ impl<'a> CompressedWeight<'a> {
             }
         };
         Ok(Self {
-            name,
+            name: name.to_owned(),
             shape: [out, width],
-            scheme,
+            scheme: scheme.clone(),
             float: float_type(scale.dtype).unwrap_or(FloatType::F32),
-            codes,
+            codes: codes.clone(),
             packing,
-            original_shape,
-            scale,
-            zero_point,
+            original_shape: original_shape.cloned(),
+            scale: scale.clone(),
+            zero_point: zero_point.cloned(),
         })
     }
 
     /// The tensors that it consists of.
-    pub fn parts(&self) -> impl Iterator<Item = &'a Tensor<'a>> {
-        [self.codes, self.scale]
+    pub fn parts(&self) -> impl Iterator<Item = &Entry> {
+        [&self.codes, &self.scale]
             .into_iter()
-            .chain(self.original_shape)
-            .chain(self.zero_point)
+            .chain(&self.original_shape)
+            .chain(&self.zero_point)
     }
 
-    /// The dtype that the codes have in the file.
-    pub fn dtype(&self) -> Dtype {
-        self.codes.dtype
+    /// How the codes are packed, if they are.
+    pub fn packing(&self) -> Option<Packing> {
+        self.packing
     }
 
     /// Reads the parameters.
@@ -155,7 +157,7 @@ impl<'a> CompressedWeight<'a> {
             values
         });
         let [out, _] = self.shape;
-        let zero_point = match (self.zero_point, self.packing) {
+        let zero_point = match (&self.zero_point, self.packing) {
             (None, _) => vec![0; scale.len()],
             (Some(words), Some(packing)) if words.dtype == Dtype::I32 => {
                 unpack_columns(packing, &words.bytes()?, out)?
@@ -182,21 +184,20 @@ impl<'a> CompressedWeight<'a> {
     ///
     /// # Errors
     /// Where they cannot be read, or are not as many as the shape says.
-    pub fn codes(&self) -> std::result::Result<Vec<i8>, Fault> {
+    pub fn codes(&self) -> std::result::Result<Codes, Fault> {
         let [out, width] = self.shape;
         match self.packing {
-            None => Ok(self.codes.elements()?),
-            Some(packing) => Ok(packing.unpack(&self.codes.bytes()?, out, width)?),
+            None => Ok(Codes::Ints(Ints::I8(self.codes.elements()?))),
+            Some(packing) => {
+                let packed = PackedCodes::new(packing, self.codes.bytes()?, out, width)?;
+                Ok(Codes::Packed(packed))
+            }
         }
     }
 }
 
 /// Checks a tensor that belongs to a weight.
-fn expect(
-    tensor: &Tensor<'_>,
-    dtypes: &[Dtype],
-    shape: &[usize],
-) -> std::result::Result<(), Fault> {
+fn expect(tensor: &Entry, dtypes: &[Dtype], shape: &[usize]) -> std::result::Result<(), Fault> {
     if !dtypes.contains(&tensor.dtype) {
         let expected: Vec<String> = dtypes.iter().map(Dtype::to_string).collect();
         return Err(Fault::CompanionDtype {
@@ -213,47 +214,4 @@ fn expect(
         });
     }
     Ok(())
-}
-
-/// Unpacks a matrix of `rows` rows that [`pack_columns`](super::weight::pack_columns) has packed.
-fn unpack_columns(packing: Packing, packed: &[u8], rows: usize) -> chopi::Result<Vec<i64>> {
-    let words = packing.row_bytes(rows) / 4;
-    let columns = packed.len() / 4 / words;
-    let transposed: Vec<u8> = (0..columns)
-        .flat_map(|c| (0..words).map(move |w| w * columns + c))
-        .flat_map(|word| packed[4 * word..4 * word + 4].iter().copied())
-        .collect();
-    let codes: Vec<i8> = packing.unpack(&transposed, columns, rows)?;
-    let of_row = |r| (0..columns).map(move |c| c * rows + r);
-    let order = (0..rows).flat_map(of_row);
-    Ok(order.map(|i| i64::from(codes[i])).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::weight::pack_columns;
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn packed_columns_come_back(
-            bits in 2_u32..=8,
-            rows in 1_usize..70,
-            columns in 1_usize..5,
-            seed in any::<u32>(),
-        ) {
-            let packing = Packing::compressed_tensors(bits).unwrap();
-            let (low, high) = packing.bounds();
-            let codes: Vec<i64> = (0..(rows * columns) as u32)
-                .map(|i| {
-                    let hash = i.wrapping_mul(2_654_435_761).wrapping_add(seed);
-                    low + i64::from(hash >> 8) % (high - low + 1)
-                })
-                .collect();
-            let packed = pack_columns(packing, &codes, rows).unwrap();
-            prop_assert_eq!(unpack_columns(packing, &packed, rows).unwrap(), codes);
-        }
-    }
 }

@@ -1,168 +1,118 @@
 //! A safetensors file: its header, and its tensors, which are read piece by piece.
-//!
-//! Files are read, not mapped into memory: where another program cuts a mapped file short, reading its memory
-//! ends the program.
 
 mod kind;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
 use crate::element::{Element, bytes_mut, from_file_order};
 use crate::error::{Error, Fault, Result};
-use crate::file;
+use crate::files::QUANTIZATION;
 use crate::header::Header;
-use crate::interrupt;
 use crate::json;
-use crate::model::QUANTIZATION;
+use crate::source::Source;
+use crate::stop;
 
-/// An open file. Its tensors are read when they are used, and not before.
+/// A safetensors file whose header has been read and found to be true.
 #[derive(Debug)]
-pub struct Source {
-    path: PathBuf,
-    file: File,
-    len: u64,
-    #[cfg(not(unix))]
-    position: std::sync::Mutex<()>,
-}
-
-/// A file whose header has been read and found to be true.
-#[derive(Debug)]
-pub struct Archive<'a> {
-    pub path: &'a Path,
+pub struct Archive {
+    /// Where the file is.
+    pub path: PathBuf,
     /// The entries of `__metadata__`.
     pub metadata: BTreeMap<String, String>,
     /// The tensors, in the order of their names.
-    pub tensors: BTreeMap<String, Tensor<'a>>,
+    pub tensors: BTreeMap<String, Entry>,
     /// The length of the file in bytes.
     pub len: u64,
 }
 
-/// A tensor of a file.
+/// A tensor of a file, which is read when it is asked for.
 #[derive(Clone, Debug)]
-pub struct Tensor<'a> {
+pub struct Entry {
+    /// Its name in the file.
     pub name: String,
+    /// The type of its elements.
     pub dtype: Dtype,
+    /// The lengths of its axes.
     pub shape: Vec<usize>,
-    pub data: Data<'a>,
+    /// Where its elements are.
+    pub data: Data,
 }
 
 /// The bytes of a tensor: its elements, row-major and little-endian.
-#[derive(Clone, Copy, Debug)]
-pub enum Data<'a> {
+#[derive(Clone, Debug)]
+pub struct Data(Place);
+
+#[derive(Clone, Debug)]
+enum Place {
     /// In a file, from `start` on.
     Stored {
-        source: &'a Source,
+        source: Arc<Source>,
         start: u64,
         len: usize,
     },
     /// In memory.
-    Held(&'a [u8]),
+    Held(Arc<[u8]>),
 }
 
-impl Source {
-    /// # Errors
-    /// Where there is no regular file with at least one byte that can be read.
-    pub fn open(path: &Path) -> Result<Self> {
-        let path = path.to_owned();
-        if path.is_dir() {
-            let hint = folder_hint(&path);
-            return Err(Error::Folder { path, hint });
-        }
-        let (file, metadata) = file::open(&path)?;
-        match metadata.len() {
-            0 => Err(Error::Empty { path }),
-            len => Ok(Self {
-                path,
-                file,
-                len,
-                #[cfg(not(unix))]
-                position: std::sync::Mutex::new(()),
-            }),
-        }
-    }
-
-    /// Reads the header.
+impl Archive {
+    /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// Where the header cannot be read, is not valid or does not describe the file.
-    pub fn parse(&self) -> Result<Archive<'_>> {
+    /// Where there is no regular file that can be read, or the header is not valid or does not describe the file.
+    pub fn open(path: &Path) -> Result<Self> {
+        if path.is_dir() {
+            let (path, hint) = (path.to_owned(), folder_hint(path));
+            return Err(Error::Folder { path, hint });
+        }
+        Self::parse(Arc::new(Source::open(path)?))
+    }
+
+    fn parse(source: Arc<Source>) -> Result<Self> {
+        let path = &source.path;
         let read = |source| Error::Read {
-            path: self.path.clone(),
+            path: path.clone(),
             source,
         };
         let mut start = [0; N_LEN];
-        let known = self.len.min(N_LEN as u64) as usize;
-        self.read_at(0, &mut start[..known]).map_err(read)?;
+        let known = source.len.min(N_LEN as u64) as usize;
+        source.read_at(0, &mut start[..known]).map_err(read)?;
         // Of a file that is none of safetensors enough to tell what it is.
         let header = match u64::from_le_bytes(start) {
             len if len <= Header::LIMIT as u64 => len,
             _ => 1 << 12,
         };
-        let mut bytes = vec![0; self.len.min(N_LEN as u64 + header) as usize];
-        self.read_at(0, &mut bytes).map_err(read)?;
+        let mut bytes = vec![0; source.len.min(N_LEN as u64 + header) as usize];
+        source.read_at(0, &mut bytes).map_err(read)?;
         if let Some(reason) = kind::no_safetensors(&bytes) {
-            let path = self.path.clone();
+            let path = path.clone();
             return Err(Error::NoSafetensors { path, reason });
         }
-        let header = header_of(&bytes, self.len).map_err(|source| Error::Header {
-            path: self.path.clone(),
-            source,
+        let header = header_of(&bytes, source.len).map_err(|error| Error::Header {
+            path: path.clone(),
+            source: error,
         })?;
         let tensors = header.tensors().into_iter().map(|(name, info)| {
             let (start, end) = info.data_offsets;
-            let tensor = Tensor {
+            let tensor = Entry {
                 name: name.clone(),
                 dtype: info.dtype,
                 shape: info.shape.clone(),
-                data: Data::Stored {
-                    source: self,
-                    start: (bytes.len() + start) as u64,
-                    len: end - start,
-                },
+                data: Data::stored(&source, (bytes.len() + start) as u64, end - start),
             };
             (name, tensor)
         });
         Ok(Archive {
-            path: &self.path,
+            path: path.clone(),
             tensors: tensors.collect(),
             metadata: header.metadata().clone().into_iter().flatten().collect(),
-            len: self.len,
+            len: source.len,
         })
-    }
-
-    fn read_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
-        self.read_exact_at(position, out)
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => io::Error::new(
-                    e.kind(),
-                    format!(
-                        "it has become shorter than the {} bytes that it had",
-                        self.len
-                    ),
-                ),
-                _ => e,
-            })
-    }
-
-    #[cfg(unix)]
-    fn read_exact_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
-        std::os::unix::fs::FileExt::read_exact_at(&self.file, out, position)
-    }
-
-    #[cfg(not(unix))]
-    fn read_exact_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
-        use std::io::{Read, Seek, SeekFrom};
-        let _held = self.position.lock();
-        let mut file = &self.file;
-        file.seek(SeekFrom::Start(position))?;
-        file.read_exact(out)
     }
 }
 
@@ -201,15 +151,21 @@ fn folder_hint(folder: &Path) -> &'static str {
     }
 }
 
-impl Data<'_> {
+impl Data {
+    pub(crate) fn stored(source: &Arc<Source>, start: u64, len: usize) -> Self {
+        let source = Arc::clone(source);
+        Self(Place::Stored { source, start, len })
+    }
+
     /// The number of bytes.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Stored { len, .. } => *len,
-            Self::Held(bytes) => bytes.len(),
+        match &self.0 {
+            Place::Stored { len, .. } => *len,
+            Place::Held(bytes) => bytes.len(),
         }
     }
 
+    /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -219,16 +175,15 @@ impl Data<'_> {
     /// # Errors
     /// Where the file cannot be read, has become shorter, or a signal has stopped the program.
     pub fn read(&self, offset: usize, out: &mut [u8]) -> std::result::Result<(), Fault> {
-        match self {
-            Self::Stored { source, start, .. } => {
-                let read =
-                    interrupt::check().and_then(|()| source.read_at(start + offset as u64, out));
+        match &self.0 {
+            Place::Stored { source, start, .. } => {
+                let read = stop::check().and_then(|()| source.read_at(start + offset as u64, out));
                 read.map_err(|error| Fault::Read {
                     path: source.path.clone(),
                     source: error,
                 })
             }
-            Self::Held(bytes) => {
+            Place::Held(bytes) => {
                 out.copy_from_slice(&bytes[offset..offset + out.len()]);
                 Ok(())
             }
@@ -239,11 +194,11 @@ impl Data<'_> {
     ///
     /// # Errors
     /// The errors of [`read`](Self::read) by `fault`, and those of `f`.
-    pub fn pieces(
+    pub fn pieces<E>(
         &self,
-        fault: impl Fn(Fault) -> Error,
-        mut f: impl FnMut(usize, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+        fault: impl Fn(Fault) -> E,
+        mut f: impl FnMut(usize, &[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         const PIECE: usize = 1 << 20;
         let mut buffer = vec![0; self.len().min(PIECE)];
         for offset in (0..self.len()).step_by(PIECE) {
@@ -255,7 +210,14 @@ impl Data<'_> {
     }
 }
 
-impl Tensor<'_> {
+impl From<Vec<u8>> for Data {
+    /// Bytes in memory.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Place::Held(bytes.into()))
+    }
+}
+
+impl Entry {
     /// Reads all bytes.
     ///
     /// # Errors
@@ -281,7 +243,7 @@ impl Tensor<'_> {
 /// The elements of a tensor, of which a piece is in memory, or all where they are few.
 #[derive(Debug)]
 pub struct Reader<'a, T> {
-    tensor: &'a Tensor<'a>,
+    tensor: &'a Entry,
     held: Range<usize>,
     buffer: Vec<T>,
 }
@@ -290,7 +252,8 @@ impl<'a, T: Element> Reader<'a, T> {
     /// The most bytes of a tensor that is read once, where its elements are used more than once.
     const WHOLE: usize = 1 << 23;
 
-    pub fn new(tensor: &'a Tensor<'a>) -> Self {
+    /// A reader that has read nothing yet.
+    pub fn new(tensor: &'a Entry) -> Self {
         Self {
             tensor,
             held: 0..0,
@@ -320,11 +283,11 @@ impl<'a, T: Element> Reader<'a, T> {
     }
 }
 
-impl Archive<'_> {
+impl Archive {
     /// The error that says what is wrong with a tensor of this file.
     pub fn fault(&self, tensor: &str, fault: impl Into<Fault>) -> Error {
         Error::Tensor {
-            path: self.path.to_owned(),
+            path: self.path.clone(),
             tensor: tensor.to_owned(),
             fault: Box::new(fault.into()),
         }
@@ -333,7 +296,7 @@ impl Archive<'_> {
     /// The error that says what is wrong with chopi's metadata of this file.
     pub fn bad_metadata(&self, reason: impl ToString) -> Error {
         Error::Metadata {
-            path: self.path.to_owned(),
+            path: self.path.clone(),
             reason: reason.to_string(),
         }
     }
@@ -354,10 +317,10 @@ mod tests {
     }
 
     /// Does something with the archive in a file of these bytes.
-    fn read<R>(bytes: &[u8], f: impl FnOnce(Result<Archive<'_>>) -> R) -> R {
+    fn read<R>(bytes: &[u8], f: impl FnOnce(Result<Archive>) -> R) -> R {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        f(Source::open(file.path()).unwrap().parse())
+        f(Archive::open(file.path()))
     }
 
     #[test]
@@ -380,12 +343,11 @@ mod tests {
         let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
         let on_disk = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(on_disk.path(), file(header, 8)).unwrap();
-        let source = Source::open(on_disk.path()).unwrap();
-        let archive = source.parse().unwrap();
+        let archive = Archive::open(on_disk.path()).unwrap();
         let tensor = &archive.tensors["a"];
         let mut elements = Reader::<f32>::new(tensor);
         assert_eq!(elements.read(0..2).unwrap(), [0.0; 2]);
-        on_disk.as_file().set_len(source.len - 1).unwrap();
+        on_disk.as_file().set_len(archive.len - 1).unwrap();
         // What is in memory stays there.
         assert_eq!(elements.read(0..2).unwrap(), [0.0; 2]);
         let said = tensor.elements::<f32>().unwrap_err().to_string();
@@ -427,7 +389,7 @@ mod tests {
             let mut bytes = len.to_le_bytes().to_vec();
             bytes.extend(header.as_bytes());
             bytes.extend(data);
-            read(&bytes, |archive| drop(archive));
+            read(&bytes, drop);
         }
     }
 }

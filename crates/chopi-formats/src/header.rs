@@ -38,6 +38,7 @@ impl Header {
     /// The longest text that readers accept.
     pub const LIMIT: usize = 100_000_000;
 
+    /// A header of no tensors.
     pub fn new(metadata: BTreeMap<String, String>) -> Self {
         Self {
             metadata,
@@ -68,6 +69,9 @@ impl Header {
 
     /// Lays the file out as the format asks: a header of a multiple of 8 bytes, then the tensors by
     /// falling alignment, so that each is aligned, and by name.
+    ///
+    /// # Errors
+    /// Where the metadata cannot be written as JSON.
     pub fn layout(&self) -> serde_json::Result<Layout> {
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         order.sort_by_key(|&i| {

@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use same_file::is_same_file;
 use serde_json::Value;
 
-use super::Model;
 use crate::error::{Error, Result};
 use crate::file;
+use crate::files::{CONFIG, Files, quantization};
 use crate::interrupt;
 use crate::json;
 use crate::temporary::{OLD, is_temporary};
+use chopi::formats::Error as ReadError;
 
 /// The ends of the names of files that hold weights, or say where weights lie.
 const WEIGHTS: [&str; 14] = [
@@ -45,8 +46,16 @@ pub struct LeftOut {
     pub others: Vec<(String, String)>,
 }
 
-/// Copies what is neither written anew nor weights.
-pub fn copy(model: &Model, to: &Path, target: &Path) -> Result<LeftOut> {
+/// Copies to a temporary folder, which will be `target`, all files of a model's folder but those that are written
+/// anew, other files of weights, folders of quantized models, folders whose names begin with a dot, and what cannot
+/// be read. Gives the names of what it has left out.
+///
+/// # Errors
+/// A folder that cannot be read, a file that cannot be written.
+pub fn copy(model: &Files, to: &Path, target: &Path) -> Result<LeftOut> {
+    if !model.is_folder() {
+        return Ok(LeftOut::default());
+    }
     let mut copy = Copy {
         model,
         parts: parts(&model.folder),
@@ -54,7 +63,7 @@ pub fn copy(model: &Model, to: &Path, target: &Path) -> Result<LeftOut> {
         linked: BTreeSet::new(),
         left: LeftOut::default(),
     };
-    let entries = entries(&model.folder).map_err(|source| Error::Read {
+    let entries = entries(&model.folder).map_err(|source| ReadError::Read {
         path: model.folder.clone(),
         source,
     })?;
@@ -84,7 +93,7 @@ fn entries(folder: &Path) -> io::Result<Vec<OsString>> {
 }
 
 struct Copy<'a> {
-    model: &'a Model,
+    model: &'a Files,
     parts: BTreeSet<String>,
     /// Where the output will be, which may be in the folder that is copied.
     target: &'a Path,
@@ -144,8 +153,8 @@ impl Copy<'_> {
             return Ok(());
         }
         let part = path.split('/').next().unwrap_or_default();
-        let config = json::object(&from.join(super::CONFIG)).unwrap_or_default();
-        if !self.parts.contains(part) && super::quantization(&config).is_some() {
+        let config = json::object(&from.join(CONFIG)).unwrap_or_default();
+        if !self.parts.contains(part) && quantization(&config).is_some() {
             self.leave(path, "the folder of a quantized model");
             return Ok(());
         }
@@ -198,7 +207,7 @@ fn copy_file(from: &Path, to: &Path) -> Result<std::result::Result<(), String>> 
     };
     let (mut source, metadata) = match file::open(from) {
         Ok(opened) => opened,
-        Err(Error::Read { source, .. }) => return Ok(Err(format!("cannot be read: {source}"))),
+        Err(ReadError::Read { source, .. }) => return Ok(Err(format!("cannot be read: {source}"))),
         Err(_) => return Ok(Err("not a regular file".to_owned())),
     };
     let mut copy = File::create_new(to).map_err(write)?;

@@ -1,23 +1,19 @@
 //! The model that is read: a folder of shards and other files, or a file.
 
-mod others;
-
-pub use others::LeftOut;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::archive::Source;
+use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::json;
 
-/// A model on disk.
+/// The files of a model on disk.
 #[derive(Debug)]
-pub struct Model {
-    /// What the command line named.
+pub struct Files {
+    /// The file or the folder that was asked for.
     pub input: PathBuf,
     /// The folder that holds its files.
     pub folder: PathBuf,
@@ -29,7 +25,8 @@ pub struct Model {
     is_folder: bool,
 }
 
-const CONFIG: &str = "config.json";
+/// The name of the file that describes a model.
+pub const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
 const EXTENSION: &str = ".safetensors";
@@ -38,7 +35,10 @@ pub const QUANTIZATION: &str = "quantization_config";
 /// The key that compressed-tensors had for it before.
 const OLD_QUANTIZATION: &str = "compression_config";
 
-impl Model {
+impl Files {
+    /// Finds the files of a folder: `model.safetensors`, or the shards of its index, or its only safetensors file.
+    /// A file is a model alone.
+    ///
     /// # Errors
     /// Where there is nothing to read, or an index that names files that it should not.
     pub fn open(input: &Path) -> Result<Self> {
@@ -82,12 +82,15 @@ impl Model {
         self.shards.iter().map(path).collect()
     }
 
-    /// Its safetensors files, open.
+    /// Opens its safetensors files and reads their headers.
     ///
     /// # Errors
-    /// Where one cannot be read.
-    pub fn sources(&self) -> Result<Vec<Source>> {
-        self.paths().iter().map(|path| Source::open(path)).collect()
+    /// Where one cannot be read or is not valid.
+    pub fn archives(&self) -> Result<Vec<Archive>> {
+        self.paths()
+            .iter()
+            .map(|path| Archive::open(path))
+            .collect()
     }
 
     /// The path of its `config.json`, if it has one.
@@ -136,27 +139,19 @@ impl Model {
         }
     }
 
-    /// Copies to a temporary folder, which will be `target`, all files but those that are written anew, other
-    /// files of weights, folders of quantized models, folders whose names begin with a dot, and what cannot be
-    /// read. Gives the names of what it has left out.
-    ///
-    /// # Errors
-    /// A folder that cannot be read, a file that cannot be written.
-    pub fn copy_others(&self, to: &Path, target: &Path) -> Result<LeftOut> {
-        match self.is_folder {
-            true => others::copy(self, to, target),
-            false => Ok(LeftOut::default()),
-        }
+    /// Whether they are the files of a folder, with others beside them.
+    pub fn is_folder(&self) -> bool {
+        self.is_folder
     }
 
     /// Whether a file of the folder is written anew, or is the index of shards that are not read.
-    fn is_written(&self, name: &str) -> bool {
+    pub fn is_written(&self, name: &str) -> bool {
         name == CONFIG || name == INDEX || self.shards.iter().any(|shard| shard == name)
     }
 }
 
 /// How a model is quantized already, if its configuration or that of a model in it says so.
-fn quantization(config: &Map<String, Value>) -> Option<String> {
+pub fn quantization(config: &Map<String, Value>) -> Option<String> {
     let keys = [QUANTIZATION, OLD_QUANTIZATION].into_iter();
     let mut found = keys.filter_map(|key| config.get(key).filter(|value| !value.is_null()));
     match found.next() {

@@ -1,0 +1,269 @@
+//! What can be wrong with the files of a model.
+
+use std::io;
+use std::path::PathBuf;
+
+use safetensors::{Dtype, SafeTensorError};
+
+/// A result whose error says what is wrong with a file.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What is wrong with a file or a folder. Each message names the file, and the tensor where it is one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The system cannot read a file or a folder.
+    #[error("{path}: cannot read: {source}")]
+    Read {
+        /// The file or the folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+
+    /// A pipe, a device or a folder stands where a file is needed.
+    #[error("{path}: not a regular file")]
+    NotRegular {
+        /// What is not a regular file.
+        path: PathBuf,
+    },
+
+    /// A folder stands where a single file is needed.
+    #[error("{path}: is a folder, expected a safetensors file{hint}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What reads folders.
+        hint: &'static str,
+    },
+
+    /// The file is of another kind.
+    #[error("{path}: not a safetensors file: {reason}")]
+    NoSafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the file is instead.
+        reason: String,
+    },
+
+    /// The file has no bytes.
+    #[error("{path}: not a safetensors file: it is empty")]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// The header of a safetensors file is not valid, or does not describe the file.
+    #[error("{path}: not a valid safetensors file: {source}")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its header.
+        source: SafeTensorError,
+    },
+
+    /// Something is wrong with one tensor.
+    #[error("{path}: tensor {tensor:?}: {fault}")]
+    Tensor {
+        /// The file that holds the tensor.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// What is wrong with it.
+        #[source]
+        fault: Box<Fault>,
+    },
+
+    /// A folder holds no model.
+    #[error(
+        "{path}: has no model.safetensors, no model.safetensors.index.json, and not one \
+         safetensors file alone"
+    )]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// Several files of a model have a tensor of one name.
+    #[error("{path}: has the tensor {tensor:?}, which {other} has, too")]
+    TensorTwice {
+        /// The later file.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The earlier file.
+        other: PathBuf,
+    },
+
+    /// A model has no tensor of a name.
+    #[error("{path}: has no tensor {tensor:?}")]
+    NoTensor {
+        /// The model.
+        path: PathBuf,
+        /// The name.
+        tensor: String,
+    },
+
+    /// The quantization that `config.json` describes is not one that can be read.
+    #[error("{path}: bad \"quantization_config\": {reason}")]
+    QuantizationConfig {
+        /// The configuration.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+
+    /// A file of JSON is not what it should be.
+    #[error("{path}: bad JSON: {reason}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+
+    /// A model that should be of floats is quantized.
+    #[error("{path}: the model is quantized already (its \"quantization_config\" says {method})")]
+    AlreadyCompressed {
+        /// Its configuration.
+        path: PathBuf,
+        /// The method that the configuration names.
+        method: String,
+    },
+
+    /// What chopi has written into a file's metadata is not valid.
+    #[error("{path}: bad metadata under the key \"chopi\": {reason}")]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+}
+
+/// What is wrong with one tensor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The parameters or the codes are not ones that can be used.
+    #[error(transparent)]
+    Quantizer(#[from] chopi_core::Error),
+
+    /// The system cannot read the file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+
+    /// A tensor in memory has another number of bytes than its dtype and shape ask for.
+    #[error("has {bytes} bytes, expected those of {dtype} {shape:?}")]
+    Bytes {
+        /// The number of bytes.
+        bytes: usize,
+        /// Its dtype.
+        dtype: Dtype,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// A tensor that is to be quantized has elements that are not finite.
+    #[error("holds NaN or infinity: the first of {count} is {value} at index {index:?}")]
+    NonFinite {
+        /// The index of the first of them.
+        index: Vec<usize>,
+        /// The first of them.
+        value: f64,
+        /// How many there are.
+        count: usize,
+    },
+
+    /// A name that a part of the quantized tensor needs is taken.
+    #[error("to quantize it needs the name {name:?}, which another tensor has")]
+    NameTaken {
+        /// The name.
+        name: String,
+    },
+
+    /// compressed-tensors does not read packed zero points of so few rows.
+    #[error(
+        "has {rows} rows, of which compressed-tensors 0.20 cannot read packed zero points of 4 bits in groups; \
+         it reads those of 9 rows and more"
+    )]
+    FewZeroPoints {
+        /// The number of rows.
+        rows: usize,
+    },
+
+    /// A part of a quantized tensor is not there.
+    #[error("the metadata say that it is quantized, but there is no tensor {name:?}")]
+    Missing {
+        /// The name of the part.
+        name: String,
+    },
+
+    /// A weight of a compressed-tensors folder belongs to no group.
+    #[error("no group of \"config_groups\" is for its module {module:?}")]
+    NoGroup {
+        /// The name of the weight's module.
+        module: String,
+    },
+
+    /// A weight of a compressed-tensors folder is not a matrix.
+    #[error("has shape {shape:?}, expected a matrix")]
+    NoMatrix {
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// The columns of a weight of a compressed-tensors folder are in another order.
+    #[error("is in the order of its activations ({name:?}), which is not supported")]
+    ActivationOrder {
+        /// The name of the tensor that holds the order.
+        name: String,
+    },
+
+    /// A quantized tensor has no elements.
+    #[error("the metadata say that it is quantized, but it has no elements")]
+    NoElements,
+
+    /// A tensor of parameters is quantized itself.
+    #[error("the metadata say that {name:?} belongs to it and is quantized itself")]
+    QuantizedCompanion {
+        /// The name of the tensor of parameters.
+        name: String,
+    },
+
+    /// The codes have another dtype than the metadata say.
+    #[error("dtype {found} does not agree with the metadata, expected {expected}")]
+    Dtype {
+        /// The dtype in the file.
+        found: Dtype,
+        /// The dtype that the metadata ask for.
+        expected: Dtype,
+    },
+
+    /// A part of a quantized tensor has another dtype than it should.
+    #[error("{name:?} has dtype {found}, expected {expected}")]
+    CompanionDtype {
+        /// The name of the part.
+        name: String,
+        /// Its dtype.
+        found: Dtype,
+        /// The dtypes that it may have.
+        expected: String,
+    },
+
+    /// A part of a quantized tensor has another shape than it should.
+    #[error("{name:?} has shape {found:?}, expected {expected:?}")]
+    CompanionShape {
+        /// The name of the part.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+    },
+}

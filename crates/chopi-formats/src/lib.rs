@@ -1,0 +1,54 @@
+//! Files of quantized models: what [chopi](https://docs.rs/chopi) and others write, read tensor by tensor.
+//!
+//! [`open`] takes a safetensors file, a folder of one or of several with an index, a file that chopi has written,
+//! or a folder of compressed-tensors. A [`Model`] lists its tensors, by the names that they have in the float
+//! model, and how each is [kept](Storage); [`Model::read`] reads one: a [`Plain`] tensor, or a [`Quantized`] one
+//! of codes and [`QParams`](chopi_core::QParams). Only headers are read before: a model is never in memory whole.
+//!
+//! ```
+//! use chopi_formats::{Storage, Tensor};
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("model.safetensors");
+//! # let data: Vec<u8> = [0.5_f32, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+//! # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2], &data)?;
+//! # safetensors::serialize_to_file([("norm.weight", view)], None, &path)?;
+//!
+//! let model = chopi_formats::open(&path)?;
+//! for tensor in model.tensors() {
+//!     match tensor.storage() {
+//!         Storage::Plain(dtype) => println!("{} {dtype} {:?}", tensor.name(), tensor.shape()),
+//!         Storage::Quantized { scheme, .. } => println!("{} in {} bits", tensor.name(), scheme.bits),
+//!         _ => println!("{}", tensor.name()),
+//!     }
+//! }
+//! let values = match model.read("norm.weight")? {
+//!     Tensor::Quantized(quantized) => quantized.dequantize()?,
+//!     other => other.dequantize()?,
+//! };
+//! assert_eq!(values.elements::<f32>().as_deref(), Some(&[0.5, -1.0][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+pub mod archive;
+pub mod chunks;
+mod codes;
+pub mod compressed_tensors;
+pub mod element;
+mod error;
+pub mod file;
+pub mod files;
+pub mod header;
+mod host;
+pub mod json;
+mod model;
+pub mod record;
+mod source;
+mod stop;
+mod tensor;
+
+pub use codes::{Codes, Ints, PackedCodes};
+pub use error::{Error, Fault, Result};
+pub use model::{Model, Storage, StoredTensor, open};
+pub use safetensors::Dtype;
+pub use stop::check_with;
+pub use tensor::{Plain, Quantized, Tensor};
