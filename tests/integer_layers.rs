@@ -238,12 +238,20 @@ fn an_embedding_gives_the_rows_of_the_dequantized_table() {
     use chopi::candle;
 
     let table = Array2::from_shape_fn((7, 5), |(i, j)| (i * 5 + j) as f32 / 3.0 - 4.0);
-    for (symmetric, granularity) in [
-        (true, Granularity::PerChannel { axis: 0 }),
-        (false, Granularity::PerChannel { axis: 0 }),
-        (false, Granularity::PerTensor),
+    for (bits, symmetric, granularity) in [
+        (8, true, Granularity::PerChannel { axis: 0 }),
+        (8, false, Granularity::PerChannel { axis: 0 }),
+        (8, false, Granularity::PerTensor),
+        (8, true, Granularity::PerGroup { axis: 1, size: 2 }),
+        (4, true, Granularity::PerChannel { axis: 0 }),
+        (4, false, Granularity::PerTensor),
+        (4, false, Granularity::PerGroup { axis: -1, size: 3 }),
+        (3, true, Granularity::PerGroup { axis: 1, size: 4 }),
+        (2, true, Granularity::PerGroup { axis: 1, size: 9 }),
+        (5, false, Granularity::PerGroup { axis: 1, size: 1 }),
     ] {
         let builder = Chopi::builder()
+            .num_bits(bits)
             .symmetric(symmetric)
             .granularity(granularity);
         let mut quantizer = builder.clone().build().unwrap();
