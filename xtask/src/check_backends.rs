@@ -41,7 +41,7 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let program = Program::find(args.program.as_deref())?;
     let folder = tempfile::tempdir()?;
-    let f32_model = model::folder()?.join("model.safetensors");
+    let f32_model = model::minilm()?.join("model.safetensors");
     let mut models = vec![("f32", f32_model.clone())];
     if args.full {
         for (name, dtype) in [("f16", Dtype::F16), ("bf16", Dtype::BF16)] {

@@ -198,7 +198,7 @@ fn export<S: AsRef<str>>(
     program: &Path,
     schemes: impl IntoIterator<Item = (S, S, Option<S>)>,
 ) -> Result<BTreeMap<String, Found>> {
-    let (workspace, model) = (Workspace::load()?, model::folder()?);
+    let (workspace, model) = (Workspace::load()?, model::minilm()?);
     let (folder, plans) = (tempfile::tempdir()?, tempfile::tempdir()?);
     for (name, options, proposal) in schemes {
         let (name, options) = (name.as_ref(), options.as_ref().split(' '));

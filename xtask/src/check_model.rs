@@ -183,7 +183,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(program) => program.clone(),
         None => built::released()?,
     };
-    let model = model::folder()?.join("model.safetensors");
+    let model = model::minilm()?.join("model.safetensors");
     let folder = tempfile::tempdir()?;
     let mut table = table(
         &[

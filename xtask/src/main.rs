@@ -56,8 +56,12 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Run the tests compiled for 64-bit ARM, under emulation; needs root on a Debian-like machine
     TestArm(test_arm::Args),
-    /// Fetch the real model all-MiniLM-L6-v2 and print its folder
-    Model,
+    /// Fetch a real model, or a real text, and print its folder
+    Model {
+        /// Which
+        #[arg(default_value = "minilm")]
+        name: model::Name,
+    },
     /// Make libtorch, if it is not there, and print the exports that building with tch needs
     Libtorch,
     /// Check the program on the real model against NumPy's own evaluation of the formulas
@@ -98,8 +102,8 @@ fn run(command: Command) -> Result<()> {
         Command::Sanitize(args) => sanitize::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::TestArm(args) => test_arm::run(&args),
-        Command::Model => {
-            println!("{}", model::folder()?.display());
+        Command::Model { name } => {
+            println!("{}", name.folder()?.display());
             Ok(())
         }
         Command::Libtorch => {

@@ -131,7 +131,7 @@ fn full(sections: &mut Sections) -> Result<()> {
                 command.args(["--epochs", "2"]);
             }
             "minilm_candle" => {
-                command.arg(model::folder()?).args(["--passes", "1"]);
+                command.arg(model::minilm()?).args(["--passes", "1"]);
             }
             _ => {}
         }
