@@ -82,6 +82,12 @@ pub mod formats {
     pub use chopi_formats::*;
 }
 
+/// Sentence encoders and text decoders on candle, in floats or in integers.
+#[cfg(feature = "models")]
+pub mod models {
+    pub use chopi_models::*;
+}
+
 #[doc = include_str!("../../../docs/qat.md")]
 pub mod qat {}
 

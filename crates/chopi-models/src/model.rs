@@ -1,0 +1,210 @@
+//! A model as its folder has it.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Tensor;
+use tokenizers::Tokenizer;
+
+use crate::config::Config;
+use crate::decoder::{self, Decoder};
+use crate::encoder::{self, Encoder, Pooling};
+use crate::error::{Error, Result};
+use crate::linear::Linear;
+use crate::observe::Observe;
+use crate::scheme::Scheme;
+use crate::text::{end_tokens, tokenizer};
+use crate::weights::Weights;
+
+/// Loads a model from its folder: `config.json`, `tokenizer.json` and safetensors files with weights of `f16`,
+/// `bf16`, `f32` or `f64`, which become `f32`.
+///
+/// # Errors
+/// A file that is absent or not what it should be; a `model_type` or a setting that is not supported, which the
+/// error names with what is.
+pub fn load(folder: impl AsRef<Path>) -> Result<Model> {
+    let folder = folder.as_ref();
+    let config = Config::read(folder.join("config.json"))?;
+    let weights = Weights::open(folder)?;
+    let model_type: String = config.needed("model_type", "the name of an architecture")?;
+    Ok(Model {
+        network: Network::load(&config, &model_type, &weights)?,
+        tokenizer: tokenizer(folder)?,
+        end_tokens: end_tokens(folder, &config)?,
+        pooling: Pooling::read(folder)?,
+        folder: folder.to_owned(),
+        model_type,
+    })
+}
+
+/// A model with its tokenizer: an encoder or a decoder.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub(crate) network: Network,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) end_tokens: Vec<u32>,
+    pooling: Pooling,
+    folder: PathBuf,
+    model_type: String,
+}
+
+/// What computes.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// From texts to embeddings.
+    Encoder(Box<Encoder>),
+    /// From a text to what follows.
+    Decoder(Box<Decoder>),
+}
+
+impl Network {
+    fn load(config: &Config, model_type: &str, weights: &Weights) -> Result<Self> {
+        if decoder::MODEL_TYPES.contains(&model_type) {
+            let decoder = Decoder::load(config, model_type, weights)?;
+            return Ok(Self::Decoder(Box::new(decoder)));
+        }
+        if encoder::MODEL_TYPES.contains(&model_type) {
+            let encoder = Encoder::load(config, model_type, weights)?;
+            return Ok(Self::Encoder(Box::new(encoder)));
+        }
+        let known = [&encoder::MODEL_TYPES[..], &decoder::MODEL_TYPES].concat();
+        let expected = format!("one of {}", known.join(", "));
+        Err(Error::config("model_type", model_type, expected))
+    }
+}
+
+impl Model {
+    /// The folder that the model was loaded from.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The `model_type` of `config.json`.
+    pub fn model_type(&self) -> &str {
+        &self.model_type
+    }
+
+    /// What computes.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What makes tokens of texts.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// The tokens of a text, with those that the tokenizer adds at its start and end.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        Ok(self.tokenizer.encode_fast(text, true)?.get_ids().to_vec())
+    }
+
+    /// The model with its linear layers, and its embeddings where the scheme says so, quantized.
+    ///
+    /// # Errors
+    /// What quantizing a layer says, with the layer's name.
+    pub fn quantize(mut self, scheme: &Scheme) -> Result<Self> {
+        match &mut self.network {
+            Network::Encoder(encoder) => encoder.quantize(scheme)?,
+            Network::Decoder(decoder) => decoder.quantize(scheme)?,
+        }
+        Ok(self)
+    }
+
+    /// Calls `change` with each linear layer, from the input to the output.
+    ///
+    /// # Errors
+    /// The first error of `change`.
+    pub fn for_each_linear(&mut self, change: impl FnMut(&mut Linear) -> Result<()>) -> Result<()> {
+        match &mut self.network {
+            Network::Encoder(encoder) => encoder.for_each_linear(change),
+            Network::Decoder(decoder) => decoder.for_each_linear(change),
+        }
+    }
+
+    /// Runs the model on the tokens of a text, so that `observer` sees the input of each linear layer.
+    ///
+    /// # Errors
+    /// What the tokenizer, the model or `observer` says; [`Error::TooLong`].
+    pub fn observe(&self, text: &str, observer: &mut dyn Observe) -> Result<()> {
+        let tokens = self.tokens(text)?;
+        match &self.network {
+            Network::Encoder(encoder) => {
+                encoder.hidden(&[&tokens], observer)?;
+            }
+            Network::Decoder(decoder) => {
+                let hidden = decoder.hidden(&tokens, &mut decoder.cache(), observer)?;
+                decoder.logits(&hidden, observer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The embeddings of texts, each as `sentence-transformers` is configured to pool it in the model's folder:
+    /// the mean of the last hidden states, most often, of length 1. A text of more tokens than that configuration
+    /// or the model takes is cut.
+    ///
+    /// # Errors
+    /// [`Error::Family`] for a decoder; what the tokenizer or a layer says.
+    pub fn embed(&self, texts: &[impl AsRef<str>]) -> Result<Vec<Vec<f32>>> {
+        let encoder = self.encoder()?;
+        let limit = self.pooling.max_tokens.unwrap_or(usize::MAX);
+        let limit = limit.min(encoder.positions());
+        let mut embeddings = Vec::with_capacity(texts.len());
+        for texts in texts.chunks(BATCH) {
+            let tokens = texts.iter().map(|text| self.cut(text.as_ref(), limit));
+            let tokens = tokens.collect::<Result<Vec<_>>>()?;
+            let tokens: Vec<&[u32]> = tokens.iter().map(|tokens| &**tokens).collect();
+            for hidden in encoder.hidden(&tokens, &mut ())? {
+                let embedding: Tensor = self.pooling.apply(&hidden)?;
+                embeddings.push(embedding.to_vec1()?);
+            }
+        }
+        Ok(embeddings)
+    }
+
+    /// The tokens of a text, at most so many, those that the tokenizer adds at its end among them.
+    fn cut(&self, text: &str, limit: usize) -> Result<Vec<u32>> {
+        let mut encoding = self.tokenizer.encode(text, true)?;
+        if encoding.len() > limit {
+            let added = self.tokenizer.get_post_processor().map_or(0, |processor| {
+                tokenizers::PostProcessor::added_tokens(processor, false)
+            });
+            encoding = self.tokenizer.encode(text, false)?;
+            encoding.truncate(
+                limit.saturating_sub(added),
+                0,
+                tokenizers::TruncationDirection::Right,
+            );
+            encoding = self.tokenizer.post_process(encoding, None, true)?;
+        }
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    pub(crate) fn encoder(&self) -> Result<&Encoder> {
+        match &self.network {
+            Network::Encoder(encoder) => Ok(encoder),
+            Network::Decoder(_) => Err(self.other_family("a decoder", "an encoder")),
+        }
+    }
+
+    pub(crate) fn decoder(&self) -> Result<&Decoder> {
+        match &self.network {
+            Network::Decoder(decoder) => Ok(decoder),
+            Network::Encoder(_) => Err(self.other_family("an encoder", "a decoder")),
+        }
+    }
+
+    fn other_family(&self, found: &'static str, expected: &'static str) -> Error {
+        Error::Family {
+            name: self.model_type.clone(),
+            found,
+            expected,
+        }
+    }
+}
+
+/// How many texts are embedded at a time.
+const BATCH: usize = 32;

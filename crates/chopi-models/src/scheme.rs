@@ -1,0 +1,71 @@
+//! How a model is quantized.
+
+use chopi_core::{Builder, Calibration, Chopi};
+use chopi_matmul::Activations;
+
+/// How the layers of a model are quantized.
+///
+/// ```
+/// use chopi_models::{Inputs, Scheme};
+///
+/// // 8-bit weights, a scale for each output, and inputs of 8 bits, each row by its own range.
+/// let w8a8 = Scheme::new(8);
+/// // 4-bit weights in groups of 32, and inputs of 8 bits.
+/// let w4a8 = Scheme::new(4);
+/// // 4-bit weights, which are dequantized as they multiply float inputs.
+/// let w4 = Scheme { inputs: Inputs::Float, ..Scheme::new(4) };
+/// ```
+#[derive(Clone, Debug)]
+pub struct Scheme {
+    /// The scheme of the weights of linear layers, \[outputs, inputs\]: at most 8 bits, per tensor, per channel
+    /// of axis 0, or in groups along axis 1.
+    pub weights: Builder,
+    /// How the ranges of weights are chosen.
+    pub calibration: Calibration,
+    /// What becomes of the inputs of linear layers.
+    pub inputs: Inputs,
+    /// Whether the embeddings, and with them the head of a decoder, are quantized too: to 8 bits, with a scale
+    /// for each row.
+    pub embeddings: bool,
+}
+
+/// What becomes of the inputs of linear layers with integer weights.
+#[derive(Clone, Debug)]
+pub enum Inputs {
+    /// They stay floats, and multiply dequantized weights.
+    Float,
+    /// They are quantized, and the product is one of integers.
+    Quantized(Activations),
+}
+
+impl Default for Inputs {
+    /// Each row is quantized by its own range to 8 bits.
+    fn default() -> Self {
+        Self::Quantized(Activations::default())
+    }
+}
+
+impl Scheme {
+    /// Symmetric weights of so many bits: with a scale for each output from 8 bits on, and with one for each group
+    /// of 32 inputs for fewer; 8-bit inputs, each row by its own range; and 8-bit embeddings.
+    pub fn new(bits: u32) -> Self {
+        let weights = Chopi::builder().num_bits(bits).symmetric(true);
+        Self {
+            weights: match bits {
+                8.. => weights.per_channel(0),
+                _ => weights.per_group(32, 1),
+            },
+            calibration: Calibration::MinMax,
+            inputs: Inputs::default(),
+            embeddings: true,
+        }
+    }
+
+    /// The scheme of embeddings and heads, where linear layers have this one.
+    pub(crate) fn of_embeddings(&self) -> Self {
+        Self {
+            weights: Chopi::builder().num_bits(8).symmetric(true).per_channel(0),
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The tensors of a model, as its files have them.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use chopi_core::QParams;
+use chopi_formats::{Dtype, Ints, Plain, Quantized};
+use chopi_ndarray::IntArray;
+use ndarray::{Array2, Ix2};
+
+use crate::error::{Error, Result};
+
+/// The tensors of a model; each is read when it is asked for.
+#[derive(Debug)]
+pub(crate) struct Weights(chopi_formats::Model);
+
+/// The codes of a matrix, with their parameters.
+pub(crate) type Codes = (IntArray<f32, Ix2>, QParams);
+
+/// A matrix: floats in `f32`, or codes.
+pub(crate) enum Matrix {
+    Float(Tensor),
+    Codes(Box<Codes>),
+}
+
+impl Weights {
+    pub(crate) fn open(folder: &Path) -> Result<Self> {
+        Ok(Self(chopi_formats::open(folder)?))
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.get(name).is_some()
+    }
+
+    /// The values of a tensor that has to be there and to have this shape.
+    pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        float(name, self.read(name, shape)?.dequantize())
+    }
+
+    /// A matrix that has to be there and to have this shape.
+    pub(crate) fn matrix(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Matrix> {
+        match self.read(name, &[rows, columns])? {
+            chopi_formats::Tensor::Quantized(quantized) => {
+                let codes = codes(*quantized, (rows, columns)).map_err(Error::layer(name))?;
+                Ok(Matrix::Codes(Box::new(codes)))
+            }
+            plain => float(name, plain.dequantize()).map(Matrix::Float),
+        }
+    }
+
+    fn read(&self, name: &str, expected: &[usize]) -> Result<chopi_formats::Tensor> {
+        let name = name.to_owned();
+        match self.0.get(&name) {
+            None => Err(Error::Missing {
+                name,
+                shape: expected.to_vec(),
+            }),
+            Some(tensor) if tensor.shape() == expected => Ok(tensor.read()?),
+            Some(tensor) => Err(Error::Shape {
+                name,
+                found: tensor.shape().to_vec(),
+                expected: expected.to_vec(),
+            }),
+        }
+    }
+}
+
+/// Values in `f32`.
+fn float(name: &str, plain: Result<Plain, chopi_formats::Fault>) -> Result<Tensor> {
+    let plain = plain.map_err(|fault| Error::Values {
+        name: name.to_owned(),
+        fault: Box::new(fault),
+    })?;
+    let dtype = match plain.dtype() {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::F32 => DType::F32,
+        Dtype::F64 => DType::F64,
+        other => {
+            return Err(Error::Dtype {
+                name: name.to_owned(),
+                dtype: other.to_string(),
+                expected: "F16, BF16, F32 or F64",
+            });
+        }
+    };
+    let tensor = Tensor::from_raw_buffer(plain.bytes(), dtype, plain.shape(), &Device::Cpu)?;
+    Ok(tensor.to_dtype(DType::F32)?)
+}
+
+/// Codes as an array.
+fn codes(quantized: Quantized, shape: (usize, usize)) -> chopi_core::Result<Codes> {
+    let (params, codes) = quantized.into_parts();
+    let codes = match codes {
+        chopi_formats::Codes::Ints(ints) => ints,
+        packed => packed.unpacked()?.into_owned(),
+    };
+    let wrong = |_| chopi_core::Error::Elements {
+        elements: 0,
+        shape: vec![shape.0, shape.1],
+    };
+    let codes = match codes {
+        Ints::I8(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::U8(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::I16(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::U16(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::I32(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::U32(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+        Ints::I64(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
+    };
+    Ok((codes.map_err(wrong)?, params))
+}
