@@ -15,7 +15,8 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::framework::FrameworkName;
-use crate::output::Target;
+use crate::interrupt;
+use crate::write::Target;
 use scheme::{SCHEME, SchemeArgs, TensorArgs, parse_range};
 
 /// Quantize, dequantize, inspect, compare and report on safetensors model files.
@@ -55,8 +56,8 @@ pub enum Command {
 /// Quantize the float tensors of a file to integers.
 ///
 /// Takes every F16, BF16, F32 and F64 tensor of two or more dimensions and copies the rest
-/// unchanged. A quantized tensor NAME keeps its name and shape and gets an integer dtype; beside it
-/// lie NAME_scale and, unless the scheme is symmetric, NAME_zero_point. The file's metadata, under
+/// unchanged. A quantized tensor NAME becomes NAME.codes, packed without gaps where its codes have 2 to 7
+/// bits, NAME.scale and, unless the scheme is symmetric, NAME.zero_point. The file's metadata, under
 /// the key `chopi`, keep what `dequantize` and `inspect` need.
 ///
 /// With `--format compressed-tensors` the input is a model's folder, or a file, and the output a
@@ -154,15 +155,18 @@ Examples:
   Parameters from elsewhere, the report for a script:
     chopi quantize x.safetensors -o q.safetensors --scale 0.05 --zero-point 128 --json";
 
-/// Turn a file that `quantize` wrote back into floats.
+/// Turn a quantized model back into a safetensors file of floats.
 ///
-/// Every quantized tensor gets its original dtype and the values of its codes, (q - z)*s: the bits
-/// that fake-quantizing the original tensor gives. Its NAME_scale and NAME_zero_point go, other
-/// tensors and metadata stay.
+/// Reads what `quantize` wrote, a folder of compressed-tensors or a GGUF file. Every quantized tensor gets
+/// its original dtype and the values of its codes, (q - z)*s: the bits that fake-quantizing the
+/// original tensor gives. The blocks of GGUF become F32, as ggml computes their values. Other tensors
+/// stay, and the metadata of safetensors files.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  chopi dequantize q.safetensors -o back.safetensors")]
+Examples:
+  chopi dequantize q.safetensors -o back.safetensors
+  chopi dequantize MODEL-w4 -o back.safetensors
+  chopi dequantize model.gguf -o back.safetensors")]
 pub struct DequantizeArgs {
     #[command(flatten)]
     pub files: FileArgs,
@@ -174,22 +178,28 @@ pub struct DequantizeArgs {
     pub print: PrintArgs,
 }
 
-/// List the tensors of a file, and how they are quantized.
+/// List the tensors of a model, and how they are quantized.
+///
+/// Each by the name that it has in the float model, with the bytes of its elements, or of its codes and their
+/// parameters. Reads what every command reads: a safetensors file, a model's folder of one or of several, what
+/// `quantize` wrote, a folder of compressed-tensors, a GGUF file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  chopi inspect q.safetensors --json")]
+Examples:
+  chopi inspect q.safetensors --json
+  chopi inspect MODEL-w4
+  chopi inspect model.gguf")]
 pub struct InspectArgs {
-    /// The file to read.
-    #[arg(value_name = "FILE.safetensors")]
-    pub file: PathBuf,
+    /// The file or the folder to read.
+    #[arg(value_name = "MODEL")]
+    pub model: PathBuf,
 
     /// Print one JSON object instead of the table.
     #[arg(long)]
     pub json: bool,
 }
 
-/// Say where the tensors of two files differ, and by how much.
+/// Say where the tensors of two models differ, and by how much.
 ///
 /// Compares the tensors of the same name: how many elements differ, by how much at most, the index
 /// of the first one, and the signal-to-quantization-noise ratio (SQNR) of B against A,
@@ -198,29 +208,29 @@ pub struct InspectArgs {
 /// difference from a NaN is NaN. Other dtypes have no difference that is a number: their elements
 /// are the same or not.
 ///
-/// A tensor differs too where only one file has it, or where its shape or its dtype is another. Of
+/// A tensor differs too where only one model has it, or where its shape or its dtype is another. Of
 /// two dtypes, the values are compared if both are integers or both are floats (a NaN then equals
-/// any NaN). The scales and zero points of quantized files are tensors like the others; the metadata
-/// of the files are not compared.
+/// any NaN). Tensors that both models keep as codes of one layout are compared code by code, and so are
+/// their scales and zero points; of other quantized tensors the values are compared. The metadata of the
+/// files are not.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   What quantizing loses:
     chopi quantize model.safetensors -o q.safetensors
-    chopi dequantize q.safetensors -o back.safetensors
-    chopi compare model.safetensors back.safetensors
+    chopi compare model.safetensors q.safetensors
   Whether two programs give the same codes:
     chopi compare --quiet q.safetensors theirs.safetensors && echo the same
 
 Exit status: 0 where nothing differs; 1 where anything does, or, with a line on standard error,
 where a file is bad; 2 where the command line is bad.")]
 pub struct CompareArgs {
-    /// The file to compare with.
-    #[arg(value_name = "A.safetensors")]
+    /// The file or the folder to compare with.
+    #[arg(value_name = "A")]
     pub a: PathBuf,
 
-    /// The file to compare.
-    #[arg(value_name = "B.safetensors")]
+    /// The file or the folder to compare.
+    #[arg(value_name = "B")]
     pub b: PathBuf,
 
     #[command(flatten)]
@@ -305,7 +315,8 @@ impl FileArgs {
     /// The errors of [`Target::new`].
     pub fn target(&self, plan: Option<&PathBuf>) -> Result<Target, crate::error::Error> {
         let inputs: Vec<PathBuf> = plan.into_iter().chain([&self.input]).cloned().collect();
-        Target::new(&self.output, &inputs, self.force)
+        interrupt::watch();
+        Ok(Target::new(&self.output, &inputs, self.force)?)
     }
 }
 

@@ -1,94 +1,68 @@
 //! `chopi dequantize`: codes back to floats.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
-use chopi::{
-    QParams,
-    backend::{FloatTensor, Int},
-};
+use chopi::QParams;
+use chopi::backend::{FloatTensor, IntSlice};
+use chopi::formats::{Model, Storage, StoredTensor, with_float};
 use indicatif::ProgressBar;
 use safetensors::Dtype;
 use serde::Serialize;
 
-use crate::archive::{Archive, Entry, Reader};
 use crate::args::DequantizeArgs;
-use crate::chunks::{Chunk, Chunks};
-use crate::element::{FloatElement, IntElement, float_bytes};
+use crate::chunks::Chunks;
+use crate::element::{FloatElement, float_bytes};
 use crate::error::{Error, Fault, Result};
 use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
-use crate::output::{Output, Target};
-use crate::print::printable;
-use crate::record::{KEY, Record, Stored, float_dtype};
+use crate::interrupt;
+use crate::print::{as_text, printable};
 use crate::report::{Report, ReportRow, grouped};
 use crate::workers;
-use chopi::formats::with_float;
-use chopi::formats::with_int;
+use crate::write::{Output, Target};
 
 /// # Errors
 /// What is wrong with the input or the output.
 pub fn run(args: &DequantizeArgs) -> Result<()> {
     let start = Instant::now();
-    let archive = Archive::open(&args.files.input)?;
-    let target = args.files.target(None)?;
-    let rows = with_framework!(args.work.backend, K => write::<K>(&archive, args, target)?);
+    let model = Model::open(&args.files.input)?;
+    interrupt::watch();
+    let (inputs, force) = (model.files().inputs(), args.files.force);
+    let target = Target::new(&args.files.output, &inputs, force)?;
+    let rows = with_framework!(args.work.backend, K => write::<K>(&model, args, target)?);
     Report::new(rows, start).print(&args.print)
 }
 
 /// Writes the file of floats.
 fn write<K: Framework>(
-    archive: &Archive,
+    model: &Model,
     args: &DequantizeArgs,
     target: Target,
 ) -> Result<Vec<DequantizeRow>> {
-    let record = Record::of(archive)?.ok_or_else(|| Error::NotQuantized {
-        path: archive.path.to_owned(),
-    })?;
-    let mut metadata = archive.metadata.clone();
-    metadata.remove(KEY);
-    let mut header = Header::new(metadata);
-
+    if !model.is_quantized() && model.gguf_metadata().is_none() {
+        let path = model.path().to_owned();
+        return Err(Error::NoQuantizedModel { path });
+    }
+    let mut header = Header::new(model.metadata().clone());
     let mut tasks = Vec::new();
-    let mut companions = BTreeSet::new();
-    for name in record.names() {
-        let stored = Stored::find(archive, &record, name)?;
-        companions.extend(stored.parts().map(|part| part.name.clone()));
-        let dtype = float_dtype(stored.float);
-        let shape = &stored.codes.shape;
-        let size = dtype.bitsize() / 8;
-        // The file holds at least a byte for each element, so the product is no longer than 8
-        // files.
-        let len = shape.iter().product::<usize>() * size;
+    for tensor in model.tensors() {
+        let (dtype, shape) = (tensor.dtype(), tensor.shape());
+        // Codes of 2 bits and more: the product is no longer than 32 files.
+        let len = (shape.iter().product::<usize>() * dtype.bitsize()).div_ceil(8);
+        let slot = header.add(tensor.name(), dtype, shape, len);
         tasks.push(DequantizeTask {
-            slot: header.add(name, dtype, shape, len),
-            tensor: stored.codes.clone(),
-            dtype,
+            tensor,
+            slot: slot.map_err(|fault| tensor.fault(fault))?,
             len,
-            stored: Some(stored),
         });
     }
-    for tensor in archive.tensors.values() {
-        if record.get(&tensor.name).is_none() && !companions.contains(&tensor.name) {
-            let len = tensor.data.len();
-            tasks.push(DequantizeTask {
-                slot: header.add(&tensor.name, tensor.dtype, &tensor.shape, len),
-                tensor: tensor.clone(),
-                dtype: tensor.dtype,
-                len,
-                stored: None,
-            });
-        }
-    }
-    tasks.sort_by(|a, b| a.tensor.name.cmp(&b.tensor.name));
-
     let output = target.create(&header)?;
     let progress = workers::progress(tasks.iter().map(|task| task.len).sum(), args.print.quiet);
     let rows = workers::run(
         &tasks,
         |task| task.len,
         args.work.threads,
-        |task| task.run::<K>(archive, &output, &progress),
+        |task| task.run::<K>(&output, &progress),
     );
     progress.finish_and_clear();
     let rows = rows?;
@@ -97,68 +71,71 @@ fn write<K: Framework>(
 }
 
 /// What is to be done with one tensor, and where the result goes.
-struct DequantizeTask {
-    tensor: Entry,
+struct DequantizeTask<'a> {
+    tensor: &'a StoredTensor,
     slot: Slot,
-    /// The dtype and the bytes of the result.
-    dtype: Dtype,
+    /// The bytes of the result.
     len: usize,
-    stored: Option<Stored>,
 }
 
-impl DequantizeTask {
-    fn run<K: Framework>(
-        &self,
-        archive: &Archive,
-        output: &Output,
-        progress: &ProgressBar,
-    ) -> Result<DequantizeRow> {
-        let fault = |fault: Fault| Error::from(archive.fault(&self.tensor.name, fault));
-        match &self.stored {
-            Some(stored) => {
-                let params = stored.params().map_err(fault)?;
-                with_float!(params.float_type(), F => with_int!(params.int_type(), I => {
-                    self.dequantize::<K, F, I>(stored, &params, archive, output, progress)?
-                }))
+impl DequantizeTask<'_> {
+    fn run<K: Framework>(&self, output: &Output, progress: &ProgressBar) -> Result<DequantizeRow> {
+        let codes = match self.tensor.params()? {
+            Some(params) => {
+                with_float!(params.float_type(), F => {
+                    self.dequantize::<K, F>(&params, output, progress)?
+                });
+                self.tensor
+                    .parts()
+                    .first()
+                    .map(|codes| codes.dtype.to_string())
             }
-            None => self.tensor.data.pieces(fault, |offset, piece| {
-                output.write(self.slot, offset, piece)?;
-                progress.inc(piece.len() as u64);
-                Ok(())
-            })?,
-        }
-        let bytes_in = match &self.stored {
-            Some(stored) => stored.parts().map(|part| part.data.len()).sum(),
-            None => self.len,
+            None => {
+                let fault = |fault: Fault| Error::from(self.tensor.fault(fault));
+                let values = self.tensor.values()?;
+                values.data.pieces(fault, |offset, piece| {
+                    output.write(self.slot, offset, piece)?;
+                    progress.inc(piece.len() as u64);
+                    Ok(())
+                })?;
+                match self.tensor.storage() {
+                    Storage::Blocks(block_type) => Some(block_type.to_string()),
+                    _ => None,
+                }
+            }
         };
         Ok(DequantizeRow {
-            name: self.tensor.name.clone(),
-            shape: self.tensor.shape.clone(),
-            dtype: self.dtype.to_string(),
-            codes: self.stored.as_ref().map(|stored| stored.codes.dtype),
-            bytes_in,
+            name: self.tensor.name().to_owned(),
+            shape: self.tensor.shape().to_vec(),
+            dtype: self.tensor.dtype(),
+            codes,
+            bytes_in: self.tensor.bytes(),
             bytes_out: self.len,
         })
     }
 
     /// Dequantizes the tensor piece by piece.
-    fn dequantize<K: Framework, F: FloatElement, I: IntElement>(
+    fn dequantize<K: Framework, F: FloatElement>(
         &self,
-        stored: &Stored,
         params: &QParams,
-        archive: &Archive,
         output: &Output,
         progress: &ProgressBar,
     ) -> Result<()> {
-        let fault = |fault: Fault| Error::from(archive.fault(&self.tensor.name, fault));
-        let chunks = Chunks::new(&self.tensor.shape, stored.granularity);
-        let mut elements = Reader::<I>::new(&self.tensor);
+        let tensor = self.tensor;
+        let convention = params.convention();
+        let (shape, rank) = (tensor.shape(), tensor.shape().len());
+        let granularity = convention.granularity_for(params.scheme().granularity, rank);
+        let chunks = match tensor.is_packed() {
+            true => Chunks::of_rows(shape, granularity),
+            false => Chunks::new(shape, granularity),
+        };
+        let fault = |fault: Fault| Error::from(tensor.fault(fault));
         for chunk in chunks.iter() {
-            let codes = elements.read(chunk.elements.clone());
-            let codes = codes.map_err(fault)?;
+            let codes = tensor.codes_of(chunk.elements.clone()).map_err(fault)?;
+            let codes: IntSlice<'_> = codes.as_slice();
             let mut written = Ok(());
             let mut piece = || {
-                let codes = K::codes::<F>(Int::slice(codes), &chunks.shape(&chunk))?;
+                let codes = K::codes::<F>(codes, &chunks.shape(&chunk))?;
                 let values = chunks.params(&chunk, params)?.dequantize(&codes)?;
                 values.with_host(|host| {
                     let offset = chunk.elements.start * size_of::<F>();
@@ -166,29 +143,11 @@ impl DequantizeTask {
                     Ok(())
                 })
             };
-            piece().map_err(|error| fault(error_in_tensor(error, &chunks, &chunk).into()))?;
+            piece().map_err(|error| fault(chunks.error(&chunk, error).into()))?;
             written?;
             progress.inc((chunk.elements.len() * size_of::<F>()) as u64);
         }
         Ok(())
-    }
-}
-
-/// The error in a piece of a tensor, with the index in the tensor.
-fn error_in_tensor(error: chopi::Error, chunks: &Chunks<'_>, chunk: &Chunk) -> chopi::Error {
-    match error {
-        chopi::Error::Code {
-            index,
-            code,
-            qmin,
-            qmax,
-        } => chopi::Error::Code {
-            index: chunks.index(chunk, index),
-            code,
-            qmin,
-            qmax,
-        },
-        other => other,
     }
 }
 
@@ -198,12 +157,13 @@ struct DequantizeRow {
     name: String,
     shape: Vec<usize>,
     /// The dtype in the output.
-    dtype: String,
+    #[serde(serialize_with = "as_text")]
+    dtype: Dtype,
     bytes_in: usize,
     bytes_out: usize,
-    /// The dtype of the codes of one that was dequantized.
+    /// The dtype of the codes of one that was dequantized, or the type of its blocks.
     #[serde(skip)]
-    codes: Option<Dtype>,
+    codes: Option<String>,
 }
 
 impl ReportRow for DequantizeRow {
@@ -227,9 +187,9 @@ impl ReportRow for DequantizeRow {
         vec![
             printable(&self.name).into_owned(),
             format!("{:?}", self.shape),
-            match self.codes {
+            match &self.codes {
                 Some(codes) => format!("{codes} → {}", self.dtype),
-                None => self.dtype.clone(),
+                None => self.dtype.to_string(),
             },
             grouped(self.bytes_in),
             grouped(self.bytes_out),

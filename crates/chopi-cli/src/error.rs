@@ -29,9 +29,6 @@ pub enum Error {
         other: PathBuf,
     },
 
-    #[error("{path}: cannot write: {source}")]
-    Write { path: PathBuf, source: io::Error },
-
     #[error(
         "{path}: no tensor that can be quantized{}: {found}",
         if *explicit { " matches --include" } else { "" }
@@ -64,41 +61,16 @@ pub enum Error {
     },
 
     #[error(
-        "{path}: is not a quantized model (it has no metadata under the key \"chopi\" and no \
-         config.json with a \"quantization_config\")"
+        "{path}: is not a quantized model (it has no metadata under the key \"chopi\", no \
+         config.json with a \"quantization_config\" and no blocks of GGUF)"
     )]
     NoQuantizedModel { path: PathBuf },
 
     #[error("{path}: bad plan of bits: {reason}")]
     Plan { path: PathBuf, reason: String },
 
-    #[error("{path}: exists and is not a folder")]
-    NotFolder { path: PathBuf },
-
-    #[error("{path}: exists and does not hold a quantized model, so that --force keeps it")]
-    OutputNotQuantized { path: PathBuf },
-
     #[error("{path}: is quantized already (it has metadata under the key \"chopi\")")]
     AlreadyQuantized { path: PathBuf },
-
-    #[error("{path}: was not quantized by chopi (it has no metadata under the key \"chopi\")")]
-    NotQuantized { path: PathBuf },
-
-    #[error("{path}: the output is the input")]
-    OutputIsInput { path: PathBuf },
-
-    #[error("{path}: exists already (--force replaces it)")]
-    OutputExists { path: PathBuf },
-
-    #[error("{path}: is read-only")]
-    OutputReadOnly { path: PathBuf },
-
-    #[error("{path}: the header would be {len} bytes long, more than the {limit} of the format")]
-    HeaderTooLong {
-        path: PathBuf,
-        len: usize,
-        limit: usize,
-    },
 
     #[error("standard output: cannot write: {0}")]
     Print(io::Error),

@@ -1,24 +1,23 @@
-//! `chopi inspect`: what a file holds.
+//! `chopi inspect`: what a model holds.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 
+use chopi::formats::gguf::BlockType;
+use chopi::formats::{Model, Storage, StoredTensor};
 use chopi::{Granularity, Symmetry};
 use safetensors::Dtype;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use crate::archive::Archive;
 use crate::args::InspectArgs;
-use crate::error::{Fault, Result};
-use crate::print::{print, print_json, printable};
-use crate::record::{KEY, Record, Stored, float_dtype};
+use crate::error::Result;
+use crate::print::{as_text, print, print_json, printable};
 use crate::report::{grouped, scheme_cell, table};
 
 /// # Errors
-/// What is wrong with the file.
+/// What is wrong with the model.
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let archive = Archive::open(&args.file)?;
-    let report = Report::of(&archive)?;
+    let model = Model::open(&args.model)?;
+    let report = Report::of(&model)?;
     match args.json {
         true => print_json(&report),
         false => report.print_table(),
@@ -30,33 +29,34 @@ struct Report<'a> {
     tensors: Vec<InspectRow<'a>>,
     /// The bytes of all tensors.
     bytes: usize,
-    /// The bytes of the file, the header included.
-    file_bytes: u64,
+    /// The bytes of the files, the headers included.
+    file_bytes: usize,
     /// All but chopi's own.
-    metadata: BTreeMap<&'a str, &'a str>,
+    metadata: BTreeMap<&'a str, String>,
 }
 
 #[derive(Serialize)]
 struct InspectRow<'a> {
     name: &'a str,
     shape: &'a [usize],
-    #[serde(serialize_with = "as_text")]
-    dtype: Dtype,
+    /// The dtype of the elements or the codes in the file, or the type of the blocks.
+    dtype: String,
+    /// The bytes of the elements, or of the codes and the parameters.
     bytes: usize,
     /// How it was quantized, if it was.
     quantized: Option<Box<Quantization>>,
 }
 
-/// A value as what it displays.
-fn as_text<S: Serializer>(
-    value: &impl Display,
-    serializer: S,
-) -> std::result::Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Quantization {
+    Codes(Codes),
+    Blocks(Blocks),
 }
 
+/// Codes with their parameters.
 #[derive(Serialize)]
-struct Quantization {
+struct Codes {
     #[serde(serialize_with = "as_text")]
     dtype: Dtype,
     bits: u32,
@@ -73,39 +73,32 @@ struct Quantization {
     scheme: String,
 }
 
+/// Blocks of a GGUF file.
+#[derive(Serialize)]
+struct Blocks {
+    #[serde(serialize_with = "as_text")]
+    dtype: Dtype,
+    bits: u32,
+    #[serde(serialize_with = "as_text")]
+    block_type: BlockType,
+    block_elements: usize,
+}
+
 impl<'a> Report<'a> {
-    fn of(archive: &'a Archive) -> Result<Self> {
-        let record = Record::of(archive)?;
-        let mut tensors = Vec::with_capacity(archive.tensors.len());
-        for tensor in archive.tensors.values() {
-            let name = &*tensor.name;
-            let quantized = match &record {
-                Some(record) if record.get(name).is_some() => {
-                    let how = Quantization::of(&Stored::find(archive, record, name)?);
-                    Some(Box::new(how.map_err(|e| archive.fault(name, e))?))
-                }
-                _ => None,
-            };
-            tensors.push(InspectRow {
-                name,
-                shape: &tensor.shape,
-                dtype: tensor.dtype,
-                bytes: tensor.data.len(),
-                quantized,
-            });
-        }
-        if let Some(record) = &record {
-            let missing = |name: &&str| !archive.tensors.contains_key(*name);
-            for name in record.names().filter(missing) {
-                Stored::find(archive, record, name)?;
-            }
-        }
-        let metadata = archive.metadata.iter().filter(|(key, _)| *key != KEY);
+    fn of(model: &'a Model) -> Result<Self> {
+        let tensors = model
+            .tensors()
+            .map(InspectRow::of)
+            .collect::<Result<Vec<_>>>()?;
+        let texts = model.metadata().iter();
+        let texts = texts.map(|(key, value)| (&**key, value.clone()));
+        let values = model.gguf_metadata().into_iter().flatten();
+        let values = values.map(|(key, value)| (&**key, value.to_string()));
         Ok(Self {
             bytes: tensors.iter().map(|row| row.bytes).sum(),
             tensors,
-            file_bytes: archive.len,
-            metadata: metadata.map(|(key, value)| (&**key, &**value)).collect(),
+            file_bytes: model.files().bytes()?,
+            metadata: texts.chain(values).collect(),
         })
     }
 
@@ -125,15 +118,10 @@ impl<'a> Report<'a> {
             let mut cells = vec![
                 printable(row.name).into_owned(),
                 format!("{:?}", row.shape),
-                row.dtype.to_string(),
+                row.dtype.clone(),
             ];
             cells.extend(match &row.quantized {
-                Some(q) => [
-                    q.scheme.clone(),
-                    q.convention.to_owned(),
-                    q.dtype.to_string(),
-                    q.scales(),
-                ],
+                Some(quantization) => quantization.cells(),
                 None => Default::default(),
             });
             cells.push(grouped(row.bytes));
@@ -159,29 +147,88 @@ impl<'a> Report<'a> {
     }
 }
 
-impl Quantization {
-    fn of(stored: &Stored) -> std::result::Result<Self, Fault> {
-        let params = stored.params()?;
-        let scales = params.scale().iter().copied();
-        let scheme = &stored.scheme;
+impl<'a> InspectRow<'a> {
+    fn of(tensor: &'a StoredTensor) -> Result<Self> {
+        let codes = || tensor.parts().first().map(|codes| codes.dtype.to_string());
+        let (dtype, quantized) = match tensor.storage() {
+            Storage::Blocks(block_type) => {
+                let blocks = Blocks {
+                    dtype: tensor.dtype(),
+                    bits: block_type.bits(),
+                    block_type,
+                    block_elements: block_type.elements(),
+                };
+                (block_type.to_string(), Some(Quantization::Blocks(blocks)))
+            }
+            storage @ Storage::Quantized { .. } => (
+                codes().unwrap_or_default(),
+                Codes::of(tensor, storage)?.map(Quantization::Codes),
+            ),
+            _ => (tensor.dtype().to_string(), None),
+        };
         Ok(Self {
-            dtype: float_dtype(stored.float),
+            name: tensor.name(),
+            shape: tensor.shape(),
+            dtype,
+            bytes: tensor.bytes(),
+            quantized: quantized.map(Box::new),
+        })
+    }
+}
+
+impl Codes {
+    fn of(tensor: &StoredTensor, storage: Storage<'_>) -> Result<Option<Self>> {
+        let Storage::Quantized {
+            scheme,
+            convention,
+            granularity,
+            ..
+        } = storage
+        else {
+            return Ok(None);
+        };
+        let params = tensor.params()?;
+        let scales = params
+            .iter()
+            .flat_map(|params| params.scale().iter().copied());
+        Ok(Some(Self {
+            dtype: tensor.dtype(),
             bits: scheme.bits,
             symmetric: scheme.symmetry == Symmetry::Symmetric,
-            granularity: stored.granularity,
+            granularity,
             qmin: scheme.qmin,
             qmax: scheme.qmax,
-            convention: stored.convention.name(),
+            convention: convention.name(),
             scale_min: scales.clone().fold(f64::INFINITY, f64::min),
             scale_max: scales.fold(0.0, f64::max),
-            scheme: scheme_cell(scheme, stored.granularity),
-        })
+            scheme: scheme_cell(scheme, granularity),
+        }))
     }
 
     fn scales(&self) -> String {
         match (self.scale_min, self.scale_max) {
             (min, max) if min == max => format!("{min:.4e}"),
             (min, max) => format!("{min:.4e} to {max:.4e}"),
+        }
+    }
+}
+
+impl Quantization {
+    /// The scheme, the convention, the original dtype and the scales.
+    fn cells(&self) -> [String; 4] {
+        match self {
+            Self::Codes(codes) => [
+                codes.scheme.clone(),
+                codes.convention.to_owned(),
+                codes.dtype.to_string(),
+                codes.scales(),
+            ],
+            Self::Blocks(blocks) => [
+                format!("{} bits, blocks of {}", blocks.bits, blocks.block_elements),
+                "ggml".to_owned(),
+                blocks.dtype.to_string(),
+                String::new(),
+            ],
         }
     }
 }

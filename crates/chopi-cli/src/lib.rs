@@ -14,7 +14,6 @@ mod framework;
 mod inspect;
 mod interrupt;
 mod others;
-mod output;
 mod page;
 mod plan;
 mod print;
@@ -22,14 +21,15 @@ mod quantize;
 mod report;
 mod selection;
 mod sensitivity;
-mod temporary;
 mod workers;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use chopi::formats::{archive, chunks, element, file, files, header, json, record};
+use chopi::formats::Watch;
+use chopi::formats::{archive, chunks, element, file, files, header, json, write};
 
 use args::{Cli, Command, Format};
 use clap::Parser;
@@ -55,7 +55,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
             format!("stopped by signal {signal}; the output is as it was before"),
             ExitCode::from(128 + signal),
         ),
-        (Err(Failure::Error(error)), None) => (error.to_string(), ExitCode::FAILURE),
+        (Err(Failure::Error(error)), None) => (said(&error), ExitCode::FAILURE),
     };
     // Where nobody can be told, the exit status still tells.
     let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&message));
@@ -82,8 +82,28 @@ impl From<error::Error> for Failure {
     }
 }
 
+/// What an error says, with the option that helps.
+fn said(error: &error::Error) -> String {
+    match error {
+        error::Error::Formats(chopi::formats::Error::OutputExists { .. }) => {
+            format!("{error} (--force replaces it)")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// Says on standard error what is no error.
+fn warn(path: &Path, what: &str) {
+    let line = format!("{}: {what}", path.display());
+    let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&line));
+}
+
 fn command(command: Command) -> Result<ExitCode, Failure> {
-    chopi::formats::check_with(interrupt::check);
+    Watch {
+        check: interrupt::check,
+        warn,
+    }
+    .set();
     chopi::cpu::Isa::asked().map_err(error::Error::Isa)?;
     match command {
         Command::Quantize(args) => {

@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use same_file::is_same_file;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
 use crate::file;
 use crate::files::{CONFIG, Files, quantization};
 use crate::interrupt;
 use crate::json;
-use crate::temporary::{OLD, is_temporary};
-use chopi::formats::Error as ReadError;
+use crate::write::{OLD, is_temporary};
+use chopi::formats::{Error, Result};
 
 /// The ends of the names of files that hold weights, or say where weights lie.
 const WEIGHTS: [&str; 14] = [
@@ -63,7 +62,7 @@ pub fn copy(model: &Files, to: &Path, target: &Path) -> Result<LeftOut> {
         linked: BTreeSet::new(),
         left: LeftOut::default(),
     };
-    let entries = entries(&model.folder).map_err(|source| ReadError::Read {
+    let entries = entries(&model.folder).map_err(|source| Error::Read {
         path: model.folder.clone(),
         source,
     })?;
@@ -207,7 +206,7 @@ fn copy_file(from: &Path, to: &Path) -> Result<std::result::Result<(), String>> 
     };
     let (mut source, metadata) = match file::open(from) {
         Ok(opened) => opened,
-        Err(ReadError::Read { source, .. }) => return Ok(Err(format!("cannot be read: {source}"))),
+        Err(Error::Read { source, .. }) => return Ok(Err(format!("cannot be read: {source}"))),
         Err(_) => return Ok(Err("not a regular file".to_owned())),
     };
     let mut copy = File::create_new(to).map_err(write)?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::file;
-use crate::output::Target;
+use crate::write::Target;
 
 /// The bits of the tensors that are to be quantized. The others stay in float.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl Plan {
     /// # Errors
     /// What the system says.
     pub fn write(bits: &BTreeMap<String, u32>, target: Target) -> Result<()> {
-        target.write(format!("{:#}\n", serde_json::json!(bits)).as_bytes())
+        Ok(target.write(format!("{:#}\n", serde_json::json!(bits)).as_bytes())?)
     }
 
     /// The error that says what is wrong with a tensor of the plan.

@@ -8,7 +8,7 @@ use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 
 use crate::archive::Entry;
 use crate::error::Error;
-use crate::record::float_type;
+use chopi::formats::dtype::float_type;
 
 /// The tensors that the command line asks for.
 #[derive(Debug)]

@@ -14,13 +14,14 @@ use crate::compressed_tensors::{Loaded, Weights, check_floats};
 use crate::error::{Error, Fault, Result};
 use crate::files::Files;
 use crate::framework::Framework;
-use crate::output::Target;
+use crate::interrupt;
 use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
-use crate::record::KEY;
 use crate::report::{grouped, table};
 use crate::selection::{Ranks, Selection};
 use crate::workers;
+use crate::write::Target;
+use chopi::formats::chopi::KEY;
 use chopi::formats::with_float;
 
 /// # Errors
@@ -31,7 +32,10 @@ pub fn run(
 ) -> Result<()> {
     let model = Files::open(&args.model)?;
     let target = match &args.output {
-        Some(output) => Some(Target::new(output, &model.inputs(), args.force)?),
+        Some(output) => {
+            interrupt::watch();
+            Some(Target::new(output, &model.inputs(), args.force)?)
+        }
         None => None,
     };
     let archives = model.archives()?;

@@ -104,13 +104,15 @@ mod tests {
                 |&i| i,
                 threads,
                 |&i| match i {
-                    30 | 31 | 99 => Err(Error::NotFolder {
+                    30 | 31 | 99 => Err(Error::NoQuantizedModel {
                         path: i.to_string().into(),
                     }),
                     _ => Ok(()),
                 },
             );
-            assert!(matches!(failed, Err(Error::NotFolder { path }) if path.as_os_str() == "30"));
+            assert!(
+                matches!(failed, Err(Error::NoQuantizedModel { path }) if path.as_os_str() == "30")
+            );
         }
     }
 }

@@ -13,17 +13,19 @@ use safetensors::{Dtype, SafeTensorError};
 use crate::element::{Element, bytes_mut, from_file_order};
 use crate::error::{Error, Fault, Result};
 use crate::files::QUANTIZATION;
+use crate::gguf::{GgmlType, Gguf, is_gguf};
 use crate::header::Header;
 use crate::json;
+use crate::lazy::Dequantized;
 use crate::source::Source;
-use crate::stop;
+use crate::watch;
 
-/// A safetensors file whose header has been read and found to be true.
+/// A safetensors file, or a GGUF file of plain elements, whose header has been read and found to be true.
 #[derive(Debug)]
 pub struct Archive {
     /// Where the file is.
     pub path: PathBuf,
-    /// The entries of `__metadata__`.
+    /// The entries of `__metadata__`; none of a GGUF file.
     pub metadata: BTreeMap<String, String>,
     /// The tensors, in the order of their names.
     pub tensors: BTreeMap<String, Entry>,
@@ -58,19 +60,52 @@ enum Place {
     },
     /// In memory.
     Held(Arc<[u8]>),
+    /// The values of codes or blocks.
+    Dequantized(Arc<Dequantized>),
 }
 
 impl Archive {
     /// Opens a file and reads its header.
     ///
     /// # Errors
-    /// Where there is no regular file that can be read, or the header is not valid or does not describe the file.
+    /// Where there is no regular file that can be read, or the header is not valid or does not
+    /// describe the file; [`Error::GgufBlocks`] for a GGUF file that is quantized.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
             let (path, hint) = (path.to_owned(), folder_hint(path));
             return Err(Error::Folder { path, hint });
         }
+        if is_gguf(path)? {
+            return Self::of_gguf(Gguf::open(path)?);
+        }
         Self::parse(Arc::new(Source::open(path)?))
+    }
+
+    /// The tensors of a GGUF file of plain elements.
+    fn of_gguf(gguf: Gguf) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (name, entry) in gguf.tensors {
+            let GgmlType::Plain(dtype) = entry.ggml_type else {
+                return Err(Error::GgufBlocks {
+                    path: gguf.path,
+                    tensor: name,
+                    ggml_type: entry.ggml_type,
+                });
+            };
+            let tensor = Entry {
+                name: entry.name,
+                dtype,
+                shape: entry.shape,
+                data: entry.data,
+            };
+            tensors.insert(name, tensor);
+        }
+        Ok(Self {
+            path: gguf.path,
+            metadata: BTreeMap::new(),
+            tensors,
+            len: gguf.len,
+        })
     }
 
     fn parse(source: Arc<Source>) -> Result<Self> {
@@ -157,11 +192,16 @@ impl Data {
         Self(Place::Stored { source, start, len })
     }
 
+    pub(crate) fn dequantized(values: Dequantized) -> Self {
+        Self(Place::Dequantized(Arc::new(values)))
+    }
+
     /// The number of bytes.
     pub fn len(&self) -> usize {
         match &self.0 {
             Place::Stored { len, .. } => *len,
             Place::Held(bytes) => bytes.len(),
+            Place::Dequantized(values) => values.len(),
         }
     }
 
@@ -177,7 +217,7 @@ impl Data {
     pub fn read(&self, offset: usize, out: &mut [u8]) -> std::result::Result<(), Fault> {
         match &self.0 {
             Place::Stored { source, start, .. } => {
-                let read = stop::check().and_then(|()| source.read_at(start + offset as u64, out));
+                let read = watch::check().and_then(|()| source.read_at(start + offset as u64, out));
                 read.map_err(|error| Fault::Read {
                     path: source.path.clone(),
                     source: error,
@@ -187,6 +227,7 @@ impl Data {
                 out.copy_from_slice(&bytes[offset..offset + out.len()]);
                 Ok(())
             }
+            Place::Dequantized(values) => values.read(offset, out),
         }
     }
 
@@ -233,8 +274,20 @@ impl Entry {
     /// # Errors
     /// The errors of [`Data::read`].
     pub fn elements<T: Element>(&self) -> std::result::Result<Vec<T>, Fault> {
-        let mut elements = vec![T::zeroed(); self.data.len() / size_of::<T>()];
-        self.data.read(0, bytes_mut(&mut elements))?;
+        self.elements_of(0..self.data.len() / size_of::<T>())
+    }
+
+    /// Reads some of the elements, which there must be.
+    ///
+    /// # Errors
+    /// The errors of [`Data::read`].
+    pub fn elements_of<T: Element>(
+        &self,
+        range: Range<usize>,
+    ) -> std::result::Result<Vec<T>, Fault> {
+        let mut elements = vec![T::zeroed(); range.len()];
+        self.data
+            .read(range.start * size_of::<T>(), bytes_mut(&mut elements))?;
         from_file_order(&mut elements);
         Ok(elements)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use chopi_core::{Granularity, QParams, Result};
+use chopi_core::{Error, Granularity, QParams, Result};
 
 /// A row-major tensor cut along its outermost axis that is longer than 1, each piece with the
 /// parameters of its own elements.
@@ -39,17 +39,31 @@ impl<'a> Chunks<'a> {
         Self::of_at_most(Self::ELEMENTS, shape, granularity)
     }
 
-    /// The pieces of a matrix, each of whole rows along axis 0.
+    /// The pieces of whole rows along axis 0; a tensor of fewer than two axes in one piece.
     pub fn of_rows(shape: &'a [usize], granularity: Granularity) -> Self {
-        let width = shape.iter().skip(1).product::<usize>();
-        Self {
+        let (rows, width) = match shape {
+            [] | [_] => return Self::new(shape, granularity).whole(),
+            [rows, row @ ..] => (*rows, row.iter().product::<usize>()),
+        };
+        let chunks = Self {
             shape,
             granularity,
             axis: 0,
-            rows: shape.first().copied().unwrap_or(1),
+            rows,
             width,
             step: (Self::ELEMENTS / width.max(1)).max(1),
+        };
+        chunks.with_whole_groups()
+    }
+
+    /// With pieces of whole groups, where groups lie along the axis that is cut.
+    fn with_whole_groups(mut self) -> Self {
+        if let Granularity::PerGroup { axis, size } = self.granularity
+            && self.cuts(axis)
+        {
+            self.step = (self.step / size).max(1).saturating_mul(size);
         }
+        self
     }
 
     /// The pieces of about so many elements, and no fewer than a row or a group along the axis has.
@@ -57,7 +71,7 @@ impl<'a> Chunks<'a> {
         let axis = shape.iter().position(|&len| len > 1).unwrap_or(0);
         let rows = shape.get(axis).copied().unwrap_or(1);
         let width = shape.iter().skip(axis + 1).product::<usize>();
-        let mut chunks = Self {
+        let chunks = Self {
             shape,
             granularity,
             axis,
@@ -65,12 +79,7 @@ impl<'a> Chunks<'a> {
             width,
             step: (elements / width.max(1)).max(1),
         };
-        if let Granularity::PerGroup { axis, size } = granularity
-            && chunks.cuts(axis)
-        {
-            chunks.step = (chunks.step / size).max(1).saturating_mul(size);
-        }
-        chunks
+        chunks.with_whole_groups()
     }
 
     /// Whether the tensor is cut along this axis, which may count from the end.
@@ -112,13 +121,40 @@ impl<'a> Chunks<'a> {
 
     /// The pieces, in order.
     pub fn iter(&self) -> impl Iterator<Item = Chunk> {
-        (0..self.rows).step_by(self.step).map(|start| {
-            let rows = start..self.rows.min(start.saturating_add(self.step));
-            Chunk {
-                elements: rows.start * self.width..rows.end * self.width,
-                rows,
-            }
-        })
+        (0..self.rows).step_by(self.step).map(|row| self.from(row))
+    }
+
+    /// The piece that an element lies in, which there must be.
+    pub fn with(&self, element: usize) -> Chunk {
+        let row = element / self.width.max(1);
+        self.from(row / self.step * self.step)
+    }
+
+    /// The piece that begins with a row.
+    fn from(&self, row: usize) -> Chunk {
+        let rows = row..self.rows.min(row.saturating_add(self.step));
+        Chunk {
+            elements: rows.start * self.width..rows.end * self.width,
+            rows,
+        }
+    }
+
+    /// The error in a piece, with the index in the tensor.
+    pub fn error(&self, chunk: &Chunk, error: Error) -> Error {
+        match error {
+            Error::Code {
+                index,
+                code,
+                qmin,
+                qmax,
+            } => Error::Code {
+                index: self.index(chunk, index),
+                code,
+                qmin,
+                qmax,
+            },
+            other => other,
+        }
     }
 
     /// The shape of a piece.

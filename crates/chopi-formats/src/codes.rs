@@ -1,12 +1,15 @@
 //! Codes in memory: integers, one each or packed.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use chopi_core::backend::{Int, IntSlice, IntType, Layout, match_int};
 use chopi_core::packing::Packing;
 use chopi_core::{Error, Result};
 
+use crate::archive::Entry;
 use crate::element::IntElement;
+use crate::error::Fault;
 use crate::with_int;
 
 /// The codes of a tensor, row-major.
@@ -39,6 +42,15 @@ pub struct PackedCodes {
     rows: usize,
     row: usize,
     bytes: Vec<u8>,
+}
+
+/// The rows of a tensor: how many, and the elements of each. A tensor of fewer than two axes is one row.
+pub(crate) fn rows_of(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [] => (1, 1),
+        [len] => (1, *len),
+        [rows, row @ ..] => (*rows, row.iter().product()),
+    }
 }
 
 impl Codes {
@@ -124,6 +136,20 @@ impl PackedCodes {
     fn unpack(&self) -> Result<Ints> {
         unpack(self.packing, &self.bytes, self.rows, self.row)
     }
+}
+
+/// Reads and unpacks the rows of some elements of a tensor of packed codes.
+pub(crate) fn unpacked_rows(
+    codes: &Entry,
+    packing: Packing,
+    row: usize,
+    elements: Range<usize>,
+) -> std::result::Result<Ints, Fault> {
+    let (start, rows) = (elements.start / row.max(1), elements.len() / row.max(1));
+    let row_bytes = packing.row_bytes(row);
+    let mut bytes = vec![0; rows * row_bytes];
+    codes.data.read(start * row_bytes, &mut bytes)?;
+    Ok(unpack(packing, &bytes, rows, row)?)
 }
 
 /// Unpacks rows of codes.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use safetensors::{Dtype, SafeTensorError};
 
+use crate::gguf::{BlockType, GgmlType};
+
 /// A result whose error says what is wrong with a file.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -60,6 +62,26 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with its header.
         source: SafeTensorError,
+    },
+
+    /// The header of a GGUF file is not valid, or does not describe the file.
+    #[error("{path}: not a valid GGUF file: {reason}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+
+    /// A GGUF file that should be of plain elements has blocks.
+    #[error("{path}: is quantized already (its tensor {tensor:?} is {ggml_type})")]
+    GgufBlocks {
+        /// The file.
+        path: PathBuf,
+        /// The first tensor of blocks.
+        tensor: String,
+        /// The type of the blocks.
+        ggml_type: GgmlType,
     },
 
     /// Something is wrong with one tensor.
@@ -139,6 +161,61 @@ pub enum Error {
         /// What is wrong, and what was expected.
         reason: String,
     },
+
+    /// The system cannot write a file or a folder.
+    #[error("{path}: cannot write: {source}")]
+    Write {
+        /// The file or the folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+
+    /// A file stands where a folder is to be written.
+    #[error("{path}: exists and is not a folder")]
+    NotFolder {
+        /// The file.
+        path: PathBuf,
+    },
+
+    /// A folder that is no quantized model stands where one is to be written.
+    #[error("{path}: exists and does not hold a quantized model, so that it is not replaced")]
+    OutputNotQuantized {
+        /// The folder.
+        path: PathBuf,
+    },
+
+    /// An output would replace what is read.
+    #[error("{path}: the output is the input")]
+    OutputIsInput {
+        /// The output.
+        path: PathBuf,
+    },
+
+    /// An output is there and is not to be replaced.
+    #[error("{path}: exists already")]
+    OutputExists {
+        /// The output.
+        path: PathBuf,
+    },
+
+    /// An output is there and may not be written.
+    #[error("{path}: is read-only")]
+    OutputReadOnly {
+        /// The output.
+        path: PathBuf,
+    },
+
+    /// The header of an output would be longer than readers accept.
+    #[error("{path}: the header would be {len} bytes long, more than the {limit} of the format")]
+    HeaderTooLong {
+        /// The output.
+        path: PathBuf,
+        /// The bytes of the header.
+        len: usize,
+        /// The most bytes that readers accept.
+        limit: usize,
+    },
 }
 
 /// What is wrong with one tensor.
@@ -178,6 +255,73 @@ pub enum Fault {
         value: f64,
         /// How many there are.
         count: usize,
+    },
+
+    /// A block that is to be quantized has an element that is not finite.
+    #[error("holds NaN or infinity: {value} in block {index}")]
+    NonFiniteBlock {
+        /// The first block that has one.
+        index: usize,
+        /// The first of its elements that is none.
+        value: f32,
+    },
+
+    /// The last axis of a tensor cannot be cut into blocks.
+    #[error("has shape {shape:?}, expected a last axis of a multiple of the {} elements of a block of {block_type}",
+        block_type.elements())]
+    Rows {
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The type of the blocks.
+        block_type: BlockType,
+    },
+
+    /// A tensor of blocks has another number of bytes than its shape asks for.
+    #[error("has {bytes} bytes, expected those of {shape:?} in blocks of {block_type}")]
+    BlockBytes {
+        /// The number of bytes.
+        bytes: usize,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// The type of the blocks.
+        block_type: BlockType,
+    },
+
+    /// Floats cannot be quantized to blocks of this type.
+    #[error("cannot be quantized to {block_type}, expected one of Q4_0, Q4_1, Q5_0, Q5_1 and Q8_0")]
+    NoBlocks {
+        /// The type of the blocks.
+        block_type: BlockType,
+    },
+
+    /// The scale or the minimum of a block is beyond the numbers of f16.
+    #[error(
+        "block {index} needs the scale or the minimum {scale}, expected at most {} in f16",
+        half::f16::MAX
+    )]
+    BlockScale {
+        /// The number of the block.
+        index: usize,
+        /// The number that f16 does not hold.
+        scale: f32,
+    },
+
+    /// A format does not keep tensors so.
+    #[error("{format} does not keep {keep}")]
+    NoSuchKeep {
+        /// How the tensor was to be kept.
+        keep: String,
+        /// The name of the format.
+        format: &'static str,
+    },
+
+    /// A tensor is not what was planned when the header of its file was written.
+    #[error("is {found}, but was planned as {planned}")]
+    Planned {
+        /// What it is.
+        found: String,
+        /// What was planned.
+        planned: String,
     },
 
     /// A name that a part of the quantized tensor needs is taken.
@@ -228,6 +372,14 @@ pub enum Fault {
     /// A quantized tensor has no elements.
     #[error("the metadata say that it is quantized, but it has no elements")]
     NoElements,
+
+    /// A file says that codes are packed which are of too many bits.
+    #[error("the metadata say that its codes are packed, but they are not of 2 to 7 bits")]
+    NotPacked,
+
+    /// A file does not say what shape a tensor of packed codes has.
+    #[error("its shape is not known, or has too many elements")]
+    NoShape,
 
     /// A tensor of parameters is quantized itself.
     #[error("the metadata say that {name:?} belongs to it and is quantized itself")]

@@ -28,7 +28,7 @@ pub struct Files {
 /// The name of the file that describes a model.
 pub const CONFIG: &str = "config.json";
 const INDEX: &str = "model.safetensors.index.json";
-const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 const EXTENSION: &str = ".safetensors";
 /// The key of `config.json` that says how a model is quantized.
 pub const QUANTIZATION: &str = "quantization_config";

@@ -1,24 +1,36 @@
 //! The header of a file that is to be written: known whole before the first tensor is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-/// The names, dtypes and shapes of the tensors of a file, and its metadata.
-#[derive(Debug, Default)]
+use crate::error::Fault;
+use crate::gguf::{self, GgmlType, Value};
+
+/// The names, types and shapes of the tensors of a file, and its metadata.
+#[derive(Debug)]
 pub struct Header {
-    metadata: BTreeMap<String, String>,
+    metadata: Metadata,
     entries: Vec<Entry>,
+    names: BTreeSet<String>,
 }
 
+/// The metadata, which tell the kind of the file.
 #[derive(Debug)]
-struct Entry {
-    name: String,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    len: usize,
+enum Metadata {
+    Safetensors(BTreeMap<String, String>),
+    Gguf(BTreeMap<String, Value>),
+}
+
+/// A tensor of the file.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub name: String,
+    pub ggml_type: GgmlType,
+    pub shape: Vec<usize>,
+    pub len: usize,
 }
 
 /// A tensor of the file: which of the entries it is.
@@ -28,36 +40,93 @@ pub struct Slot(usize);
 /// Where all of a file lies.
 #[derive(Debug)]
 pub struct Layout {
-    /// The length and the text of the header.
+    /// The header, with its length.
     pub bytes: Vec<u8>,
     /// Where the data of each slot begin.
     starts: Vec<u64>,
+    /// How long the data of each slot are.
+    lens: Vec<usize>,
+    /// The length of the file.
+    pub(crate) len: u64,
 }
 
 impl Header {
-    /// The longest text that readers accept.
+    /// The longest text of a safetensors file that readers accept.
     pub const LIMIT: usize = 100_000_000;
 
-    /// A header of no tensors.
+    /// The header of a safetensors file of no tensors.
     pub fn new(metadata: BTreeMap<String, String>) -> Self {
+        Self::of(Metadata::Safetensors(metadata))
+    }
+
+    /// The header of a GGUF file of no tensors.
+    pub fn gguf(metadata: BTreeMap<String, Value>) -> Self {
+        Self::of(Metadata::Gguf(metadata))
+    }
+
+    fn of(metadata: Metadata) -> Self {
         Self {
             metadata,
             entries: Vec::new(),
+            names: BTreeSet::new(),
         }
     }
 
-    /// Adds a tensor, whose data take `len` bytes. The name must be new.
-    pub fn add(&mut self, name: &str, dtype: Dtype, shape: &[usize], len: usize) -> Slot {
+    /// Sets a key of the metadata to a text.
+    pub fn set_metadata(&mut self, key: &str, text: String) {
+        match &mut self.metadata {
+            Metadata::Safetensors(metadata) => {
+                metadata.insert(key.to_owned(), text);
+            }
+            Metadata::Gguf(metadata) => {
+                metadata.insert(key.to_owned(), Value::String(text));
+            }
+        }
+    }
+
+    /// The metadata of a GGUF file.
+    pub fn gguf_metadata(&mut self) -> Option<&mut BTreeMap<String, Value>> {
+        match &mut self.metadata {
+            Metadata::Safetensors(_) => None,
+            Metadata::Gguf(metadata) => Some(metadata),
+        }
+    }
+
+    /// Adds a tensor, whose data take `len` bytes.
+    ///
+    /// # Errors
+    /// [`Fault::NameTaken`] where there is a tensor of the name.
+    pub fn add(
+        &mut self,
+        name: &str,
+        dtype: Dtype,
+        shape: &[usize],
+        len: usize,
+    ) -> Result<Slot, Fault> {
+        self.add_typed(name, GgmlType::Plain(dtype), shape, len)
+    }
+
+    pub(crate) fn add_typed(
+        &mut self,
+        name: &str,
+        ggml_type: GgmlType,
+        shape: &[usize],
+        len: usize,
+    ) -> Result<Slot, Fault> {
+        if !self.names.insert(name.to_owned()) {
+            let name = name.to_owned();
+            return Err(Fault::NameTaken { name });
+        }
         self.entries.push(Entry {
             name: name.to_owned(),
-            dtype,
+            ggml_type,
             shape: shape.to_vec(),
             len,
         });
-        Slot(self.entries.len() - 1)
+        Ok(Slot(self.entries.len() - 1))
     }
 
-    /// The names of the tensors.
+    /// The names of the tensors, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| &*entry.name)
     }
@@ -67,17 +136,29 @@ impl Header {
         self.entries.iter().map(|entry| entry.len).sum()
     }
 
-    /// Lays the file out as the format asks: a header of a multiple of 8 bytes, then the tensors by
-    /// falling alignment, so that each is aligned, and by name.
+    /// Lays the file out.
+    ///
+    /// A safetensors file has a header of a multiple of 8 bytes, then the tensors by falling alignment, so that each
+    /// is aligned, and by name. A GGUF file has the tensors in the order in which they were added, each at a multiple
+    /// of its alignment.
     ///
     /// # Errors
     /// Where the metadata cannot be written as JSON.
     pub fn layout(&self) -> serde_json::Result<Layout> {
+        match &self.metadata {
+            Metadata::Safetensors(metadata) => self.safetensors(metadata),
+            Metadata::Gguf(metadata) => Ok(gguf::layout(metadata, &self.entries)),
+        }
+    }
+
+    fn safetensors(&self, metadata: &BTreeMap<String, String>) -> serde_json::Result<Layout> {
+        let dtype = |i: usize| match self.entries[i].ggml_type {
+            GgmlType::Plain(dtype) => dtype,
+            // No block is ever added to such a header; it would be bytes.
+            GgmlType::Block(_) => Dtype::U8,
+        };
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        order.sort_by_key(|&i| {
-            let entry = &self.entries[i];
-            (std::cmp::Reverse(entry.dtype), &entry.name)
-        });
+        order.sort_by_key(|&i| (std::cmp::Reverse(dtype(i)), &self.entries[i].name));
         let mut infos = Vec::with_capacity(order.len());
         let mut starts = vec![0; order.len()];
         let mut end = 0;
@@ -87,27 +168,39 @@ impl Header {
             end += entry.len;
             starts[i] = start as u64;
             let info = TensorInfo {
-                dtype: entry.dtype,
+                dtype: dtype(i),
                 shape: entry.shape.clone(),
                 data_offsets: (start, end),
             };
             infos.push((&*entry.name, info));
         }
-        let mut text = serde_json::to_vec(&Text {
-            metadata: &self.metadata,
-            infos,
-        })?;
+        let mut text = serde_json::to_vec(&Text { metadata, infos })?;
         text.resize(text.len().next_multiple_of(8), b' ');
         let mut bytes = (text.len() as u64).to_le_bytes().to_vec();
         bytes.append(&mut text);
         for start in &mut starts {
             *start += bytes.len() as u64;
         }
-        Ok(Layout { bytes, starts })
+        let len = (bytes.len() + end) as u64;
+        Ok(Layout::new(bytes, starts, &self.entries, len))
     }
 }
 
 impl Layout {
+    pub(crate) fn new(bytes: Vec<u8>, starts: Vec<u64>, entries: &[Entry], len: u64) -> Self {
+        Self {
+            bytes,
+            starts,
+            lens: entries.iter().map(|entry| entry.len).collect(),
+            len,
+        }
+    }
+
+    /// How many bytes the data of a tensor are.
+    pub fn len_of(&self, slot: Slot) -> usize {
+        self.lens[slot.0]
+    }
+
     /// Where the data of a tensor begin in the file.
     pub fn start(&self, slot: Slot) -> u64 {
         self.starts[slot.0]
@@ -142,9 +235,9 @@ mod tests {
     #[test]
     fn tensors_are_aligned_and_readable() {
         let mut header = Header::new([("key".to_owned(), "é\"\n".to_owned())].into());
-        let bytes = header.add("bytes", Dtype::U8, &[3], 3);
-        let wide = header.add("wide", Dtype::F64, &[2, 1], 16);
-        let empty = header.add("empty", Dtype::F32, &[0, 7], 0);
+        let bytes = header.add("bytes", Dtype::U8, &[3], 3).unwrap();
+        let wide = header.add("wide", Dtype::F64, &[2, 1], 16).unwrap();
+        let empty = header.add("empty", Dtype::F32, &[0, 7], 0).unwrap();
         let layout = header.layout().unwrap();
         assert_eq!(layout.start(wide) % 8, 0);
         assert_eq!(layout.start(empty), layout.start(wide) + 16);

@@ -1,12 +1,17 @@
 //! Files of quantized models: what [chopi](https://docs.rs/chopi) and others write, read tensor by tensor.
 //!
 //! [`open`] takes a safetensors file, a folder of one or of several with an index, a file that chopi has written,
-//! or a folder of compressed-tensors. A [`Model`] lists its tensors, by the names that they have in the float
-//! model, and how each is [kept](Storage); [`Model::read`] reads one: a [`Plain`] tensor, or a [`Quantized`] one
-//! of codes and [`QParams`](chopi_core::QParams). Only headers are read before: a model is never in memory whole.
+//! a folder of compressed-tensors, or a GGUF file. A [`Model`] lists its tensors, by the names that they have in the
+//! float model, and how each is [kept](Storage); [`Model::read`] reads one: a [`Plain`] tensor, a [`Quantized`] one
+//! of codes and [`QParams`](chopi_core::QParams), or [`Blocks`](gguf::Blocks). Only headers are read before: a model is
+//! never in memory whole.
+//!
+//! [`save`] writes tensors that are in memory, and a [`Plan`] tensors that come one by one, in a [`Format`]:
+//! [`Chopi`](chopi::Chopi), [`CompressedTensors`](compressed_tensors::CompressedTensors) or
+//! [`GgufFile`](gguf::GgufFile).
 //!
 //! ```
-//! use chopi_formats::{Storage, Tensor};
+//! use chopi_formats::Storage;
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("model.safetensors");
 //! # let data: Vec<u8> = [0.5_f32, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -21,34 +26,41 @@
 //!         _ => println!("{}", tensor.name()),
 //!     }
 //! }
-//! let values = match model.read("norm.weight")? {
-//!     Tensor::Quantized(quantized) => quantized.dequantize()?,
-//!     other => other.dequantize()?,
-//! };
+//! let values = model.read("norm.weight")?.dequantize()?;
 //! assert_eq!(values.elements::<f32>().as_deref(), Some(&[0.5, -1.0][..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 pub mod archive;
+pub mod chopi;
 pub mod chunks;
 mod codes;
 pub mod compressed_tensors;
+pub mod dtype;
 pub mod element;
 mod error;
 pub mod file;
 pub mod files;
+mod format;
+pub mod gguf;
 pub mod header;
 mod host;
 pub mod json;
+mod lazy;
 mod model;
-pub mod record;
+mod parts;
+mod save;
 mod source;
-mod stop;
 mod tensor;
+mod watch;
+pub mod write;
 
 pub use codes::{Codes, Ints, PackedCodes};
 pub use error::{Error, Fault, Result};
+pub use format::{Format, Keep, TensorPlan};
 pub use model::{Model, Storage, StoredTensor, open};
+pub use parts::{CodeParts, Parts};
 pub use safetensors::Dtype;
-pub use stop::check_with;
+pub use save::{Plan, Writer, save};
 pub use tensor::{Plain, Quantized, Tensor};
+pub use watch::Watch;

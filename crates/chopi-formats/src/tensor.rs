@@ -9,10 +9,11 @@ use chopi_core::backend::{
 use safetensors::Dtype;
 
 use crate::codes::{Codes, Ints};
+use crate::dtype::float_dtype;
 use crate::element::bytes;
 use crate::error::Fault;
+use crate::gguf::Blocks;
 use crate::host::HostCodes;
-use crate::record::float_dtype;
 
 /// A tensor of a model, in memory.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub enum Tensor {
     Plain(Plain),
     /// Codes with their parameters.
     Quantized(Box<Quantized>),
+    /// Blocks of a GGUF file.
+    Blocks(Blocks),
 }
 
 /// A tensor whose elements are as they are: row-major and little-endian.
@@ -46,11 +49,20 @@ impl Tensor {
         match self {
             Self::Plain(plain) => plain.shape(),
             Self::Quantized(quantized) => quantized.shape(),
+            Self::Blocks(blocks) => blocks.shape(),
         }
     }
 
-    /// The values: a plain tensor is given back as it is, codes are
-    /// [dequantized](Quantized::dequantize).
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "plain elements",
+            Self::Quantized(_) => "codes",
+            Self::Blocks(_) => "blocks",
+        }
+    }
+
+    /// The values: a plain tensor is given back as it is, codes and
+    /// blocks are [dequantized](Quantized::dequantize).
     ///
     /// # Errors
     /// A code outside of the range of its scheme.
@@ -58,6 +70,7 @@ impl Tensor {
         match self {
             Self::Plain(plain) => Ok(plain),
             Self::Quantized(quantized) => Ok(quantized.dequantize()?),
+            Self::Blocks(blocks) => Ok(blocks.dequantize()),
         }
     }
 }
@@ -113,7 +126,7 @@ impl Plain {
 
     /// The type of the elements, where they are floats that chopi quantizes.
     pub fn float_type(&self) -> Option<FloatType> {
-        crate::record::float_type(self.dtype)
+        crate::dtype::float_type(self.dtype)
     }
 
     /// The lengths of the axes.

@@ -25,6 +25,16 @@ pub enum Parameters {
     Given { scale: f64, zero_point: i64 },
 }
 
+impl Settings {
+    /// How ranges are chosen; where parameters are given, none is.
+    pub fn observer(&self) -> Calibration {
+        match self.parameters {
+            Parameters::Calibrated(calibration) => calibration,
+            Parameters::Given { .. } => Calibration::MinMax,
+        }
+    }
+}
+
 impl QuantizeArgs {
     /// Which tensors may be quantized, and how at the bits of the command line.
     ///

@@ -1,12 +1,15 @@
-//! `chopi compare`: where two files differ.
+//! `chopi compare`: where two models differ.
 
 pub mod elements;
 mod number;
 mod row;
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-use crate::archive::{Archive, Entry};
+use chopi::formats::{Model, StoredTensor};
+
+use crate::archive::Entry;
 use crate::args::CompareArgs;
 use crate::error::{Fault, Result};
 use crate::workers;
@@ -15,17 +18,22 @@ use row::{CompareRow, Report};
 /// Prints the differences, and tells by the exit status whether there are any.
 ///
 /// # Errors
-/// What is wrong with one of the files.
+/// What is wrong with one of the models.
 pub fn run(args: &CompareArgs) -> Result<ExitCode> {
-    let (a, b) = (Archive::open(&args.a)?, Archive::open(&args.b)?);
-    let tasks = tasks(&a, &b);
+    let (a, b) = (Model::open(&args.a)?, Model::open(&args.b)?);
+    let tasks = tasks(&a, &b)?;
     let progress = workers::progress(tasks.iter().map(CompareTask::size).sum(), args.print.quiet);
     let rows = workers::run(&tasks, CompareTask::size, None, |task| {
-        let row = task
-            .run()
-            .map_err(|fault| a.fault(task.name(), fault).into());
+        let row = task.run();
         progress.inc(task.size() as u64);
-        row
+        row.map_err(|fault| {
+            chopi::formats::Error::Tensor {
+                path: args.a.clone(),
+                tensor: task.name().to_owned(),
+                fault: Box::new(fault),
+            }
+            .into()
+        })
     });
     progress.finish_and_clear();
     let report = Report::new(rows?);
@@ -37,28 +45,59 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
 }
 
 /// The tensors of one name.
-#[derive(Clone, Copy, Debug)]
-enum CompareTask<'a> {
-    Both(&'a Entry, &'a Entry),
-    OnlyA(&'a Entry),
-    OnlyB(&'a Entry),
+#[derive(Clone, Debug)]
+enum CompareTask {
+    Both(Entry, Entry),
+    OnlyA(Entry),
+    OnlyB(Entry),
 }
 
-/// The tensors of both files, in the order of their names.
-fn tasks<'a>(a: &'a Archive, b: &'a Archive) -> Vec<CompareTask<'a>> {
-    let in_a = a.tensors.values().map(|x| match b.tensors.get(&x.name) {
-        Some(y) => CompareTask::Both(x, y),
-        None => CompareTask::OnlyA(x),
-    });
-    let not_in_a = |y: &&Entry| !a.tensors.contains_key(&y.name);
-    let only_b = b.tensors.values().filter(not_in_a).map(CompareTask::OnlyB);
-    let mut tasks: Vec<_> = in_a.chain(only_b).collect();
-    tasks.sort_by_key(|task| task.name());
-    tasks
+/// The tensors of both models, in the order of their names.
+///
+/// # Errors
+/// Parameters that cannot be read.
+fn tasks(a: &Model, b: &Model) -> Result<Vec<CompareTask>> {
+    let names: BTreeSet<&str> = a
+        .tensors()
+        .chain(b.tensors())
+        .map(StoredTensor::name)
+        .collect();
+    let mut tasks = Vec::new();
+    for name in names {
+        match (a.get(name), b.get(name)) {
+            (Some(x), Some(y)) => tasks.extend(both(x, y)?),
+            (Some(x), None) => tasks.push(CompareTask::OnlyA(x.values()?)),
+            (None, Some(y)) => tasks.push(CompareTask::OnlyB(y.values()?)),
+            (None, None) => {}
+        }
+    }
+    tasks.sort_by(|a, b| a.name().cmp(b.name()));
+    Ok(tasks)
 }
 
-impl<'a> CompareTask<'a> {
-    fn name(self) -> &'a str {
+/// Of two tensors that are quantized in the same layout the codes and the parameters, of others the values.
+///
+/// # Errors
+/// Parameters that cannot be read.
+fn both(x: &StoredTensor, y: &StoredTensor) -> Result<Vec<CompareTask>> {
+    let layout = |tensor: &StoredTensor| {
+        let parts = tensor.parts().into_iter();
+        parts
+            .map(|part| (part.name.clone(), part.dtype))
+            .collect::<Vec<_>>()
+    };
+    let (parts, others) = (x.parts(), y.parts());
+    if parts.len() > 1 && layout(x) == layout(y) {
+        let pairs = parts.into_iter().zip(others);
+        return Ok(pairs
+            .map(|(x, y)| CompareTask::Both(x.clone(), y.clone()))
+            .collect());
+    }
+    Ok(vec![CompareTask::Both(x.values()?, y.values()?)])
+}
+
+impl CompareTask {
+    fn name(&self) -> &str {
         let (Self::Both(tensor, _) | Self::OnlyA(tensor) | Self::OnlyB(tensor)) = self;
         &tensor.name
     }
@@ -71,7 +110,7 @@ impl<'a> CompareTask<'a> {
         }
     }
 
-    fn run(self) -> std::result::Result<CompareRow, Fault> {
+    fn run(&self) -> std::result::Result<CompareRow, Fault> {
         Ok(match self {
             Self::Both(a, b) if a.shape == b.shape => {
                 CompareRow::compared(a, b, elements::compare(a, b)?)

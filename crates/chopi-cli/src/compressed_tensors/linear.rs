@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use crate::architecture::{Architecture, Matrix, Other, Role, WEIGHT};
 use crate::archive::{Archive, Entry};
-use crate::record::float_type;
 use crate::selection::Chosen;
+use chopi::formats::dtype::float_type;
 
 /// A weight of a linear layer.
 #[derive(Clone, Copy, Debug)]

@@ -16,14 +16,11 @@
 //! formats make the model's `mixed-precision`. What becomes of each tensor is decided from the headers of all
 //! files ([`plan`]); then the files are written.
 
-mod config;
-mod folder;
 mod linear;
 mod plan;
 mod quantized;
 mod refusal;
 mod targets;
-mod weight;
 
 pub use linear::{Loaded, Weights};
 pub use quantized::check as check_floats;
@@ -42,15 +39,17 @@ use crate::error::Result;
 use crate::files::{Files, QUANTIZATION};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
+use crate::interrupt;
 use crate::others;
-use crate::output::Target;
 use crate::print::print_json;
 use crate::quantize::row::QuantizeRow;
+use crate::quantize::task::{self, Shared, Task};
 use crate::report::Report;
 use crate::workers;
-use folder::OutputFolder;
+use crate::write::{OutputFolder, Target};
+use chopi::formats::compressed_tensors::{CompressedTensors, quantization};
+use chopi::formats::{Format, Parts};
 use plan::{Decision, FolderPlan};
-use weight::{Shared, Task};
 
 /// Quantizes a model's folder, or a file, into a folder.
 ///
@@ -63,13 +62,14 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let archives = model.archives()?;
     let plan = FolderPlan::new(&model, &config, &archives, choice)?;
     let (groups, ignore) = plan.groups();
-    let quantization = config::quantization(&groups, &ignore);
+    let quantization = quantization(&groups, &ignore);
     if args.dry_run {
         return print_json(&outline(&plan, &quantization));
     }
     let mut inputs = model.inputs();
     inputs.extend(args.bits_from.clone());
-    let folder = OutputFolder::create(&args.files, &inputs)?;
+    interrupt::watch();
+    let folder = OutputFolder::create(&args.files.output, &inputs, args.files.force)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
     let mut rows = Vec::new();
     let mut index = Index::default();
@@ -122,7 +122,7 @@ fn write_shard<K: Framework>(
     archive: &Archive,
     args: &QuantizeArgs,
     plan: &FolderPlan<'_>,
-    folder: &OutputFolder<'_>,
+    folder: &OutputFolder,
     shard: &str,
     progress: &ProgressBar,
 ) -> Result<Written> {
@@ -134,10 +134,20 @@ fn write_shard<K: Framework>(
     let mut header = Header::new(metadata);
     let mut tasks = Vec::with_capacity(archive.tensors.len());
     for tensor in archive.tensors.values() {
+        let fault = |fault| archive.fault(&tensor.name, fault);
         tasks.push(match plan.of(tensor) {
-            Decision::Keep(reason) => Task::copy(tensor, reason, &mut header),
-            Decision::Quantize(how) => Task::quantize(tensor, how, &mut header)
-                .map_err(|fault| archive.fault(&tensor.name, fault))?,
+            Decision::Keep(reason) => {
+                let kept = task::plan::<K>(tensor, None).map_err(fault)?;
+                let parts = CompressedTensors.plan(&kept, &mut header).map_err(fault)?;
+                Task::kept(tensor, reason.to_string(), parts)
+            }
+            Decision::Quantize(how) => {
+                let quantized = Some((how.float, how.settings));
+                let planned = task::plan::<K>(tensor, quantized).map_err(fault)?;
+                let scheme = &how.settings.scheme;
+                let parts = how.format.plan(&planned, scheme, how.float, &mut header);
+                Task::new(tensor, quantized, Parts::Codes(parts.map_err(fault)?))
+            }
         });
     }
     let output = Target::new_file(folder.path().join(shard)).create(&header)?;

@@ -8,13 +8,13 @@ use serde_json::{Map, Value};
 use super::linear::{Linear, Loaded, Reason, Weights};
 use super::refusal::Refusal;
 use super::targets::Targets;
-use super::weight::CodeFormat;
 use crate::architecture::{Role, WEIGHT};
 use crate::archive::{Archive, Entry};
 use crate::args::Settings;
 use crate::choice::Choice;
 use crate::error::{Error, Fault, Result};
 use crate::files::Files;
+use chopi::formats::compressed_tensors::{CodeFormat, Group};
 
 /// What becomes of the tensors of a model.
 #[derive(Debug)]
@@ -40,12 +40,14 @@ pub struct How<'a> {
     loaded: Loaded,
 }
 
-/// Modules that are quantized alike.
-#[derive(Debug)]
-pub struct Group<'a> {
-    pub settings: &'a Settings,
-    pub format: CodeFormat,
-    pub targets: Vec<String>,
+/// The format of codes of so many bits. Of weights that are stacked on loading transformers reads packed codes
+/// only, and never those of weights whose name is asked for.
+fn code_format(bits: u32, loaded: Loaded) -> CodeFormat {
+    match loaded {
+        Loaded::Stacked => CodeFormat::PackQuantized,
+        Loaded::Named => CodeFormat::IntQuantized,
+        Loaded::Alone => CodeFormat::of(bits),
+    }
 }
 
 impl<'a> FolderPlan<'a> {
@@ -78,7 +80,7 @@ impl<'a> FolderPlan<'a> {
                     let how = How {
                         float,
                         settings,
-                        format: CodeFormat::of(settings.scheme.bits, loaded),
+                        format: code_format(settings.scheme.bits, loaded),
                         loaded,
                     };
                     if let Err(fault) = how.check(tensor, &weights) {
@@ -158,7 +160,8 @@ impl<'a> FolderPlan<'a> {
             let mut targets = in_model.of(Some(i));
             targets.extend(in_file.of(Some(i)));
             Group {
-                settings: how.settings,
+                scheme: &how.settings.scheme,
+                observer: how.settings.observer(),
                 format: how.format,
                 targets,
             }

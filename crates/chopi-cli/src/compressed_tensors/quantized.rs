@@ -3,7 +3,8 @@
 use crate::architecture::WEIGHT;
 use crate::archive::{Archive, Entry};
 use crate::error::{Error, Result};
-use crate::record::{KEY, float_type};
+use chopi::formats::chopi::KEY;
+use chopi::formats::dtype::float_type;
 
 /// The ends of names that only parts of quantized weights have.
 const PARTS: [&str; 26] = [

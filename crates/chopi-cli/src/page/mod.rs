@@ -13,10 +13,11 @@ use chopi::formats::{Model, StoredTensor};
 
 use crate::args::ReportArgs;
 use crate::error::{Error, Result};
-use crate::output::Target;
+use crate::interrupt;
 use crate::print::{print, printable};
 use crate::report::grouped;
 use crate::workers;
+use crate::write::Target;
 use figures::TensorFigures;
 
 /// # Errors
@@ -25,6 +26,7 @@ pub fn run(args: &ReportArgs) -> Result<()> {
     let (model, quantized) = (Model::open(&args.model)?, Model::open(&args.quantized)?);
     let mut inputs = model.files().inputs();
     inputs.extend(quantized.files().inputs());
+    interrupt::watch();
     let target = Target::new(&args.output, &inputs, args.force)?;
     if model.is_quantized() {
         model.files().config()?;

@@ -3,7 +3,7 @@
 pub mod calibrate;
 pub mod piece;
 pub mod row;
-mod task;
+pub mod task;
 
 use std::time::Instant;
 
@@ -14,10 +14,11 @@ use crate::compressed_tensors::check_floats_of;
 use crate::error::{Error, Result};
 use crate::framework::{Framework, with_framework};
 use crate::header::Header;
-use crate::output::Target;
-use crate::record::{KEY, Record, Spec};
 use crate::report::Report;
 use crate::workers;
+use crate::write::Target;
+use chopi::formats::Format;
+use chopi::formats::chopi::{Chopi, KEY};
 use row::QuantizeRow;
 use task::{Shared, Task};
 
@@ -40,7 +41,7 @@ fn write<K: Framework>(
     choice: &Choice,
     target: Target,
 ) -> Result<Vec<QuantizeRow>> {
-    let mut metadata = archive.metadata.clone();
+    let metadata = archive.metadata.clone();
     if metadata.contains_key(KEY) {
         return Err(Error::AlreadyQuantized {
             path: archive.path.clone(),
@@ -48,19 +49,25 @@ fn write<K: Framework>(
     }
     choice.check(&archive.path, std::slice::from_ref(archive))?;
     check_floats_of(archive, |tensor| choice.of(tensor).is_some())?;
-    let record = record(archive, choice)?;
-    let json = serde_json::to_string(&record).map_err(|e| archive.bad_metadata(e))?;
-    metadata.insert(KEY.to_owned(), json);
-
     let mut header = Header::new(metadata);
-    let mut tasks = Vec::with_capacity(archive.tensors.len());
-    for tensor in archive.tensors.values() {
-        tasks.push(match choice.of(tensor) {
-            None => Task::copy(tensor, &mut header),
-            Some(how) => Task::quantize::<K>(archive, tensor, how, &mut header)
-                .map_err(|fault| archive.fault(&tensor.name, fault))?,
-        });
+    let (mut tasks, mut plans) = (Vec::new(), Vec::new());
+    // What is copied comes first, so that it is the quantized tensor whose parts have no names left.
+    let mut tensors: Vec<_> = archive.tensors.values().collect();
+    tensors.sort_by_key(|tensor| choice.of(tensor).is_some());
+    for tensor in tensors {
+        let how = choice.of(tensor);
+        let fault = |fault| archive.fault(&tensor.name, fault);
+        let plan = task::plan::<K>(tensor, how).map_err(fault)?;
+        let parts = Chopi.plan(&plan, &mut header).map_err(fault)?;
+        tasks.push(Task::new(tensor, how, parts));
+        plans.push(plan);
     }
+    tasks.sort_by_key(|task| task.name());
+    if choice.is_explicit() && !tasks.iter().any(Task::is_quantized) {
+        return Err(choice.nothing(archive));
+    }
+    let described = Chopi.describe(&plans, &mut header);
+    described.map_err(|error| archive.bad_metadata(error))?;
     let output = target.create(&header)?;
     let total = tasks.iter().map(Task::size).sum();
     let progress = workers::progress(total, args.print.quiet);
@@ -75,22 +82,4 @@ fn write<K: Framework>(
     let rows = rows?;
     output.persist()?;
     Ok(rows)
-}
-
-/// What the file will say about the tensors that are chosen.
-fn record(archive: &Archive, choice: &Choice) -> Result<Record> {
-    let quantized = archive.tensors.values().filter_map(|tensor| {
-        let (dtype, settings) = choice.of(tensor)?;
-        let spec = Spec {
-            scheme: settings.scheme.clone(),
-            convention: settings.convention.name().to_string(),
-            dtype,
-        };
-        Some((tensor.name.clone(), spec))
-    });
-    let record = Record::new(quantized);
-    if record.names().next().is_none() && choice.is_explicit() {
-        return Err(choice.nothing(archive));
-    }
-    Ok(record)
 }

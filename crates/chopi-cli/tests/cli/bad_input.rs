@@ -30,9 +30,10 @@ fn a_file_that_cannot_be_read_is_refused() {
     for verb in ["quantize", "dequantize"] {
         let missing = convert(verb, &folder.path("missing"), &output, &[]);
         assert!(failure(missing, 1).contains("missing: cannot read"));
-        let folder_itself = convert(verb, &folder.path("."), &output, &[]);
-        assert!(failure(folder_itself, 1).contains("is a folder, expected a safetensors file"));
     }
+    let of_folder = |verb| failure(convert(verb, &folder.path("."), &output, &[]), 1);
+    assert!(of_folder("quantize").contains("is a folder, expected a safetensors file"));
+    assert!(of_folder("dequantize").contains("has no model.safetensors"));
     let inspect = chopi(["inspect"]).arg(folder.path("missing")).output();
     assert!(failure(inspect.unwrap(), 1).contains("missing: cannot read"));
     assert_eq!(folder.names(), [""; 0]);
@@ -160,9 +161,10 @@ fn a_scale_that_the_type_cannot_hold_is_refused() {
 #[test]
 fn names_that_would_collide_are_refused() {
     for (name, args) in [
-        ("weight_scale", &["--symmetric"][..]),
-        ("weight_scale", &[]),
-        ("weight_zero_point", &[]),
+        ("weight.codes", &["--symmetric"][..]),
+        ("weight.scale", &["--symmetric"]),
+        ("weight.scale", &[]),
+        ("weight.zero_point", &[]),
     ] {
         let bytes = weights().raw(name, Dtype::U8, &[1], vec![1]).bytes();
         let message = refused("quantize", &bytes, args);
@@ -183,7 +185,7 @@ fn a_file_is_not_quantized_twice_nor_dequantized_unless_it_was() {
     let message = refused("quantize", &fs::read(folder.path("q")).unwrap(), &[]);
     assert!(message.contains("quantized already"), "{message}");
     let message = refused("dequantize", &weights().bytes(), &[]);
-    assert!(message.contains("was not quantized by chopi"), "{message}");
+    assert!(message.contains("is not a quantized model"), "{message}");
 }
 
 #[test]
@@ -352,18 +354,18 @@ impl Quantized {
         };
         Self {
             record: serde_json::from_str(&metadata(&bytes)["chopi"]).unwrap(),
-            codes: part("weight"),
-            scale: part("weight_scale"),
-            zero_point: part("weight_zero_point"),
+            codes: part("weight.codes"),
+            scale: part("weight.scale"),
+            zero_point: part("weight.zero_point"),
         }
     }
 
     fn bytes(self) -> Vec<u8> {
         let mut model = Model::new().metadata("chopi", &self.record.to_string());
         for (name, (dtype, shape, data)) in [
-            ("weight", self.codes),
-            ("weight_scale", self.scale),
-            ("weight_zero_point", self.zero_point),
+            ("weight.codes", self.codes),
+            ("weight.scale", self.scale),
+            ("weight.zero_point", self.zero_point),
         ] {
             model = model.raw(name, dtype, &shape, data);
         }
@@ -395,13 +397,13 @@ fn metadata_that_lie_are_refused() {
     };
     let scheme = "/schemes/0/scheme";
     assert!(set("", json!("text")).contains("bad metadata"));
-    assert!(set("", json!({"version": 2})).contains("bad metadata"));
-    assert!(set("/version", json!(3)).contains("version 3"));
+    assert!(set("", json!({"version": 3})).contains("bad metadata"));
+    assert!(set("/version", json!(4)).contains("version 4"));
     assert!(set("/tensors", json!([1])).contains("bad metadata"));
     assert!(set("/tensors/weight", json!(1)).contains("index 1, but there are 1"));
     assert!(set("/tensors/weight", json!(-1)).contains("bad metadata"));
     assert!(set("/schemes/0/dtype", json!("F31")).contains("bad metadata"));
-    assert!(set("/schemes/0/dtype", json!("F64")).contains("weight_scale"));
+    assert!(set("/schemes/0/dtype", json!("F64")).contains("weight.scale"));
     assert!(set("/schemes/0/convention", json!("none")).contains("no convention"));
     assert!(set(scheme, json!({})).contains("bad metadata"));
     for (field, value) in [
@@ -431,9 +433,9 @@ fn metadata_that_lie_are_refused() {
     assert!(
         lie(|file| {
             let entry = file.record["tensors"]["weight"].clone();
-            file.record["tensors"]["weight_scale"] = entry;
+            file.record["tensors"]["weight.scale"] = entry;
         })
-        .contains("weight_scale")
+        .contains("weight.scale")
     );
 }
 
@@ -441,10 +443,10 @@ fn metadata_that_lie_are_refused() {
 fn tensors_that_do_not_agree_with_their_metadata_are_refused() {
     assert!(lie(|f| f.codes.0 = Dtype::I8).contains("dtype I8"));
     assert!(lie(|f| f.codes = (Dtype::U8, vec![0, 6], vec![])).contains("no elements"));
-    assert!(lie(|f| f.codes.1 = vec![6, 4]).contains("weight_scale"));
-    assert!(lie(|f| f.scale.0 = Dtype::I32).contains("weight_scale"));
-    assert!(lie(|f| f.scale.1 = vec![2, 2]).contains("weight_scale"));
-    assert!(lie(|f| f.zero_point.0 = Dtype::F32).contains("weight_zero_point"));
+    assert!(lie(|f| f.codes.1 = vec![6, 4]).contains("weight.scale"));
+    assert!(lie(|f| f.scale.0 = Dtype::I32).contains("weight.scale"));
+    assert!(lie(|f| f.scale.1 = vec![2, 2]).contains("weight.scale"));
+    assert!(lie(|f| f.zero_point.0 = Dtype::F32).contains("weight.zero_point"));
     for scale in [0.0_f32, -1.0, f32::NAN, f32::INFINITY] {
         let lie = lie(move |f| f.scale.2[8..12].copy_from_slice(&scale.to_le_bytes()));
         assert!(lie.contains("scale of group 2"), "{lie}");

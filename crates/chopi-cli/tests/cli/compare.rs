@@ -6,7 +6,7 @@ use safetensors::Dtype;
 use serde_json::{Value, json};
 
 use crate::model::{
-    Folder, Model, Stored, chopi, convert_well, failure, integers, keys, noise, row,
+    Folder, Model, Stored, chopi, convert_well, failure, integers, keys, metadata, noise, row,
 };
 
 /// `chopi compare A B ARGS`.
@@ -104,7 +104,7 @@ fn a_code_that_differs_is_found_with_its_place_and_size() {
     convert_well("quantize", &input, &folder.path("q"), &["--symmetric"]);
     let bytes = std::fs::read(folder.path("q")).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let codes = integers(&file, "weight");
+    let codes = integers(&file, "weight.codes");
     let (at, index) = ((68 * 3 + 2) * 50 + 7, [68, 2, 7]);
     // Towards zero, so that the code stays in its range.
     let step = if codes[at] > 0 { -3 } else { 3 };
@@ -112,25 +112,26 @@ fn a_code_that_differs_is_found_with_its_place_and_size() {
     other[at] += step;
     let narrow = |codes: &[i64]| codes.iter().map(|&q| q as u8).collect();
     let changed = Model::new()
-        .raw("weight", Dtype::I8, &[70, 3, 50], narrow(&other))
+        .metadata("chopi", &metadata(&bytes)["chopi"])
+        .raw("weight.codes", Dtype::I8, &[70, 3, 50], narrow(&other))
         .raw(
-            "weight_scale",
+            "weight.scale",
             Dtype::F32,
             &[1],
-            file.tensor("weight_scale").unwrap().data().to_vec(),
+            file.tensor("weight.scale").unwrap().data().to_vec(),
         );
     let done = compare(&bytes, &changed.bytes(), &["--json"]);
     assert_eq!(done.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
     assert_eq!(report["tensors_differing"], 1);
     assert_eq!(report["elements_differing"], 1);
-    let weight = row(&report, "weight");
+    let weight = row(&report, "weight.codes");
     assert_eq!(weight["differing"], 1);
     assert_eq!(weight["max_abs_difference"], 3);
     assert_eq!(weight["first_index"], json!(index));
     let signal: i64 = codes.iter().map(|q| q * q).sum();
     close(&weight["sqnr_db"], 10.0 * (signal as f64 / 9.0).log10());
-    assert_eq!(row(&report, "weight_scale")["differing"], 0);
+    assert_eq!(row(&report, "weight.scale")["differing"], 0);
 }
 
 #[test]
@@ -407,7 +408,7 @@ fn bad_files_are_refused_whichever_they_are() {
         failure(done.unwrap(), 1)
     };
     assert!(refused("missing").contains("missing: cannot read"));
-    assert!(refused(".").contains("is a folder"));
+    assert!(refused(".").contains("has no model.safetensors"));
 }
 
 #[test]

@@ -196,6 +196,42 @@ pub fn integers(file: &SafeTensors<'_>, name: &str) -> Vec<i64> {
     read!(I8 i8, U8 u8, I16 i16, U16 u16, I32 i32, U32 u32, I64 i64)
 }
 
+/// The codes of a quantized tensor of this shape, packed where they have 2 to 7 bits.
+pub fn codes(
+    file: &SafeTensors<'_>,
+    name: &str,
+    shape: &[usize],
+    bits: u32,
+    signed: bool,
+) -> Vec<i64> {
+    let name = format!("{name}.codes");
+    let tensor = file.tensor(&name).unwrap();
+    if bits >= 8 {
+        assert_eq!(tensor.shape(), shape);
+        return integers(file, &name);
+    }
+    let rows = if shape.len() < 2 { 1 } else { shape[0] };
+    let row = shape.iter().product::<usize>() / rows;
+    assert_eq!(tensor.dtype(), Dtype::U8);
+    assert_eq!(tensor.shape(), [rows, (row * bits as usize).div_ceil(8)]);
+    // Bit by bit: code i of a row begins at bit i·bits.
+    let bit = |row: &[u8], at: usize| i64::from(row[at / 8] >> (at % 8) & 1);
+    let code = |bytes: &[u8], i: usize| {
+        let start = i * bits as usize;
+        let field = (0..bits as usize)
+            .map(|b| bit(bytes, start + b) << b)
+            .sum::<i64>();
+        match signed && field >> (bits - 1) == 1 {
+            true => field - (1 << bits),
+            false => field,
+        }
+    };
+    let bytes = tensor.data().chunks_exact(tensor.shape()[1].max(1));
+    bytes
+        .flat_map(|bytes| (0..row).map(move |i| code(bytes, i)))
+        .collect()
+}
+
 /// The metadata of a file.
 pub fn metadata(bytes: &[u8]) -> HashMap<String, String> {
     let (_, header) = SafeTensors::read_metadata(bytes).unwrap();

@@ -172,8 +172,9 @@ fn inspect_says_how_tensors_are_quantized() {
     assert_eq!(how["granularity"], "per_group(2, axis -1)");
     let scale = |key: &str| how[key].as_f64().unwrap();
     assert!(0.0 < scale("scale_min") && scale("scale_min") <= scale("scale_max"));
-    assert_eq!(row(&report, "half")["dtype"], "I8");
-    assert_eq!(row(&report, "half_scale")["quantized"], Value::Null);
+    assert_eq!(row(&report, "half")["dtype"], "U8");
+    // 16 codes of 4 bits, and a scale and a zero point of 4 bytes for each two of them.
+    assert_eq!(row(&report, "half")["bytes"], 8 + 8 * (4 + 4));
     assert_eq!(row(&report, "zero")["quantized"], Value::Null);
 
     let table = inspect(&[]);
@@ -182,7 +183,7 @@ fn inspect_says_how_tensors_are_quantized() {
         "{table}"
     );
     assert!(
-        table.contains("8 tensors") && table.contains("2 quantized"),
+        table.contains("4 tensors") && table.contains("2 quantized"),
         "{table}"
     );
     assert!(table.contains("format: pt"), "{table}");

@@ -12,7 +12,9 @@ use chopi::{
 use ndarray::ArrayD;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::model::{Folder, Model, Stored, convert_well, elements, integers, metadata, noise};
+use crate::model::{
+    Folder, Model, Stored, codes as codes_of, convert_well, elements, integers, metadata, noise,
+};
 
 const SHAPES: [&[usize]; 4] = [&[5, 7], &[3, 4, 5], &[1, 9], &[2, 1, 3, 70]];
 
@@ -141,11 +143,14 @@ fn check<F: Stored>(
         Ok(())
     })
     .unwrap();
-    assert_eq!(integers(quantized, name), expected, "{name} {builder:?}");
-    assert_eq!(quantized.tensor(name).unwrap().shape(), x.shape());
-
     let params = chopi.params().unwrap();
-    let scale = format!("{name}_scale");
+    let (bits, signed) = (params.scheme().bits, params.scheme().qmin < 0);
+    let stored = codes_of(quantized, name, x.shape(), bits, signed);
+    assert_eq!(stored, expected, "{name} {builder:?}");
+    // Nothing that a loader could take for the floats.
+    assert!(quantized.tensor(name).is_err());
+
+    let scale = format!("{name}.scale");
     assert_eq!(quantized.tensor(&scale).unwrap().shape(), params.shape());
     let floats = |name: &str| match F::DTYPE {
         Dtype::F64 => elements::<f64>(quantized, name),
@@ -156,7 +161,7 @@ fn check<F: Stored>(
     };
     assert_eq!(floats(&scale), params.scale());
 
-    let zero_point = format!("{name}_zero_point");
+    let zero_point = format!("{name}.zero_point");
     match (
         params.convention().zero_points(params.scheme()),
         params.real_zero_point(),
@@ -177,7 +182,7 @@ fn check<F: Stored>(
         .collect();
     let given: Vec<Vec<u8>> = elements::<F>(back, name).into_iter().map(F::le).collect();
     assert_eq!(given, fake, "{name} {builder:?}");
-    assert!(back.tensor(&format!("{name}_scale")).is_err());
+    assert!(back.tensor(&format!("{name}.scale")).is_err());
     assert!(back.tensor(&zero_point).is_err());
 }
 
@@ -250,7 +255,7 @@ fn ranges_are_those_of_the_command_line() {
     ] {
         let builder = Chopi::builder().range(code_range);
         round_trip(&folder, &input, &["--range", range], |quantized, back| {
-            assert_eq!(quantized.tensor("x").unwrap().dtype(), dtype);
+            assert_eq!(quantized.tensor("x.codes").unwrap().dtype(), dtype);
             check("x", &x, &builder, quantized, back);
         });
     }
@@ -267,8 +272,8 @@ fn zero_points_beyond_32_bits_are_stored_in_64() {
     let args = ["--bits", "32", "--range", "signed"];
     round_trip(&folder, &input, &args, |quantized, back| {
         let dtype = |name| quantized.tensor(name).unwrap().dtype();
-        assert_eq!(dtype("near_zero_point"), Dtype::I32);
-        assert_eq!(dtype("far_zero_point"), Dtype::I64);
+        assert_eq!(dtype("near.zero_point"), Dtype::I32);
+        assert_eq!(dtype("far.zero_point"), Dtype::I64);
         check("near", &near, &builder, quantized, back);
         check("far", &far, &builder, quantized, back);
     });
@@ -281,9 +286,9 @@ fn given_parameters_are_used_as_they_are() {
     let input = folder.file("in.safetensors", &model.bytes());
     let args = ["--scale", "0.5", "--zero-point", "3"];
     round_trip(&folder, &input, &args, |quantized, back| {
-        assert_eq!(integers(quantized, "x"), [0, 3, 4, 203]);
-        assert_eq!(elements::<f32>(quantized, "x_scale"), [0.5]);
-        assert_eq!(integers(quantized, "x_zero_point"), [3]);
+        assert_eq!(integers(quantized, "x.codes"), [0, 3, 4, 203]);
+        assert_eq!(elements::<f32>(quantized, "x.scale"), [0.5]);
+        assert_eq!(integers(quantized, "x.zero_point"), [3]);
         assert_eq!(elements::<f32>(back, "x"), [-1.5, 0.0, 0.5, 100.0]);
     });
     round_trip(
@@ -291,8 +296,8 @@ fn given_parameters_are_used_as_they_are() {
         &input,
         &["--scale", "2", "--symmetric"],
         |quantized, _| {
-            assert_eq!(integers(quantized, "x"), [-5, 0, 0, 50]);
-            assert!(quantized.tensor("x_zero_point").is_err());
+            assert_eq!(integers(quantized, "x.codes"), [-5, 0, 0, 50]);
+            assert!(quantized.tensor("x.zero_point").is_err());
         },
     );
 }

@@ -25,7 +25,7 @@ fn quantized(args: &[&str]) -> Vec<String> {
     let mut names: Vec<String> = file
         .iter()
         .filter(|(_, tensor)| tensor.dtype() == Dtype::U8)
-        .map(|(name, _)| name.to_owned())
+        .filter_map(|(name, _)| Some(name.strip_suffix(".codes")?.to_owned()))
         .collect();
     names.sort();
     names

@@ -11,9 +11,13 @@
 //! `quantization_config` in `config.json` says how, in groups of modules that are quantized alike
 //! ([`CompressedSchemes`]). Groups of both formats make the model's `mixed-precision`.
 
+mod config;
+mod layout;
 mod schemes;
 mod stored;
 
+pub use config::{Group, quantization};
+pub use layout::{CodeFormat, CompressedTensors};
 pub use schemes::CompressedSchemes;
 pub use stored::CompressedWeight;
 

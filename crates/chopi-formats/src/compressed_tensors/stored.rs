@@ -1,19 +1,21 @@
 //! Weights as they are read from such a folder.
 
+use std::ops::Range;
+
 use chopi_core::{Convention, QParams, Scheme, Symmetry, backend::FloatType, packing::Packing};
 use safetensors::Dtype;
 
 use super::schemes::CompressedSchemes;
 use super::{WEIGHT, params_shape, unpack_columns};
 use crate::archive::{Archive, Entry};
-use crate::codes::{Codes, Ints, PackedCodes};
+use crate::codes::{Codes, Ints, PackedCodes, unpacked_rows};
+use crate::dtype::float_type;
 use crate::element::FloatElement;
 use crate::error::{Fault, Result};
-use crate::record::float_type;
 use crate::with_float;
 
 /// The tensors of a quantized weight, found to be of the dtypes and shapes that the scheme asks for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CompressedWeight {
     /// The weight's name, `NAME.weight`.
     pub name: String,
@@ -178,6 +180,14 @@ impl CompressedWeight {
             scale,
             zero_point,
         )?)
+    }
+
+    /// Reads some of the codes: whole rows where they are packed.
+    pub(crate) fn codes_of(&self, elements: Range<usize>) -> std::result::Result<Ints, Fault> {
+        match self.packing {
+            None => Ok(Ints::I8(self.codes.elements_of(elements)?)),
+            Some(packing) => unpacked_rows(&self.codes, packing, self.shape[1], elements),
+        }
     }
 
     /// The codes, row-major.

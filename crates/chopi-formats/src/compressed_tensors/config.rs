@@ -2,11 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use chopi::{Calibration, Granularity, Symmetry};
+use chopi_core::{Calibration, Granularity, Scheme, Symmetry};
 use serde_json::{Map, Value, json};
 
-use super::plan::Group;
-use crate::args::{Parameters, Settings};
+use super::CodeFormat;
+
+/// Modules that are quantized alike.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// The scheme of their weights.
+    pub scheme: &'a Scheme,
+    /// How the ranges of the weights were chosen.
+    pub observer: Calibration,
+    /// How the codes are kept.
+    pub format: CodeFormat,
+    /// What names the modules: names, or regular expressions after `re:`.
+    pub targets: Vec<String>,
+}
 
 /// The object `quantization_config`. `ignore` are the patterns of the linear layers that are not quantized.
 pub fn quantization(groups: &[Group<'_>], ignore: &[String]) -> Value {
@@ -42,18 +54,11 @@ fn digits(count: usize) -> usize {
 }
 
 fn group_json(group: &Group<'_>) -> Value {
-    let Settings {
-        scheme, parameters, ..
-    } = group.settings;
+    let scheme = group.scheme;
     let (strategy, group_size) = match scheme.granularity {
         Granularity::PerTensor => ("tensor", None),
         Granularity::PerChannel { .. } => ("channel", None),
         Granularity::PerGroup { size, .. } => ("group", Some(size)),
-    };
-    let observer = match parameters {
-        Parameters::Calibrated(calibration) => *calibration,
-        // The format goes without given parameters.
-        Parameters::Given { .. } => Calibration::MinMax,
     };
     json!({
         "targets": group.targets,
@@ -68,7 +73,7 @@ fn group_json(group: &Group<'_>) -> Value {
             "block_structure": null,
             "dynamic": false,
             "actorder": null,
-            "observer": observer.to_string(),
+            "observer": group.observer.to_string(),
             "observer_kwargs": {},
         },
         "input_activations": null,

@@ -2,13 +2,13 @@
 //! run can tell and remove those that a killed one has left.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 
 use same_file::Handle;
 use tempfile::{Builder, NamedTempFile, TempDir};
 
-use crate::interrupt;
+use crate::watch;
 
 const PREFIX: &str = ".chopi-";
 const SUFFIX: &str = ".tmp";
@@ -64,7 +64,6 @@ fn locked<T>(
     create: impl Fn() -> io::Result<T>,
     open: impl Fn(&T) -> io::Result<(std::path::PathBuf, File)>,
 ) -> io::Result<(T, Option<File>)> {
-    interrupt::watch();
     clean(folder);
     loop {
         let created = create()?;
@@ -110,11 +109,9 @@ fn clean(folder: &Path) {
             continue;
         };
         if name.starts_with(OLD) && kind.is_dir() {
-            let path = path.display().to_string();
-            let _ = writeln!(
-                io::stderr(),
-                "chopi: {}: holds a folder that another run is replacing, or was when it was killed",
-                crate::print::printable(&path)
+            watch::warn(
+                &path,
+                "holds a folder that another run is replacing, or was when it was killed",
             );
         }
         if !is_temporary(&name) || !(kind.is_dir() || kind.is_file()) {

@@ -1,27 +1,26 @@
 //! The folder that is written: a temporary one beside the target, which becomes it at the end.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::args::FileArgs;
 use crate::error::{Error, Result};
-use crate::interrupt;
 use crate::json;
-use crate::temporary;
+use crate::watch;
+use crate::write::temporary;
 
 /// A folder that is being written. Dropped, it vanishes. A program that is killed leaves it behind under a name
 /// that no model has, `.chopi-*.tmp`, and a later one removes it.
 #[derive(Debug)]
-pub struct OutputFolder<'a> {
+pub struct OutputFolder {
     temporary: TempDir,
     /// Where the temporary folder can be locked: kept open until it is in its place.
     _lock: Option<File>,
     target: PathBuf,
-    files: &'a FileArgs,
+    force: bool,
     /// What is read, canonical.
     inputs: Vec<PathBuf>,
 }
@@ -35,19 +34,19 @@ enum Replaced {
     Model,
 }
 
-impl<'a> OutputFolder<'a> {
+impl OutputFolder {
     /// A folder for what is made of `inputs`.
     ///
     /// # Errors
     /// Where the target exists and is not to be replaced, or the folder cannot be created.
-    pub fn create(files: &'a FileArgs, inputs: &[PathBuf]) -> Result<Self> {
+    pub fn create(output: &Path, inputs: &[PathBuf], force: bool) -> Result<Self> {
         // Without the separators at its end, which would make it the parent of the temporary one. What a link
         // leads to is replaced, not the link.
-        let target: PathBuf = files.output.components().collect();
+        let target: PathBuf = output.components().collect();
         let target = target.canonicalize().unwrap_or(target);
         let inputs = inputs.iter().filter_map(|path| path.canonicalize().ok());
         let inputs: Vec<PathBuf> = inputs.collect();
-        check_replaceable(&target, files, &inputs)?;
+        check_replaceable(&target, force, &inputs)?;
         let created = temporary::folder(temporary::parent(&target)).and_then(|(folder, lock)| {
             if let Ok(replaced) = fs::metadata(&target) {
                 fs::set_permissions(folder.path(), replaced.permissions())?;
@@ -62,7 +61,7 @@ impl<'a> OutputFolder<'a> {
             temporary,
             _lock,
             target,
-            files,
+            force,
             inputs,
         })
     }
@@ -95,9 +94,9 @@ impl<'a> OutputFolder<'a> {
     pub fn persist(self) -> Result<()> {
         // What is in the files must be on disk before the name is.
         sync(self.path()).map_err(|e| self.error(e))?;
-        let replaced = check_replaceable(&self.target, self.files, &self.inputs)?;
+        let replaced = check_replaceable(&self.target, self.force, &self.inputs)?;
         // The last look: from here on the output is in its place, or what the system says is the error.
-        interrupt::check().map_err(|e| self.error(e))?;
+        watch::check().map_err(|e| self.error(e))?;
         let (new, target) = (self.temporary.path(), &*self.target);
         let done = match replaced {
             // An empty folder gives way to it, and one that is not empty any more does not.
@@ -116,7 +115,7 @@ impl<'a> OutputFolder<'a> {
                 if let Err(error) = self.temporary.close()
                     && old.exists()
                 {
-                    warn(&old, format_args!("cannot remove the old folder: {error}"));
+                    watch::warn(&old, &format!("cannot remove the old folder: {error}"));
                 }
             }
         }
@@ -135,7 +134,7 @@ impl<'a> OutputFolder<'a> {
 fn sync(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        interrupt::check()?;
+        watch::check()?;
         match entry.file_type()?.is_dir() {
             true => sync(&entry.path())?,
             false => File::open(entry.path())?.sync_all()?,
@@ -174,7 +173,7 @@ fn exchange_in_steps(new: &Path, old: &Path) -> io::Result<()> {
         // Better the old one than none.
         if let Err(not_back) = fs::rename(&kept, old) {
             let aside = aside.keep();
-            warn(&aside, format_args!("holds the old folder: {not_back}"));
+            watch::warn(&aside, &format!("holds the old folder: {not_back}"));
         }
         return Err(error);
     }
@@ -183,14 +182,9 @@ fn exchange_in_steps(new: &Path, old: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn warn(path: &Path, what: std::fmt::Arguments<'_>) {
-    let line = format!("{}: {what}", path.display());
-    let _ = writeln!(io::stderr(), "chopi: {}", crate::print::printable(&line));
-}
-
 /// What a new folder takes the place of: only an empty folder, or with --force one that holds a quantized model,
 /// and never one that something is read from.
-fn check_replaceable(target: &Path, files: &FileArgs, inputs: &[PathBuf]) -> Result<Replaced> {
+fn check_replaceable(target: &Path, force: bool, inputs: &[PathBuf]) -> Result<Replaced> {
     // Not followed, so that a link that leads nowhere counts as existing.
     if fs::symlink_metadata(target).is_err() {
         return Ok(Replaced::Nothing);
@@ -200,15 +194,15 @@ fn check_replaceable(target: &Path, files: &FileArgs, inputs: &[PathBuf]) -> Res
         return Err(Error::NotFolder { path });
     }
     let is_read = |canonical: PathBuf| inputs.iter().any(|input| input.starts_with(&canonical));
-    let same = same_file::is_same_file(&files.input, target).unwrap_or(false);
-    if same || target.canonicalize().is_ok_and(is_read) {
+    let is_same = |input: &PathBuf| same_file::is_same_file(input, target).unwrap_or(false);
+    if inputs.iter().any(is_same) || target.canonicalize().is_ok_and(is_read) {
         return Err(Error::OutputIsInput { path });
     }
     let entries = fs::read_dir(target).map(Iterator::count);
     if entries.is_ok_and(|count| count == 0) {
         return Ok(Replaced::Nothing);
     }
-    if !files.force {
+    if !force {
         return Err(Error::OutputExists { path });
     }
     let quantized = json::object(&target.join("config.json"));

@@ -9,8 +9,8 @@ use tempfile::NamedTempFile;
 
 use crate::error::{Error, Result};
 use crate::header::{Header, Layout, Slot};
-use crate::interrupt;
-use crate::temporary;
+use crate::watch;
+use crate::write::temporary;
 
 /// Where a file may be written.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Target {
 }
 
 impl Target {
+    /// A place that is not one of the inputs; a file that is there is replaced only with `force`.
+    ///
     /// # Errors
     /// Where the output is the input, exists and is not to be replaced, or cannot be.
     pub fn new(output: &Path, inputs: &[PathBuf], force: bool) -> Result<Self> {
@@ -41,7 +43,7 @@ impl Target {
         };
         // Asked before it is opened: opening a pipe would wait for its other end.
         if !metadata.is_file() {
-            return Err(chopi::formats::Error::NotRegular { path }.into());
+            return Err(Error::NotRegular { path });
         }
         if inputs
             .iter()
@@ -128,9 +130,9 @@ impl Target {
     /// Gives the temporary file the target's name, once what is in it is on disk.
     fn persist(self, file: NamedTempFile) -> Result<()> {
         let Self { path, replaces } = self;
-        let synced = interrupt::check().and_then(|()| file.as_file().sync_all());
+        let synced = watch::check().and_then(|()| file.as_file().sync_all());
         // The last look: from here on the output is in its place, or what the system says is the error.
-        if let Err(source) = synced.and_then(|()| interrupt::check()) {
+        if let Err(source) = synced.and_then(|()| watch::check()) {
             return Err(Error::Write { path, source });
         }
         let persisted = match replaces {
@@ -164,17 +166,36 @@ pub struct Output {
 }
 
 impl Output {
+    /// How many bytes the data of a tensor are.
+    pub fn len_of(&self, slot: Slot) -> usize {
+        self.layout.len_of(slot)
+    }
+
     /// Writes a part of the data of a tensor that begins `offset` bytes into them.
     ///
     /// # Errors
-    /// What the system says.
+    /// What the system says; bytes beyond the end of the data.
     pub fn write(&self, slot: Slot, offset: usize, bytes: &[u8]) -> Result<()> {
+        let end = offset.checked_add(bytes.len());
+        if end.is_none_or(|end| end > self.len_of(slot)) {
+            return Err(Error::Write {
+                path: self.target.path.clone(),
+                source: io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!(
+                        "{} bytes at byte {offset} of a tensor of {}",
+                        bytes.len(),
+                        self.len_of(slot)
+                    ),
+                ),
+            });
+        }
         self.write_at(bytes, self.layout.start(slot) + offset as u64)
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> Result<()> {
         let write = || self.write_all_at(bytes, position);
-        interrupt::check()
+        watch::check()
             .and_then(|()| write())
             .map_err(|source| Error::Write {
                 path: self.target.path.clone(),
@@ -201,6 +222,17 @@ impl Output {
     /// # Errors
     /// What the system says, and where the target has come into being meanwhile.
     pub fn persist(self) -> Result<()> {
+        // The last tensor may be followed by bytes that nobody writes.
+        let file = self.file.as_file();
+        let lengthened = match file.metadata() {
+            Ok(metadata) if metadata.len() < self.layout.len => file.set_len(self.layout.len),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(source) = lengthened {
+            let path = self.target.path.clone();
+            return Err(Error::Write { path, source });
+        }
         self.target.persist(self.file)
     }
 }
