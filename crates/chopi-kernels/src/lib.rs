@@ -46,6 +46,7 @@ mod loops;
 pub mod parallel;
 mod percentile;
 mod recipe;
+mod reciprocal;
 mod slice;
 mod tiles;
 pub mod vector;

@@ -182,6 +182,15 @@ impl Tiles {
         runs
     }
 
+    /// The number of elements of a run of [`runs`](Self::runs) that has one parameter, but for the last run
+    /// of an axis; 0 where an element has its own.
+    pub(crate) fn uniform_run(&self) -> usize {
+        match self.width {
+            1 => self.size,
+            _ => 0,
+        }
+    }
+
     /// The number of elements of a group, where each group lies in one piece and all are of one size.
     pub fn size_of_consecutive_groups(&self) -> Option<usize> {
         let consecutive = self.width == 1 && self.groups.checked_mul(self.size) == Some(self.len);

@@ -2,9 +2,10 @@
 
 use crate::element::Element;
 use crate::float::Compute;
-use crate::lanes::LaneBlock;
+use crate::lanes::{LaneBlock, Params};
 use crate::loops::uniform;
 use crate::recipe::{Recipe, Rounding, Steps};
+use crate::reciprocal::Reciprocal;
 use crate::vector::{Arch, Vector};
 
 /// Which loop a recipe takes: one is compiled for each of [`Steps`] with the usual rounding, to nearest
@@ -19,9 +20,45 @@ pub(crate) const MULTIPLY_ROUNDED: u8 = Steps::MultiplyRounded as u8;
 pub(crate) const MULTIPLY_AFTER: u8 = Steps::MultiplyAfter as u8;
 pub(crate) const FUSED: u8 = Steps::Fused as u8;
 
+/// Which numbers the elements of a run have: each its own.
+pub(crate) const EACH: u8 = 0;
+/// All elements of a run have the same numbers.
+pub(crate) const ALL: u8 = 1;
+/// All elements of a run have the same numbers, and their quotients are [products](crate::reciprocal).
+pub(crate) const ALL_BY_PRODUCTS: u8 = 2;
+
+// The loops that divide, for runs that are long and have one divisor each: see `reciprocal`.
+pub(crate) const DIVIDE_EXACT_LONG: u8 = DIVIDE_EXACT | LONG;
+pub(crate) const DIVIDE_ROUNDED_LONG: u8 = DIVIDE_ROUNDED | LONG;
+pub(crate) const DIVIDE_AFTER_LONG: u8 = DIVIDE_AFTER | LONG;
+const LONG: u8 = 64;
+
+/// Whether the loop `kind` takes the quotients of a run from a reciprocal.
+pub(crate) const fn has_reciprocals(kind: u8) -> bool {
+    matches!(
+        kind,
+        DIVIDE_EXACT_LONG | DIVIDE_ROUNDED_LONG | DIVIDE_AFTER_LONG
+    )
+}
+
+impl Params<'_> {
+    /// The loop that the elements take; `long` is the length of the runs from which on a reciprocal takes
+    /// less time than the divisions that it saves.
+    pub(crate) fn kind(&self, long: usize) -> u8 {
+        match self.recipe().kind() {
+            kind @ (DIVIDE_EXACT | DIVIDE_ROUNDED | DIVIDE_AFTER)
+                if self.tiles().uniform_run() >= long =>
+            {
+                kind | LONG
+            }
+            kind => kind,
+        }
+    }
+}
+
 impl Recipe {
-    /// The loop that this recipe takes.
-    pub(crate) fn kind(&self) -> u8 {
+    /// The loop that this recipe takes, whatever the tiles.
+    fn kind(&self) -> u8 {
         // Of the loops for known steps, that of `MULTIPLY_AFTER` alone looks at NaN, as its library does.
         let smallest = self.nan_is_smallest && self.steps != Steps::MultiplyAfter;
         if self.native || self.rounding != Rounding::NearestEven || smallest {
@@ -34,9 +71,9 @@ impl Recipe {
     #[inline(always)]
     pub(crate) fn steps<const KIND: u8>(&self) -> Steps {
         match KIND {
-            DIVIDE_EXACT => Steps::DivideExact,
-            DIVIDE_ROUNDED => Steps::DivideRounded,
-            DIVIDE_AFTER => Steps::DivideAfter,
+            DIVIDE_EXACT | DIVIDE_EXACT_LONG => Steps::DivideExact,
+            DIVIDE_ROUNDED | DIVIDE_ROUNDED_LONG => Steps::DivideRounded,
+            DIVIDE_AFTER | DIVIDE_AFTER_LONG => Steps::DivideAfter,
             MULTIPLY_ROUNDED => Steps::MultiplyRounded,
             MULTIPLY_AFTER => Steps::MultiplyAfter,
             FUSED => Steps::Fused,
@@ -57,14 +94,20 @@ impl Recipe {
 ///
 /// The sum with M is exact but for one rounding, to an integer, half to even: it *is* the rounding.
 /// Clamping before it equals clamping after it, since the bounds are integers.
+///
+/// Where quotients are products, not v is clamped but x, to numbers whose codes are the bounds: the
+/// code never falls as x grows. So no product overflows, and no infinity comes to one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Affine<V> {
     /// What x is divided by or multiplied with.
     divisor: V,
+    /// The lower part of the reciprocal, where quotients are products.
+    rest: V,
     scale: V,
     pub zero: V,
     /// What v lacks when it is clamped: z, or 0 where v holds z.
     lacking: V,
+    /// The bounds of v, or where quotients are products, of x.
     low: V,
     high: V,
 }
@@ -104,6 +147,7 @@ impl<V: Vector> Affine<V> {
         };
         Self {
             divisor,
+            rest: integer(arch, 0),
             scale,
             zero,
             lacking,
@@ -112,12 +156,46 @@ impl<V: Vector> Affine<V> {
         }
     }
 
+    /// The numbers for [`ALL_BY_PRODUCTS`], of elements whose codes are clamped to `room` steps beyond the
+    /// range; none where a product is not the quotient.
+    #[inline(always)]
+    fn by_products<const KIND: u8>(
+        self,
+        p: LaneBlock<'_, V::Scalar>,
+        recipe: &Recipe,
+        room: i32,
+    ) -> Option<Self> {
+        let bounds = Bounds::new(
+            p.divisor[0],
+            p.zero[0],
+            recipe.steps::<KIND>(),
+            recipe,
+            room,
+        )?;
+        let splat = |x| V::splat(self.zero.arch(), x);
+        Some(Self {
+            divisor: splat(bounds.reciprocal.high),
+            rest: splat(bounds.reciprocal.low),
+            low: splat(bounds.low),
+            high: splat(bounds.high),
+            ..self
+        })
+    }
+
     /// v, clamped to `room` steps beyond its bounds; NaN for NaN.
     #[inline(always)]
     fn clamp(&self, v: V, room: V) -> V {
         // In this order a comparison with NaN keeps the NaN.
         let v = self.low.sub(room).max(v);
         self.high.add(room).min(v)
+    }
+
+    /// x, clamped to its bounds, over s; NaN for NaN.
+    #[inline(always)]
+    fn quotient(&self, x: V) -> V {
+        // In this order a comparison with NaN keeps the NaN.
+        let x = self.high.min(self.low.max(x));
+        x.mul_add(self.divisor, x.mul(self.rest))
     }
 
     /// What turns v rounded to an integer into M + code.
@@ -174,6 +252,34 @@ impl<V: Vector> Affine<V> {
     }
 }
 
+/// What quotients by products need: the reciprocal, and the bounds of x.
+struct Bounds<C> {
+    reciprocal: Reciprocal<C>,
+    low: C,
+    high: C,
+}
+
+impl<C: Compute> Bounds<C> {
+    /// None where a product is not the quotient, or no x of a bound's code is found.
+    #[inline(never)]
+    fn new(s: C, zero: C, steps: Steps, recipe: &Recipe, room: i32) -> Option<Self> {
+        let reciprocal = Reciprocal::new(s)?;
+        let rounds_sum = steps.rounds_sum();
+        let bound = |code: i64| {
+            let code = C::from_i64(code);
+            let target = if rounds_sum { code } else { code - zero };
+            let x = (code - zero) * s;
+            let v = if rounds_sum { x / s + zero } else { x / s };
+            ((v + C::MAGIC) - C::MAGIC == target).then_some(x)
+        };
+        Some(Self {
+            reciprocal,
+            low: bound(recipe.qmin - i64::from(room))?,
+            high: bound(recipe.qmax + i64::from(room))?,
+        })
+    }
+}
+
 /// Whether the code, given as M + code, lies in the range; false for NaN. And the code clamped to it.
 #[inline(always)]
 pub(crate) fn inside<V: Vector>(code: V, recipe: &Recipe) -> (V::Mask, V) {
@@ -217,19 +323,29 @@ impl<'a, V: Vector> Run<'a, V> {
         }
     }
 
-    /// The numbers of the vector at offset `i`; `UNIFORM` says whether all elements have the same.
+    /// The run with quotients by products, of elements whose codes are clamped to `room` steps beyond the
+    /// range; none where a product is not the quotient.
     #[inline(always)]
-    pub fn affine<const KIND: u8, const UNIFORM: bool>(&self, i: usize) -> Affine<V> {
-        match UNIFORM {
-            true => self.uniform,
-            false => Affine::load::<KIND>(self.arch, self.params, i, &self.recipe),
+    pub fn by_products<const KIND: u8>(&self, room: i32) -> Option<Self> {
+        let uniform = self.uniform;
+        let uniform = uniform.by_products::<KIND>(self.params, &self.recipe, room)?;
+        Some(Self { uniform, ..*self })
+    }
+
+    /// The numbers of the vector at offset `i`; `NUMBERS` is one of [`EACH`], [`ALL`] and
+    /// [`ALL_BY_PRODUCTS`].
+    #[inline(always)]
+    pub fn affine<const KIND: u8, const NUMBERS: u8>(&self, i: usize) -> Affine<V> {
+        match NUMBERS {
+            EACH => Affine::load::<KIND>(self.arch, self.params, i, &self.recipe),
+            _ => self.uniform,
         }
     }
 
     /// M + the code of each element of a few vectors, the first of them at offset `i`, clamped to `room`
     /// steps beyond the range; NaN for NaN.
     #[inline(always)]
-    pub fn codes<F, const KIND: u8, const UNIFORM: bool, const N: usize>(
+    pub fn codes<F, const KIND: u8, const NUMBERS: u8, const N: usize>(
         &self,
         mut block: [V; N],
         i: usize,
@@ -245,7 +361,7 @@ impl<'a, V: Vector> Run<'a, V> {
         macro_rules! each {
             (|$affine:ident, $v:ident| $result:expr) => {
                 for (k, $v) in block.iter_mut().enumerate() {
-                    let $affine = self.affine::<KIND, UNIFORM>(i + k * V::LANES);
+                    let $affine = self.affine::<KIND, NUMBERS>(i + k * V::LANES);
                     *$v = $result;
                 }
             };
@@ -257,6 +373,7 @@ impl<'a, V: Vector> Run<'a, V> {
         // One decision for all vectors, here and below.
         match steps {
             Steps::Fused => each!(|affine, v| v.mul_add(affine.divisor, affine.zero)),
+            _ if NUMBERS == ALL_BY_PRODUCTS => each!(|affine, v| affine.quotient(*v)),
             _ if steps.multiplies() => each!(|affine, v| v.mul(affine.divisor)),
             _ => each!(|affine, v| v.div(affine.divisor)),
         }
@@ -274,7 +391,9 @@ impl<'a, V: Vector> Run<'a, V> {
                 }
             }
         }
-        each!(|affine, v| affine.clamp(*v, room));
+        if NUMBERS != ALL_BY_PRODUCTS {
+            each!(|affine, v| affine.clamp(*v, room));
+        }
         match rounding {
             Rounding::NearestEven if steps.adds_after() => {
                 let magic = V::splat(arch, V::Scalar::MAGIC);

@@ -97,7 +97,7 @@ where
     const BY_BLOCKS: bool = matches!(F::TYPE, FloatType::F32);
 
     #[inline(always)]
-    fn step<const UNIFORM: bool, const N: usize>(
+    fn step<const NUMBERS: u8, const N: usize>(
         &mut self,
         run: &Run<'_, V>,
         i: usize,
@@ -106,7 +106,7 @@ where
         _: &mut [MaybeUninit<u8>],
     ) {
         for k in 0..N {
-            let affine = run.affine::<ANY, UNIFORM>(i + k * V::LANES);
+            let affine = run.affine::<ANY, NUMBERS>(i + k * V::LANES);
             let code = I::load::<V>(run.arch, &codes[k * V::LANES..]);
             let value = affine.value::<F, ANY>(code.sub(affine.zero), &run.recipe);
             F::store::<V::Arch>(value, &mut out[k * V::LANES..]);

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::lanes::{Lanes, Params};
-use crate::loops::affine::Run;
+use crate::loops::affine::{ALL, ALL_BY_PRODUCTS, EACH, Run, has_reciprocals};
 use crate::parallel::{self, piece_len};
 use crate::vector::{Arch, BLOCK, MAX_LANES, Vector, prefetch};
 
@@ -132,8 +132,9 @@ pub(crate) trait Step<V: Vector, const KIND: u8> {
     const BY_BLOCKS: bool;
 
     /// Makes `N` vectors of the run, from offset `i` on: the elements are `x`, what they become goes to
-    /// `out`, and the mask to `mask`. `UNIFORM` says whether all elements have the same parameters.
-    fn step<const UNIFORM: bool, const N: usize>(
+    /// `out`, and the mask to `mask`. `NUMBERS` says which parameters they have: it is one of
+    /// [`EACH`], [`ALL`] and [`ALL_BY_PRODUCTS`].
+    fn step<const NUMBERS: u8, const N: usize>(
         &mut self,
         run: &Run<'_, V>,
         i: usize,
@@ -184,9 +185,13 @@ pub(crate) fn drive<V: Vector, S: Step<V, KIND>, const KIND: u8>(
             );
         }
         let run = Run::new::<KIND>(arch, p, index, params.recipe());
-        match p.is_uniform() {
-            true => vectors::<V, S, KIND, true>(step, &run, x, out, mask),
-            false => vectors::<V, S, KIND, false>(step, &run, x, out, mask),
+        match has_reciprocals(KIND) {
+            true => match run.by_products::<KIND>(S::MASK.into()) {
+                Some(run) => vectors::<V, S, KIND, ALL_BY_PRODUCTS>(step, &run, x, out, mask),
+                None => vectors::<V, S, KIND, ALL>(step, &run, x, out, mask),
+            },
+            false if p.is_uniform() => vectors::<V, S, KIND, ALL>(step, &run, x, out, mask),
+            false => vectors::<V, S, KIND, EACH>(step, &run, x, out, mask),
         }
         if n < V::LANES {
             to.copy_from_slice(&padded_out[..n]);
@@ -200,7 +205,7 @@ pub(crate) fn drive<V: Vector, S: Step<V, KIND>, const KIND: u8>(
 /// Takes a step through a run of at least a vector; the last vector overlaps the one before where the
 /// run is no multiple of it.
 #[inline(always)]
-fn vectors<V: Vector, S: Step<V, KIND>, const KIND: u8, const UNIFORM: bool>(
+fn vectors<V: Vector, S: Step<V, KIND>, const KIND: u8, const NUMBERS: u8>(
     step: &mut S,
     run: &Run<'_, V>,
     x: &[S::In],
@@ -215,14 +220,14 @@ fn vectors<V: Vector, S: Step<V, KIND>, const KIND: u8, const UNIFORM: bool>(
         while i + len <= n {
             let (x, out) = (&x[i..i + len], &mut out[i..i + len]);
             prefetch(x);
-            step.step::<UNIFORM, BLOCK>(run, i, x, out, &mut mask[mask_of(i, len)]);
+            step.step::<NUMBERS, BLOCK>(run, i, x, out, &mut mask[mask_of(i, len)]);
             i += len;
         }
     }
     while i < n {
         let at = i.min(n - V::LANES);
         let (x, out) = (&x[at..at + V::LANES], &mut out[at..at + V::LANES]);
-        step.step::<UNIFORM, 1>(run, at, x, out, &mut mask[mask_of(at, V::LANES)]);
+        step.step::<NUMBERS, 1>(run, at, x, out, &mut mask[mask_of(at, V::LANES)]);
         i += V::LANES;
     }
 }

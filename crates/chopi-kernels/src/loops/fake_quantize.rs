@@ -8,14 +8,17 @@ use crate::float::{Compute, Float, FloatType};
 use crate::isa::{Loop, dispatch};
 use crate::lanes::{Lanes, Params};
 use crate::loops::affine::{
-    ANY, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Run,
-    inside,
+    ANY, DIVIDE_AFTER, DIVIDE_AFTER_LONG, DIVIDE_EXACT, DIVIDE_EXACT_LONG, DIVIDE_ROUNDED,
+    DIVIDE_ROUNDED_LONG, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Run, inside,
 };
 use crate::loops::driver::{Piece, Step, drive};
 use crate::loops::wide::Wide;
 use crate::match_float;
 use crate::slice::{FloatSlice, FloatSliceMut};
 use crate::vector::{Arch, Vector};
+
+/// From how many elements on the reciprocal of their scale takes less time than their divisions.
+const LONG: usize = 2048;
 
 /// Writes the dequantized code of every element of `x` to `out`, both in memory order: the bits
 /// that dequantizing what `quantize` gives would give, but for NaN, which stays NaN or has the value of
@@ -67,10 +70,15 @@ pub(crate) fn floats<F: Element, const MASK: bool>(
         return whole.each(|piece| wide.fake_quantize(piece));
     }
     let lanes = Lanes::new(params);
-    let run = match params.recipe().kind() {
+    let run = match params.kind(LONG) {
         DIVIDE_EXACT if const { is_f32::<F>() || !MASK } => run::<F, DIVIDE_EXACT, MASK>,
+        DIVIDE_EXACT_LONG if const { is_f32::<F>() || !MASK } => run::<F, DIVIDE_EXACT_LONG, MASK>,
         DIVIDE_ROUNDED if const { is_f32::<F>() && !MASK } => run::<F, DIVIDE_ROUNDED, MASK>,
+        DIVIDE_ROUNDED_LONG if const { is_f32::<F>() && !MASK } => {
+            run::<F, DIVIDE_ROUNDED_LONG, MASK>
+        }
         DIVIDE_AFTER if const { is_f32::<F>() && !MASK } => run::<F, DIVIDE_AFTER, MASK>,
+        DIVIDE_AFTER_LONG if const { is_f32::<F>() && !MASK } => run::<F, DIVIDE_AFTER_LONG, MASK>,
         MULTIPLY_ROUNDED if const { is_f32::<F>() && !MASK } => run::<F, MULTIPLY_ROUNDED, MASK>,
         MULTIPLY_AFTER if const { is_f32::<F>() } => run::<F, MULTIPLY_AFTER, MASK>,
         FUSED if const { is_f32::<F>() && !MASK } => run::<F, FUSED, MASK>,
@@ -153,7 +161,7 @@ where
     const BY_BLOCKS: bool = is_f32::<F>();
 
     #[inline(always)]
-    fn step<const UNIFORM: bool, const N: usize>(
+    fn step<const NUMBERS: u8, const N: usize>(
         &mut self,
         run: &Run<'_, V>,
         i: usize,
@@ -173,12 +181,12 @@ where
             }
         }
         let mut in_range = [V::none(arch); N];
-        let codes = run.codes::<F, KIND, UNIFORM, N>(block, i, room);
+        let codes = run.codes::<F, KIND, NUMBERS, N>(block, i, room);
         for (k, mut code) in codes.into_iter().enumerate() {
             if MASK {
                 (in_range[k], code) = inside(code, recipe);
             }
-            let affine = run.affine::<KIND, UNIFORM>(i + k * V::LANES);
+            let affine = run.affine::<KIND, NUMBERS>(i + k * V::LANES);
             let difference = affine.difference::<KIND>(code, recipe);
             let value = affine.value::<F, KIND>(difference, recipe);
             F::store::<V::Arch>(value, &mut out[k * V::LANES..]);

@@ -8,13 +8,17 @@ use crate::int::Int;
 use crate::isa::{Loop, dispatch};
 use crate::lanes::{Lanes, Params};
 use crate::loops::affine::{
-    ANY, DIVIDE_AFTER, DIVIDE_EXACT, DIVIDE_ROUNDED, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Run,
+    ANY, DIVIDE_AFTER, DIVIDE_AFTER_LONG, DIVIDE_EXACT, DIVIDE_EXACT_LONG, DIVIDE_ROUNDED,
+    DIVIDE_ROUNDED_LONG, FUSED, MULTIPLY_AFTER, MULTIPLY_ROUNDED, Run,
 };
 use crate::loops::driver::{Piece, Step, drive};
 use crate::loops::wide::Wide;
 use crate::slice::{FloatSlice, IntSliceMut};
 use crate::vector::{Arch, Mask, Vector};
 use crate::{match_float, match_int};
+
+/// From how many elements on the reciprocal of their scale takes less time than their divisions.
+const LONG: usize = 768;
 
 /// Writes the code of every element of `x` to `out`, both in memory order. Returns whether `x` holds
 /// NaN, whose code is that of the zero point: clamp(RNE(z), qmin, qmax).
@@ -59,10 +63,13 @@ fn quantize_codes<F: Element, O: Code>(
     out: &mut [MaybeUninit<O>],
 ) -> bool {
     let lanes = Lanes::new(params);
-    let run = match params.recipe().kind() {
+    let run = match params.kind(LONG) {
         DIVIDE_EXACT if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT>,
+        DIVIDE_EXACT_LONG if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT_LONG>,
         DIVIDE_ROUNDED if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_ROUNDED>,
+        DIVIDE_ROUNDED_LONG if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_ROUNDED_LONG>,
         DIVIDE_AFTER if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_AFTER>,
+        DIVIDE_AFTER_LONG if const { is_usual::<F, O>() } => run::<F, O, DIVIDE_AFTER_LONG>,
         MULTIPLY_ROUNDED if const { is_usual::<F, O>() } => run::<F, O, MULTIPLY_ROUNDED>,
         MULTIPLY_AFTER if const { is_usual::<F, O>() } => run::<F, O, MULTIPLY_AFTER>,
         FUSED if const { is_usual::<F, O>() } => run::<F, O, FUSED>,
@@ -158,7 +165,7 @@ impl<F: Element, O: Code, A: Arch, const KIND: u8> Step<F::Vector<A>, KIND> for 
     const BY_BLOCKS: bool = is_usual::<F, O>();
 
     #[inline(always)]
-    fn step<const UNIFORM: bool, const N: usize>(
+    fn step<const NUMBERS: u8, const N: usize>(
         &mut self,
         run: &Run<'_, F::Vector<A>>,
         i: usize,
@@ -185,10 +192,10 @@ impl<F: Element, O: Code, A: Arch, const KIND: u8> Step<F::Vector<A>, KIND> for 
             }
         }
         self.any_nan = self.any_nan.or(any_nan);
-        let mut codes = run.codes::<F, KIND, UNIFORM, N>(block, i, zero);
+        let mut codes = run.codes::<F, KIND, NUMBERS, N>(block, i, zero);
         if KIND == ANY && any_nan.any() {
             for (k, code) in codes.iter_mut().enumerate() {
-                let affine = run.affine::<KIND, UNIFORM>(i + k * <F::Vector<A>>::LANES);
+                let affine = run.affine::<KIND, NUMBERS>(i + k * <F::Vector<A>>::LANES);
                 *code = Vector::select(is_nan[k], affine.zero_code(&run.recipe), *code);
             }
         }

@@ -55,6 +55,21 @@ const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
 const UP: i32 = _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC;
 
+impl F32 {
+    intrinsics! {
+        // The low 8 bits of the lanes of both, in 16 bits each.
+        fn low_bytes(self, other: Self) -> __m512i {
+            let even = _mm512_set_epi16(
+                62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32,
+                30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0,
+            );
+            let (low, high) = (_mm512_castps_si512(self.0), _mm512_castps_si512(other.0));
+            let words = _mm512_permutex2var_epi16(low, even, high);
+            _mm512_and_si512(words, _mm512_set1_epi16(0xff))
+        }
+    }
+}
+
 impl Vector for F32 {
     type Arch = Avx512;
     type Scalar = f32;
@@ -92,6 +107,20 @@ impl Vector for F32 {
         fn store_low_8(self, to: &mut [MaybeUninit<u8>]) {
             let codes = _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0));
             _mm_storeu_si128(first_mut::<16, _>(to).as_mut_ptr().cast(), codes)
+        }
+        fn store_all_low_8[const N: usize](vectors: [Self; N], to: &mut [MaybeUninit<u8>]) {
+            let to = &mut to[..N * Self::LANES];
+            let (blocks, rest) = vectors.as_chunks::<4>();
+            for (k, &[a, b, c, d]) in blocks.iter().enumerate() {
+                // The bytes of two pairs, in turn by the 128 bits that an instruction packs.
+                let codes = _mm512_packus_epi16(a.low_bytes(b), c.low_bytes(d));
+                let order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+                let codes = _mm512_permutexvar_epi64(order, codes);
+                _mm512_storeu_si512(first_mut::<64, _>(&mut to[64 * k..]).as_mut_ptr().cast(), codes);
+            }
+            for (k, vector) in rest.iter().enumerate() {
+                vector.store_low_8(&mut to[64 * blocks.len() + Self::LANES * k..]);
+            }
         }
         fn store_low_16(self, to: &mut [MaybeUninit<u16>]) {
             let codes = _mm512_cvtepi32_epi16(_mm512_castps_si512(self.0));
