@@ -27,12 +27,12 @@ pub struct GroupedMatrix {
     nibbles: bool,
     /// The panels one after the other, each with its groups; see [`kernel`](crate::kernel).
     lines: Vec<Quad>,
-    /// For each group, one for each column, filled up to whole panels: the zero points, less by what
-    /// the codes are less.
+    /// The zero points, less by what the codes are less: for each panel, and each of its groups, one for
+    /// each column, as the kernel reads them. The columns are filled up to whole panels.
     zero_points: Vec<i32>,
-    /// For each group, one for each column, filled up to whole panels: Σ (code − zero point), wrapped.
+    /// Σ (code − zero point) of each group and column, wrapped, in the order of the zero points.
     sums: Vec<i32>,
-    /// For each group, one for each column, filled up to whole panels: the scales.
+    /// The scales, in the order of the zero points.
     scales: Vec<f32>,
     /// The largest Σ |code − zero point| of a group.
     magnitude: u64,
@@ -96,8 +96,8 @@ impl GroupedMatrix {
         };
         let of_columns = |values: &dyn Fn(usize) -> i32| -> Vec<i32> {
             let width = columns.next_multiple_of(PANEL);
-            let value = |at: usize| match at % width {
-                column if column < columns => values(column * groups + at / width),
+            let value = |at: usize| match at / (groups * PANEL) * PANEL + at % PANEL {
+                column if column < columns => values(column * groups + at / PANEL % groups),
                 _ => 0,
             };
             (0..groups * width).map(value).collect()
@@ -145,8 +145,9 @@ impl GroupedMatrix {
                     sum += number;
                     magnitude += number.unsigned_abs();
                 }
-                packed.sums[g * width + column] = sum as i32;
-                packed.scales[g * width + column] = scales[place];
+                let at = (column / PANEL * groups + g) * PANEL + column % PANEL;
+                packed.sums[at] = sum as i32;
+                packed.scales[at] = scales[place];
                 packed.magnitude = packed.magnitude.max(magnitude);
             }
         }
@@ -289,7 +290,7 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
                 };
                 arch.tile::<NIBBLES>(rows.len(), width, operands, &mut sums);
                 for column in 0..width {
-                    let place = group * self.panels() + panel + column;
+                    let place = (panel + column) * groups + group;
                     let right_sums = &right.sums.as_chunks().0[place];
                     let right_zeros = &right.zero_points.as_chunks().0[place];
                     let scales: &[f32; PANEL] = &right.scales.as_chunks().0[place];
