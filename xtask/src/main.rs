@@ -10,6 +10,7 @@ mod check_backends;
 mod check_crates;
 mod check_export;
 mod check_model;
+mod check_models;
 mod check_pychop;
 mod conformance;
 mod direction;
@@ -66,6 +67,8 @@ enum Command {
     Libtorch,
     /// Check the program on the real model against NumPy's own evaluation of the formulas
     CheckModel(check_model::Args),
+    /// Check that the program runs real models as transformers does
+    CheckModels(check_models::Args),
     /// Check that transformers opens what the program exports, with compressed-tensors' own numbers
     CheckExport(check_export::Args),
     /// Make the table of what is special in each architecture of transformers, which the program has built in
@@ -111,6 +114,7 @@ fn run(command: Command) -> Result<()> {
             Ok(())
         }
         Command::CheckModel(args) => check_model::run(&args),
+        Command::CheckModels(args) => check_models::run(&args),
         Command::CheckExport(args) => check_export::run(&args),
         Command::Architectures => architectures::make(),
         Command::CheckArchitectures(args) => architectures::check(&args),

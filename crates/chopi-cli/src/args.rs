@@ -1,9 +1,13 @@
 //! The command line.
 
+#[cfg(feature = "models")]
+mod models;
 mod scheme;
 mod sensitivity;
 mod settings;
 
+#[cfg(feature = "models")]
+pub use models::{EmbedArgs, EvaluateArgs, ModelArgs, RunArgs};
 pub use sensitivity::SensitivityArgs;
 pub use settings::{Parameters, Settings};
 
@@ -46,6 +50,12 @@ pub enum Command {
     Compare(CompareArgs),
     Report(ReportArgs),
     Sensitivity(Box<SensitivityArgs>),
+    #[cfg(feature = "models")]
+    Run(RunArgs),
+    #[cfg(feature = "models")]
+    Embed(EmbedArgs),
+    #[cfg(feature = "models")]
+    Evaluate(EvaluateArgs),
     /// List the tensor frameworks that this program can compute with.
     ///
     /// One line each: the name for --backend, and for one that was not built in the feature of

@@ -72,6 +72,29 @@ pub enum Error {
     #[error("{path}: is quantized already (it has metadata under the key \"chopi\")")]
     AlreadyQuantized { path: PathBuf },
 
+    #[cfg(feature = "models")]
+    #[error("{path}: {source}")]
+    Model {
+        path: PathBuf,
+        source: Box<chopi::models::Error>,
+    },
+
+    #[cfg(feature = "models")]
+    #[error(transparent)]
+    OfModelFile(Box<chopi::models::Error>),
+
+    #[cfg(feature = "models")]
+    #[error("{path}: {reason}")]
+    Text { path: PathBuf, reason: String },
+
+    #[cfg(feature = "models")]
+    #[error("{path}: is an encoder, which is evaluated --against a float model")]
+    NothingToCompare { path: PathBuf },
+
+    #[cfg(feature = "models")]
+    #[error("{path}: its embeddings are not as long as those of {other}")]
+    OtherEmbeddings { path: PathBuf, other: PathBuf },
+
     #[error("standard output: cannot write: {0}")]
     Print(io::Error),
 
@@ -86,4 +109,19 @@ pub enum Error {
 
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+#[cfg(feature = "models")]
+impl Error {
+    /// What is wrong with the model in a folder; errors of its files name them already.
+    pub fn model(folder: &std::path::Path, source: chopi::models::Error) -> Self {
+        use chopi::models::Error::{File, Formats, Malformed};
+        match source {
+            File { .. } | Malformed { .. } | Formats(_) => Self::OfModelFile(Box::new(source)),
+            _ => Self::Model {
+                path: folder.to_owned(),
+                source: Box::new(source),
+            },
+        }
+    }
 }

@@ -13,6 +13,8 @@ mod error;
 mod framework;
 mod inspect;
 mod interrupt;
+#[cfg(feature = "models")]
+mod models;
 mod others;
 mod page;
 mod plan;
@@ -118,6 +120,12 @@ fn command(command: Command) -> Result<ExitCode, Failure> {
         Command::Compare(args) => return Ok(compare::run(&args)?),
         Command::Report(args) => page::run(&args)?,
         Command::Sensitivity(args) => sensitivity::run(&args, args.settings()?)?,
+        #[cfg(feature = "models")]
+        Command::Run(args) => models::run(&args)?,
+        #[cfg(feature = "models")]
+        Command::Embed(args) => models::embed(&args)?,
+        #[cfg(feature = "models")]
+        Command::Evaluate(args) => models::evaluate(&args)?,
         Command::Backends => print::print(framework::FrameworkName::list())?,
     }
     Ok(ExitCode::SUCCESS)

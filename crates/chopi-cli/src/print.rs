@@ -43,6 +43,12 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c.escape_default().to_string(), "")
 }
 
+/// Text that a model has written as a terminal may show it: like [`printable`], but lines end and tabs stay.
+#[cfg(feature = "models")]
+pub fn printable_text(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| c.escape_default().to_string(), "\n\t")
+}
+
 /// A text with what [`is_shown`] does not allow escaped, but for the characters in `but`.
 fn escaped<'a>(text: &'a str, escape: impl Fn(char) -> String, but: &str) -> Cow<'a, str> {
     let keep = |c: char| is_shown(c) || but.contains(c);

@@ -51,7 +51,7 @@ pub fn run<T: Sync, R: Send>(
 pub const THREADS_PER_CORE: usize = 4;
 
 /// How many threads work: as many as asked for, or one for each core.
-fn count(asked: Option<NonZeroUsize>) -> usize {
+pub fn count(asked: Option<NonZeroUsize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let most = cores.saturating_mul(THREADS_PER_CORE);
     let asked = asked.map_or(cores, NonZeroUsize::get);
@@ -67,14 +67,25 @@ fn count(asked: Option<NonZeroUsize>) -> usize {
     asked.min(most)
 }
 
-/// A progress bar on standard error, if that is a terminal and the user has not asked for quiet.
+/// A progress bar of bytes on standard error, if that is a terminal and the user has not asked for quiet.
 pub fn progress(bytes: usize, quiet: bool) -> ProgressBar {
+    let template = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    bar(bytes, template, quiet)
+}
+
+/// A progress bar of these steps, whose number is not known yet, like [`progress`].
+#[cfg(feature = "models")]
+pub fn steps(name: &str, quiet: bool) -> ProgressBar {
+    let template = format!("{{bar:40}} {{pos}} of {{len}} {name}, {{eta}} left");
+    bar(0, &template, quiet)
+}
+
+fn bar(length: usize, template: &str, quiet: bool) -> ProgressBar {
     let target = match quiet {
         true => ProgressDrawTarget::hidden(),
         false => ProgressDrawTarget::stderr(),
     };
-    let bar = ProgressBar::with_draw_target(Some(bytes as u64), target);
-    let template = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    let bar = ProgressBar::with_draw_target(Some(length as u64), target);
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

@@ -72,6 +72,34 @@ impl Iterator for Generation<'_> {
     }
 }
 
+/// Makes text of tokens as they come.
+pub struct Pieces<'a>(Stream<'a>);
+
+type Stream<'a> = tokenizers::DecodeStream<
+    'a,
+    tokenizers::ModelWrapper,
+    tokenizers::NormalizerWrapper,
+    tokenizers::PreTokenizerWrapper,
+    tokenizers::PostProcessorWrapper,
+    tokenizers::DecoderWrapper,
+>;
+
+impl Pieces<'_> {
+    /// The text that a token ends: none, where it ends within a character.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn next(&mut self, token: u32) -> Result<Option<String>> {
+        Ok(self.0.step(token)?)
+    }
+}
+
+impl std::fmt::Debug for Pieces<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").finish_non_exhaustive()
+    }
+}
+
 impl Model {
     /// The text that follows `prompt`, of at most so many tokens, the likeliest each time.
     ///
@@ -99,19 +127,28 @@ impl Model {
         mut write: impl FnMut(&str) -> Result<()>,
     ) -> Result<usize> {
         let tokens = self.tokens(prompt)?;
-        let mut pieces = self.tokenizer.decode_stream(true);
-        // The decoder of a tokenizer may take the first token of a text otherwise.
+        let mut pieces = self.pieces(&tokens)?;
         let mut count = 0;
-        for &token in &tokens {
-            pieces.step(token)?;
-        }
         for token in self.generate_tokens(tokens)?.take(max_tokens) {
             count += 1;
-            if let Some(piece) = pieces.step(token?)? {
+            if let Some(piece) = pieces.next(token?)? {
                 write(&piece)?;
             }
         }
         Ok(count)
+    }
+
+    /// Makes text of the tokens that follow those of a prompt, without tokens that are no text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn pieces(&self, prompt: &[u32]) -> Result<Pieces<'_>> {
+        let mut pieces = Pieces(self.tokenizer.decode_stream(true));
+        // The decoder of a tokenizer may take the first token of a text otherwise.
+        for &token in prompt {
+            pieces.next(token)?;
+        }
+        Ok(pieces)
     }
 
     /// The tokens that follow others, the likeliest each time.

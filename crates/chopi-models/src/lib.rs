@@ -39,7 +39,7 @@ pub use decoder::{Cache, Decoder};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use evaluate::{Perplexity, Windows, cosine};
-pub use generate::Generation;
+pub use generate::{Generation, Pieces};
 pub use linear::Linear;
 pub use model::{Model, Network, load};
 pub use observe::Observe;

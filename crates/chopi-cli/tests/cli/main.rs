@@ -11,6 +11,8 @@ mod fuzz;
 mod hostile;
 mod library;
 mod model;
+#[cfg(feature = "models")]
+mod models;
 mod printing;
 mod report;
 mod round_trip;
