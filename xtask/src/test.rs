@@ -130,8 +130,11 @@ fn full(sections: &mut Sections) -> Result<()> {
             name if name.starts_with("qat_") || name == "digits_integer" => {
                 command.args(["--epochs", "2"]);
             }
-            "minilm_candle" => {
-                command.arg(model::minilm()?).args(["--passes", "1"]);
+            "quantize_and_embed" => {
+                command.arg(model::minilm()?);
+            }
+            "quantize_and_run" => {
+                command.arg(model::smollm2()?);
             }
             _ => {}
         }

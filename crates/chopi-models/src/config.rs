@@ -45,6 +45,11 @@ impl Config {
         &self.path
     }
 
+    /// All keys with their values.
+    pub(crate) fn values(&self) -> &Map<String, Value> {
+        &self.values
+    }
+
     /// The value of a key, unless it is absent or null.
     pub(crate) fn value(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())

@@ -82,6 +82,12 @@ pub enum Error {
         /// What is needed.
         expected: &'static str,
     },
+    /// A head has codes of its own, but by `config.json` the weights of the embedding, whose codes are others.
+    #[error(
+        "lm_head has codes of its own, which tie_word_embeddings of config.json does not allow in files; quantize \
+         the embeddings too"
+    )]
+    TiedHead,
     /// What the tokenizer says.
     #[error("the tokenizer: {0}")]
     Tokenizer(String),

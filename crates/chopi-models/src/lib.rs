@@ -7,6 +7,7 @@
 //! // A folder with config.json, tokenizer.json and safetensors files, as Hugging Face has them.
 //! let model = load("SmolLM2-135M-Instruct")?.quantize(&Scheme::new(4))?;
 //! println!("{}", model.generate("The capital of France is", 20)?);
+//! model.save("SmolLM2-W4")?; // load("SmolLM2-W4")? has the same bits
 //!
 //! let encoder = load("all-MiniLM-L6-v2")?.quantize(&Scheme::new(8))?;
 //! let embeddings = encoder.embed(&["A cat sat by the window.", "The train was late."])?;
@@ -31,6 +32,7 @@ mod generate;
 mod linear;
 mod model;
 mod observe;
+mod save;
 mod scheme;
 mod text;
 mod weights;

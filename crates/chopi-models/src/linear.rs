@@ -1,18 +1,19 @@
 //! The one type of linear layers, and tables.
 
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Storage, Tensor};
 use chopi_candle::Candle;
 use chopi_core::QParams;
 use chopi_core::backend::{Backend, IntTensor};
-use chopi_matmul::{QuantizedEmbedding, QuantizedLinear};
+use chopi_matmul::{Activations, QuantizedEmbedding, QuantizedLinear};
 use ndarray::ArrayView2;
 
 use crate::error::{Error, Result};
 use crate::observe::Observe;
 use crate::scheme::{Inputs, Scheme};
-use crate::weights::{Codes, Matrix, Weights};
+use crate::weights::{Codes, Matrix, Weights, codes};
 
 /// A linear layer of a model, y = x·Wᵀ + b: in floats, or with integer weights.
 #[derive(Clone)]
@@ -20,7 +21,12 @@ pub struct Linear {
     name: String,
     weight: Weight,
     bias: Option<Tensor>,
+    inputs: Inputs,
+    made: Option<Made>,
 }
+
+/// Codes that were made of a model's floats, and are in no file yet.
+pub(crate) type Made = Arc<chopi_formats::Tensor>;
 
 /// The weights of a layer, \[outputs, inputs\].
 #[derive(Clone)]
@@ -49,20 +55,31 @@ impl Linear {
             true => Some(weights.get(&format!("{name}.bias"), &[outputs])?),
             false => None,
         };
-        Self::new(name, &matrix, bias)
+        Self::new(name, &matrix, bias, weights.inputs(name))
     }
 
     /// A layer of these weights.
-    pub(crate) fn new(name: &str, matrix: &Matrix, bias: Option<Tensor>) -> Result<Self> {
+    pub(crate) fn new(
+        name: &str,
+        matrix: &Matrix,
+        bias: Option<Tensor>,
+        inputs: Inputs,
+    ) -> Result<Self> {
         let name = name.to_owned();
         let weight = match matrix {
             Matrix::Float(weight) => Weight::Float(weight.clone()),
             Matrix::Codes(codes) => {
                 let (codes, params) = &**codes;
-                Weight::integer(&name, (codes, params), bias.as_ref(), &Inputs::default())?
+                Weight::integer(&name, (codes, params), bias.as_ref(), &inputs)?
             }
         };
-        Ok(Self { name, weight, bias })
+        Ok(Self {
+            name,
+            weight,
+            bias,
+            inputs,
+            made: None,
+        })
     }
 
     /// The name that Hugging Face gives the layer, as `model.layers.0.self_attn.q_proj`.
@@ -83,6 +100,16 @@ impl Linear {
         self.bias.as_ref()
     }
 
+    /// What becomes of the inputs, if the weights are integers.
+    pub fn inputs(&self) -> &Inputs {
+        &self.inputs
+    }
+
+    /// The codes, unless they are those of the model's files.
+    pub(crate) fn made(&self) -> Option<&Made> {
+        self.made.as_ref()
+    }
+
     /// Whether the weights are integers.
     pub fn is_quantized(&self) -> bool {
         self.weight().is_none()
@@ -98,7 +125,7 @@ impl Linear {
             return Ok(());
         };
         let (codes, params) = quantized(&self.name, weight, scheme)?;
-        self.set_codes(&codes, &params, &scheme.inputs)
+        self.set_codes(&codes, &params, scheme.inputs.clone())
     }
 
     /// Gives the layer integer weights, \[outputs, inputs\], with parameters per tensor, per channel of axis 0
@@ -110,9 +137,22 @@ impl Linear {
         &mut self,
         codes: &Q,
         params: &QParams,
-        inputs: &Inputs,
+        inputs: Inputs,
     ) -> Result<()> {
-        self.weight = Weight::integer(&self.name, (codes, params), self.bias.as_ref(), inputs)?;
+        self.weight = Weight::integer(&self.name, (codes, params), self.bias.as_ref(), &inputs)?;
+        self.made = Some(made(&self.name, codes, params)?);
+        self.inputs = inputs;
+        Ok(())
+    }
+
+    /// Gives the layer codes that another has too.
+    pub(crate) fn set_made(&mut self, made: &Made, inputs: Inputs) -> Result<()> {
+        let chopi_formats::Tensor::Quantized(quantized) = &**made else {
+            return Ok(());
+        };
+        let codes = codes((**quantized).clone()).map_err(Error::layer(&self.name))?;
+        self.set_codes(&codes.0, &codes.1, inputs)?;
+        self.made = Some(made.clone());
         Ok(())
     }
 
@@ -160,8 +200,12 @@ impl Weight {
                 let table = QuantizedEmbedding::new(codes, params).map_err(named())?;
                 Ok(Self::Dequantized(Box::new(table)))
             }
-            Inputs::Quantized(activations) => {
-                let layer = QuantizedLinear::new(codes, params, activations.clone());
+            Inputs::Dynamic | Inputs::Static(_) => {
+                let activations = match inputs {
+                    Inputs::Static(params) => Activations::Static((**params).clone()),
+                    _ => Activations::default(),
+                };
+                let layer = QuantizedLinear::new(codes, params, activations);
                 let mut layer = layer.map_err(named())?;
                 if let Some(bias) = bias {
                     layer = layer.with_bias(bias.to_vec1()?).map_err(named())?;
@@ -191,6 +235,7 @@ impl fmt::Debug for Linear {
 pub(crate) struct Table {
     name: String,
     rows: Rows,
+    made: Option<Made>,
 }
 
 #[derive(Clone, Debug)]
@@ -207,7 +252,11 @@ impl Table {
             Matrix::Float(rows) => Rows::Float(rows.clone()),
             Matrix::Codes(codes) => Rows::integer(&name, codes)?,
         };
-        Ok(Self { name, rows })
+        Ok(Self {
+            name,
+            rows,
+            made: None,
+        })
     }
 
     /// Quantizes the rows; a table of integers stays as it is.
@@ -217,7 +266,18 @@ impl Table {
         };
         let codes = quantized(&self.name, rows, scheme)?;
         self.rows = Rows::integer(&self.name, &codes)?;
+        self.made = Some(made(&self.name, &codes.0, &codes.1)?);
         Ok(())
+    }
+
+    /// The name that Hugging Face gives the table.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The codes, unless they are those of the model's files.
+    pub(crate) fn made(&self) -> Option<&Made> {
+        self.made.as_ref()
     }
 
     /// The rows of these indices, \[indices, columns\].
@@ -250,6 +310,19 @@ fn lookup(table: &QuantizedEmbedding, indices: &[u32]) -> chopi_matmul::Result<T
             source: error.into(),
         })
     })
+}
+
+/// Codes as a file keeps them.
+fn made<B: Backend, Q: IntTensor<B> + ?Sized>(
+    name: &str,
+    codes: &Q,
+    params: &QParams,
+) -> Result<Made> {
+    let quantized = chopi_formats::Quantized::of(params.clone(), codes);
+    let quantized = quantized.map_err(Error::layer(name))?;
+    Ok(Arc::new(chopi_formats::Tensor::Quantized(Box::new(
+        quantized,
+    ))))
 }
 
 /// The codes of a matrix, in 8 bits where candle would take 16, and their parameters.

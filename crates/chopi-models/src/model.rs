@@ -1,6 +1,7 @@
 //! A model as its folder has it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use tokenizers::Tokenizer;
@@ -15,8 +16,9 @@ use crate::scheme::Scheme;
 use crate::text::{end_tokens, tokenizer};
 use crate::weights::Weights;
 
-/// Loads a model from its folder: `config.json`, `tokenizer.json` and safetensors files with weights of `f16`,
-/// `bf16`, `f32` or `f64`, which become `f32`.
+/// Loads a model from its folder: `config.json`, `tokenizer.json` and what [`chopi_formats::open`] reads, floats,
+/// chopi's own layout or compressed-tensors. Floats become `f32`; integers run as [`Inputs`](crate::Inputs) says in a
+/// folder that [`Model::save`] wrote, and in others with inputs of 8 bits, each row by its own range.
 ///
 /// # Errors
 /// A file that is absent or not what it should be; a `model_type` or a setting that is not supported, which the
@@ -24,7 +26,7 @@ use crate::weights::Weights;
 pub fn load(folder: impl AsRef<Path>) -> Result<Model> {
     let folder = folder.as_ref();
     let config = Config::read(folder.join("config.json"))?;
-    let weights = Weights::open(folder)?;
+    let weights = Weights::open(folder, &config)?;
     let model_type: String = config.needed("model_type", "the name of an architecture")?;
     Ok(Model {
         network: Network::load(&config, &model_type, &weights)?,
@@ -33,6 +35,8 @@ pub fn load(folder: impl AsRef<Path>) -> Result<Model> {
         pooling: Pooling::read(folder)?,
         folder: folder.to_owned(),
         model_type,
+        weights: Arc::new(weights),
+        config: Arc::new(config),
     })
 }
 
@@ -45,6 +49,8 @@ pub struct Model {
     pooling: Pooling,
     folder: PathBuf,
     model_type: String,
+    pub(crate) weights: Arc<Weights>,
+    pub(crate) config: Arc<Config>,
 }
 
 /// What computes.

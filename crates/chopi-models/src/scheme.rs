@@ -1,7 +1,7 @@
 //! How a model is quantized.
 
-use chopi_core::{Builder, Calibration, Chopi};
-use chopi_matmul::Activations;
+use chopi_core::{Builder, Calibration, Chopi, QParams};
+use serde::{Deserialize, Serialize};
 
 /// How the layers of a model are quantized.
 ///
@@ -29,20 +29,17 @@ pub struct Scheme {
     pub embeddings: bool,
 }
 
-/// What becomes of the inputs of linear layers with integer weights.
-#[derive(Clone, Debug)]
+/// What becomes of the inputs of a linear layer with integer weights.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Inputs {
     /// They stay floats, and multiply dequantized weights.
     Float,
-    /// They are quantized, and the product is one of integers.
-    Quantized(Activations),
-}
-
-impl Default for Inputs {
-    /// Each row is quantized by its own range to 8 bits.
-    fn default() -> Self {
-        Self::Quantized(Activations::default())
-    }
+    /// Each row is quantized to 8 bits by its own range, extended to hold 0, and the product is one of integers.
+    #[default]
+    Dynamic,
+    /// All are quantized by these parameters, per tensor and of at most 8 bits, and the product is one of integers.
+    Static(Box<QParams>),
 }
 
 impl Scheme {

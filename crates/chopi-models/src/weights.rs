@@ -1,5 +1,6 @@
 //! The tensors of a model, as its files have them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -8,11 +9,20 @@ use chopi_formats::{Dtype, Ints, Plain, Quantized};
 use chopi_ndarray::IntArray;
 use ndarray::{Array2, Ix2};
 
+use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::scheme::Inputs;
 
 /// The tensors of a model; each is read when it is asked for.
 #[derive(Debug)]
-pub(crate) struct Weights(chopi_formats::Model);
+pub(crate) struct Weights {
+    files: chopi_formats::Model,
+    /// What becomes of the inputs of layers, by name.
+    inputs: BTreeMap<String, Inputs>,
+}
+
+/// The key of the inputs of layers in `config.json`.
+pub(crate) const INPUTS: &str = "chopi_inputs";
 
 /// The codes of a matrix, with their parameters.
 pub(crate) type Codes = (IntArray<f32, Ix2>, QParams);
@@ -24,13 +34,28 @@ pub(crate) enum Matrix {
 }
 
 impl Weights {
-    pub(crate) fn open(folder: &Path) -> Result<Self> {
-        Ok(Self(chopi_formats::open(folder)?))
+    /// The tensors of a model's folder, and what `config.json` says of the inputs of its layers.
+    pub(crate) fn open(folder: &Path, config: &Config) -> Result<Self> {
+        let expected = "the inputs of layers by name: float, dynamic or static with parameters";
+        Ok(Self {
+            files: chopi_formats::open(folder)?,
+            inputs: config.optional(INPUTS, expected)?.unwrap_or_default(),
+        })
+    }
+
+    /// The files.
+    pub(crate) fn files(&self) -> &chopi_formats::Model {
+        &self.files
+    }
+
+    /// What becomes of the inputs of a layer, if its weights are integers.
+    pub(crate) fn inputs(&self, name: &str) -> Inputs {
+        self.inputs.get(name).cloned().unwrap_or_default()
     }
 
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.get(name).is_some()
+        self.files.get(name).is_some()
     }
 
     /// The values of a tensor that has to be there and to have this shape.
@@ -42,7 +67,7 @@ impl Weights {
     pub(crate) fn matrix(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Matrix> {
         match self.read(name, &[rows, columns])? {
             chopi_formats::Tensor::Quantized(quantized) => {
-                let codes = codes(*quantized, (rows, columns)).map_err(Error::layer(name))?;
+                let codes = codes(*quantized).map_err(Error::layer(name))?;
                 Ok(Matrix::Codes(Box::new(codes)))
             }
             plain => float(name, plain.dequantize()).map(Matrix::Float),
@@ -51,7 +76,7 @@ impl Weights {
 
     fn read(&self, name: &str, expected: &[usize]) -> Result<chopi_formats::Tensor> {
         let name = name.to_owned();
-        match self.0.get(&name) {
+        match self.files.get(&name) {
             None => Err(Error::Missing {
                 name,
                 shape: expected.to_vec(),
@@ -89,8 +114,12 @@ fn float(name: &str, plain: Result<Plain, chopi_formats::Fault>) -> Result<Tenso
     Ok(tensor.to_dtype(DType::F32)?)
 }
 
-/// Codes as an array.
-fn codes(quantized: Quantized, shape: (usize, usize)) -> chopi_core::Result<Codes> {
+/// The codes of a matrix as an array.
+pub(crate) fn codes(quantized: Quantized) -> chopi_core::Result<Codes> {
+    let shape = match *quantized.shape() {
+        [rows, columns] => (rows, columns),
+        ref other => (other.iter().product(), 1),
+    };
     let (params, codes) = quantized.into_parts();
     let codes = match codes {
         chopi_formats::Codes::Ints(ints) => ints,

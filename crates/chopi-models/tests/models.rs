@@ -1,10 +1,13 @@
 //! What models do beside their numbers: errors, observation, quantization, generation.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
-use chopi_models::{Inputs, Linear, Model, Scheme, Windows, cosine, load};
+use chopi_candle as _;
+use chopi_core::{Calibration, Chopi, Convention, Observer};
+use chopi_models::{Inputs, Linear, Model, Network, Scheme, Windows, cosine, load};
 use serde_json::{Value, json};
 
 fn folder(name: &str) -> PathBuf {
@@ -220,6 +223,111 @@ fn quantized_encoders_embed_nearly_as_floats_do() {
             assert!(a != b);
         }
     }
+}
+
+/// The logits of some tokens, or their hidden states.
+fn output(model: &Model) -> Vec<u32> {
+    let tokens = [3, 9, 27, 17, 2, 30];
+    let output = match model.network() {
+        Network::Decoder(decoder) => {
+            let hidden = decoder.hidden(&tokens, &mut decoder.cache(), &mut ());
+            decoder.logits(&hidden.unwrap(), &mut ()).unwrap()
+        }
+        Network::Encoder(encoder) => encoder.hidden(&[&tokens], &mut ()).unwrap().remove(0),
+    };
+    let values = output.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    values.into_iter().map(f32::to_bits).collect()
+}
+
+#[test]
+fn a_saved_model_has_the_same_bits_and_can_be_saved_again() {
+    let float_inputs = Scheme {
+        inputs: Inputs::Float,
+        ..Scheme::new(4)
+    };
+    let float_embeddings = Scheme {
+        embeddings: false,
+        ..Scheme::new(8)
+    };
+    let asymmetric = Scheme {
+        weights: Chopi::builder().num_bits(5).per_group(8, -1),
+        calibration: Calibration::MeanSquaredError,
+        ..Scheme::new(5)
+    };
+    let schemes = [
+        None,
+        Some(Scheme::new(8)),
+        Some(Scheme::new(4)),
+        Some(float_inputs),
+        Some(float_embeddings),
+        Some(asymmetric),
+    ];
+    for name in ["llama", "llama-tied", "qwen2", "bert", "roberta"] {
+        for scheme in &schemes {
+            let mut model = load(folder(name)).unwrap();
+            if let Some(scheme) = scheme {
+                model = model.quantize(scheme).unwrap();
+            }
+            let target = tempfile::tempdir().unwrap();
+            let (first, second) = (target.path().join("first"), target.path().join("second"));
+            model.save(&first).unwrap();
+            let loaded = load(&first).unwrap();
+            assert_eq!(output(&loaded), output(&model), "{name} {scheme:?}");
+            loaded.save(&second).unwrap();
+            let bytes = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
+            assert_eq!(bytes(&first), bytes(&second));
+            assert_eq!(output(&load(&second).unwrap()), output(&model));
+            // Nothing that is there is replaced.
+            assert!(model.save(&first).is_err());
+        }
+    }
+}
+
+#[test]
+fn static_inputs_are_saved_with_their_parameters() {
+    let mut ranges = HashMap::new();
+    let mut model = load(folder("llama-tied")).unwrap();
+    let mut observer = |name: &str, input: &Tensor| {
+        let observer = ranges.entry(name.to_owned()).or_insert_with(|| {
+            let scheme = Chopi::builder().num_bits(8).scheme().unwrap();
+            Observer::new(scheme, Convention::CHOPI, Calibration::MinMax).unwrap()
+        });
+        observer.observe(input).map_err(candle_core::Error::wrap)
+    };
+    model
+        .observe("w3 w9 w27 w17 w2 w30", &mut observer)
+        .unwrap();
+    let dynamic = output(&model.clone().quantize(&Scheme::new(8)).unwrap());
+    model
+        .for_each_linear(|linear| {
+            if linear.name() == "lm_head" {
+                return Ok(());
+            }
+            let params = ranges[linear.name()].params().unwrap();
+            let inputs = Inputs::Static(Box::new(params));
+            linear.quantize(&Scheme {
+                inputs,
+                ..Scheme::new(8)
+            })
+        })
+        .unwrap();
+    let target = tempfile::tempdir().unwrap();
+    let saved = target.path().join("saved");
+    model.save(&saved).unwrap();
+    assert_eq!(output(&load(&saved).unwrap()), output(&model));
+    assert_ne!(output(&model), dynamic);
+
+    // A head of its own cannot lie beside an embedding in floats whose weights it has.
+    model
+        .for_each_linear(|linear| linear.quantize(&Scheme::new(8)))
+        .unwrap();
+    let error = model.save(target.path().join("tied")).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("lm_head has codes of its own"),
+        "{error}"
+    );
 }
 
 #[test]

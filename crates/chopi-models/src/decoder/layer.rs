@@ -48,6 +48,20 @@ impl Layer {
         Ok((x + mixed)?)
     }
 
+    /// The linear layers.
+    pub(super) fn parts(&self) -> [&Linear; 7] {
+        let (attention, mlp) = (&self.attention, &self.mlp);
+        [
+            &attention.query,
+            &attention.key,
+            &attention.value,
+            &attention.output,
+            &mlp.gate,
+            &mlp.up,
+            &mlp.down,
+        ]
+    }
+
     /// The linear layers, in the order of their use.
     pub(super) fn linears(&mut self) -> [&mut Linear; 7] {
         let Attention {

@@ -5,6 +5,8 @@ mod config;
 mod layer;
 mod rotary;
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 use candle_nn::ops::rms_norm;
 
@@ -54,7 +56,7 @@ impl Decoder {
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         let norm = Norm::read(&config, "model.norm", hidden, weights)?;
         let head = match config.tied {
-            true => Linear::new("lm_head", &embedding, None)?,
+            true => Linear::new("lm_head", &embedding, None, weights.inputs("lm_head"))?,
             false => Linear::read(weights, "lm_head", (hidden, vocabulary), false)?,
         };
         Ok(Self {
@@ -137,6 +139,34 @@ impl Decoder {
         change(&mut self.head)
     }
 
+    /// The layer that gives logits.
+    pub(crate) fn head(&self) -> &Linear {
+        &self.head
+    }
+
+    /// Whether the head, where it has the weights of the embedding, has its codes too.
+    pub(crate) fn check_head(&self) -> Result<()> {
+        let own = match (self.head.made(), self.embedding.made()) {
+            (Some(head), Some(embedding)) => !Arc::ptr_eq(head, embedding),
+            (None, None) => false,
+            _ => true,
+        };
+        match own && self.config.tied {
+            true => Err(Error::TiedHead),
+            false => Ok(()),
+        }
+    }
+
+    /// The linear layers that have a tensor, and the embedding.
+    pub(crate) fn parts(&self) -> (Vec<&Linear>, &Table) {
+        let mut linears: Vec<&Linear> = self.layers.iter().flat_map(Layer::parts).collect();
+        // The head of the embedding's weights has no tensor of its own.
+        if !self.config.tied {
+            linears.push(&self.head);
+        }
+        (linears, &self.embedding)
+    }
+
     pub(crate) fn quantize(&mut self, scheme: &Scheme) -> Result<()> {
         for layer in &mut self.layers {
             let mut linears = layer.linears().into_iter();
@@ -144,8 +174,11 @@ impl Decoder {
         }
         if scheme.embeddings {
             let scheme = scheme.of_embeddings();
-            self.head.quantize(&scheme)?;
             self.embedding.quantize(&scheme)?;
+            match self.embedding.made().filter(|_| self.config.tied) {
+                Some(made) => self.head.set_made(made, scheme.inputs)?,
+                None => self.head.quantize(&scheme)?,
+            }
         }
         Ok(())
     }

@@ -94,6 +94,18 @@ impl Layer {
         mixed.transpose(0, 1)?.reshape((tokens, size))
     }
 
+    /// The linear layers.
+    pub(super) fn parts(&self) -> [&Linear; 6] {
+        [
+            &self.query,
+            &self.key,
+            &self.value,
+            &self.attention_output,
+            &self.intermediate,
+            &self.output,
+        ]
+    }
+
     /// The linear layers, in the order of their use.
     pub(super) fn linears(&mut self) -> [&mut Linear; 6] {
         [

@@ -131,6 +131,14 @@ impl Encoder {
             .try_for_each(&mut change)
     }
 
+    /// The linear layers, and the embedding.
+    pub(crate) fn parts(&self) -> (Vec<&Linear>, &Table) {
+        (
+            self.layers.iter().flat_map(Layer::parts).collect(),
+            &self.words,
+        )
+    }
+
     pub(crate) fn quantize(&mut self, scheme: &Scheme) -> Result<()> {
         self.for_each_linear(|linear| linear.quantize(scheme))?;
         match scheme.embeddings {

@@ -1,0 +1,121 @@
+//! Writing a model to a folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use chopi_formats::write::OutputFolder;
+use chopi_formats::{Plan, Tensor, TensorPlan};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::linear::{Linear, Made};
+use crate::model::{Model, Network};
+use crate::scheme::Inputs;
+use crate::weights::INPUTS;
+
+/// What files of a model's folder are copied, by their extensions: tokenizers and configurations.
+const COPIED: [&str; 4] = ["json", "txt", "model", "jinja"];
+
+impl Model {
+    /// Writes the model to a folder that [`load`](crate::load) reads, which then computes the same bits: the tensors
+    /// in chopi's own layout, `config.json`, and the tokenizer and other files of the folder that the model comes
+    /// from. Tensors that were not quantized since are read from there, one at a time. The folder appears whole or
+    /// not at all.
+    ///
+    /// # Errors
+    /// A folder that exists and is not empty; what cannot be read or written; [`Error::TiedHead`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        let (linears, table) = match &self.network {
+            Network::Encoder(encoder) => encoder.parts(),
+            Network::Decoder(decoder) => {
+                decoder.check_head()?;
+                decoder.parts()
+            }
+        };
+        let output = OutputFolder::create(folder.as_ref(), &[self.folder().to_owned()], false)?;
+        let made = linears
+            .iter()
+            .filter_map(|linear| Some((linear.name(), linear.made()?)))
+            .chain(table.made().map(|made| (table.name(), made)))
+            .map(|(name, made)| (format!("{name}.weight"), made));
+        self.write_tensors(&made.collect(), &output.path().join("model.safetensors"))?;
+        self.copy_files(output.path())?;
+        output.write_json("config.json", &self.config_with(&linears))?;
+        Ok(output.persist()?)
+    }
+
+    fn write_tensors(&self, made: &BTreeMap<String, &Made>, file: &Path) -> Result<()> {
+        let files = self.weights.files();
+        let mut plan = Plan::new(&chopi_formats::chopi::Chopi);
+        let each = |act: &mut dyn FnMut(&str, &Tensor) -> Result<()>| {
+            files.tensors().try_for_each(|stored| {
+                let name = stored.name();
+                match made.get(name) {
+                    Some(tensor) => act(name, tensor),
+                    None => act(name, &stored.read()?),
+                }
+            })
+        };
+        each(&mut |name, tensor| {
+            plan.add(TensorPlan::of(name, tensor));
+            Ok(())
+        })?;
+        let writer = plan.create(file, false)?;
+        each(&mut |name, tensor| Ok(writer.write(name, tensor)?))?;
+        Ok(writer.finish()?)
+    }
+
+    /// `config.json` with what becomes of inputs, and without what it said of the quantization of the old files.
+    fn config_with(&self, linears: &[&Linear]) -> Value {
+        let mut config = self.config.values().clone();
+        config.remove("quantization_config");
+        config.remove(INPUTS);
+        let head = match &self.network {
+            Network::Decoder(decoder) => Some(decoder.head()),
+            Network::Encoder(_) => None,
+        };
+        let linears = linears.iter().copied().chain(head);
+        let other = linears.filter(|linear| *linear.inputs() != Inputs::default());
+        let inputs: BTreeMap<&str, &Inputs> = other
+            .map(|linear| (linear.name(), linear.inputs()))
+            .collect();
+        if !inputs.is_empty() {
+            config.insert(INPUTS.to_owned(), serde_json::json!(inputs));
+        }
+        Value::Object(config)
+    }
+
+    /// Copies the tokenizer and other files, but for `config.json`, and those of modules.
+    fn copy_files(&self, target: &Path) -> Result<()> {
+        let source = self.folder();
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { path, source }
+        };
+        for entry in fs::read_dir(source).map_err(failed(source))? {
+            let path = entry.map_err(failed(source))?.path();
+            let Some(name) = path.file_name() else {
+                continue;
+            };
+            let target = target.join(name);
+            if path.is_dir() {
+                // A module of sentence-transformers.
+                let config = path.join("config.json");
+                if config.is_file() {
+                    fs::create_dir(&target).map_err(failed(&target))?;
+                    let copied = fs::copy(&config, target.join("config.json"));
+                    copied.map_err(failed(&config))?;
+                }
+                continue;
+            }
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            let is_index = name.to_string_lossy().ends_with(".index.json");
+            if kind.is_some_and(|kind| COPIED.contains(&kind)) && !is_index && name != "config.json"
+            {
+                fs::copy(&path, &target).map_err(failed(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
