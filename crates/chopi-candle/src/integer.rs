@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
-use chopi_core::{Chopi, QParams};
+use chopi_core::{
+    Chopi, QParams,
+    backend::{NoMemory, repeated, with_room},
+};
 use chopi_matmul::conv::{self, ConvParams};
 use chopi_matmul::{Activations, Error};
 
@@ -203,9 +206,10 @@ fn trained(layer: &Converted) -> Result<(&Tensor, &QParams, Activations)> {
         candle_core::bail!("the layer was trained with weights that are not quantized");
     };
     let params = layer.activations.as_ref().and_then(Chopi::params);
-    let activations = params
-        .cloned()
-        .map_or_else(Activations::default, Activations::Static);
+    let activations = match params {
+        Some(params) => Activations::Static(params.try_clone().map_err(wrap)?),
+        None => Activations::default(),
+    };
     let weights = weights.params().ok_or(chopi_core::Error::NotCalibrated);
     Ok((codes, weights.map_err(wrap)?, activations))
 }
@@ -279,9 +283,14 @@ impl Module for QuantizedEmbedding {
             let rows = self.0.rows();
             u32::try_from(row).map_err(|_| wrap(Error::Row { row, rows }))
         };
-        let rows = rows.iter().map(row).collect::<Result<Vec<_>>>()?;
-        let mut values = vec![0.0; rows.len() * self.0.columns()];
-        self.0.lookup(&rows, &mut values).map_err(wrap)?;
+        let room = |error: NoMemory| wrap(chopi_core::Error::from(error));
+        let mut numbers = with_room(rows.len()).map_err(room)?;
+        for of_row in &rows {
+            numbers.push(row(of_row)?);
+        }
+        let len = numbers.len().saturating_mul(self.0.columns());
+        let mut values = repeated(0.0, len).map_err(room)?;
+        self.0.lookup(&numbers, &mut values).map_err(wrap)?;
         let shape = [indices.dims(), &[self.0.columns()]].concat();
         Tensor::from_vec(values, shape, indices.device())
     }

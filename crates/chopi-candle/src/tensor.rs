@@ -123,12 +123,7 @@ fn with_storage<R>(
     let (tensor, layout) = match Layout::dense(tensor.dims(), &strides) {
         Some(layout) => (tensor, layout),
         None => {
-            // candle aborts where there is no memory.
-            with_room::<u8>(
-                tensor
-                    .elem_count()
-                    .saturating_mul(tensor.dtype().size_in_bytes()),
-            )?;
+            check_room(tensor)?;
             copy = tensor.force_contiguous().map_err(framework)?;
             (&copy, Layout::row_major(tensor.dims()))
         }
@@ -143,6 +138,16 @@ fn with_storage<R>(
             expected: "a tensor on the CPU",
         }),
     }
+}
+
+/// Checks that there is memory for a copy of a tensor: candle ends the process where there is none.
+///
+/// # Errors
+/// [`Error::Memory`].
+pub(crate) fn check_room(tensor: &Tensor) -> Result<()> {
+    let bytes = tensor.dtype().size_in_bytes();
+    with_room::<u8>(tensor.elem_count().saturating_mul(bytes))?;
+    Ok(())
 }
 
 /// The tensor whose elements lie in memory in this layout.

@@ -12,11 +12,13 @@ pub mod data;
 mod fixture;
 mod not_numbers;
 pub mod oracle;
+mod scarce;
 pub mod suite;
 pub mod vectors;
 
 pub use composed::{Composed, OnDevice};
 pub use fixture::{Fixture, Memory};
+pub use scarce::{LARGE, ScarceMemory, alone, for_each_change, for_each_failure};
 
 /// Defines a test for each part of the suite, run on a [`Fixture`].
 #[macro_export]

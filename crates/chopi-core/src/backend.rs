@@ -94,11 +94,11 @@
 pub use chopi_kernels::{
     Compute, Float, FloatSlice, FloatSliceMut, FloatType, Int, IntSlice, IntSliceMut, IntType,
     Layout, bf16, f16, match_float, match_int,
+    memory::{NoMemory, collected, copied, make_room, repeated, try_collected, with_room},
 };
 
 pub use crate::device::{DeviceTensor, HostOnly};
 pub use crate::fill::Fill;
-pub use crate::memory::{collected, repeated, with_room};
 
 use crate::error::{Error, Result};
 use crate::scheme::Rounding;
@@ -172,8 +172,8 @@ impl<'a> HostFloats<'a> {
     pub(crate) fn ordered_for<R>(
         self,
         rounding: Rounding,
-        f: impl FnOnce(HostFloats<'_>) -> R,
-    ) -> R {
+        f: impl FnOnce(HostFloats<'_>) -> Result<R>,
+    ) -> Result<R> {
         match rounding {
             Rounding::Stochastic { .. } if !self.layout.is_row_major() => {
                 let to = Layout::row_major(self.layout.shape());
@@ -185,12 +185,16 @@ impl<'a> HostFloats<'a> {
 
     /// Calls `f` with the elements in the memory order of another layout of the same shape.
     #[inline]
-    pub(crate) fn reordered<R>(self, to: &Layout, f: impl FnOnce(HostFloats<'_>) -> R) -> R {
+    pub(crate) fn reordered<R>(
+        self,
+        to: &Layout,
+        f: impl FnOnce(HostFloats<'_>) -> Result<R>,
+    ) -> Result<R> {
         if self.layout.has_order_of(to) {
             return f(self);
         }
         match_float!(FloatSlice, self.data, data => {
-            let data = self.layout.reordered(data, to);
+            let data = self.layout.reordered(data, to)?;
             f(HostFloats { data: Float::slice(&data), layout: to.clone() })
         })
     }
@@ -221,12 +225,16 @@ impl<'a> HostInts<'a> {
 
     /// Calls `f` with the elements in the memory order of another layout of the same shape.
     #[inline]
-    pub(crate) fn reordered<R>(self, to: &Layout, f: impl FnOnce(HostInts<'_>) -> R) -> R {
+    pub(crate) fn reordered<R>(
+        self,
+        to: &Layout,
+        f: impl FnOnce(HostInts<'_>) -> Result<R>,
+    ) -> Result<R> {
         if self.layout.has_order_of(to) {
             return f(self);
         }
         match_int!(IntSlice, self.data, data => {
-            let data = self.layout.reordered(data, to);
+            let data = self.layout.reordered(data, to)?;
             f(HostInts { data: Int::slice(&data), layout: to.clone() })
         })
     }

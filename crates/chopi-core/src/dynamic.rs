@@ -12,7 +12,7 @@ use crate::host;
 use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::scheme::{Granularity, NanPolicy, Rounding, Scheme, SchemeFields};
-use chopi_kernels::{FloatSlice, IntSliceMut, Layout, parallel};
+use chopi_kernels::{FloatSlice, IntSliceMut, Layout, memory::repeated, parallel};
 
 /// How many elements to take at a time: 256 KiB of `f32`, which a core's own cache holds.
 const IN_CACHE: usize = 64 * 1024;
@@ -76,16 +76,16 @@ fn by_groups(
         .ok()?,
         convention,
     };
-    let (mut scale, mut zero_point) = (vec![0.0; tiles.groups()], vec![0.0; tiles.groups()]);
+    let list = || repeated(0.0, tiles.groups()).ok();
+    let (mut scale, mut zero_point) = (list()?, list()?);
     rows.quantize(x.data(), out.reborrow(), &mut scale, &mut zero_point)?;
-    let row_major = |values: &[f64]| tiles.to_row_major(values).into_owned();
     let params = QParams::from_values(
         scheme,
         convention,
         x.float_type(),
         granularity.params_shape(layout.shape()).ok()?,
-        row_major(&scale),
-        row_major(&zero_point),
+        tiles.into_row_major(scale).ok()?,
+        tiles.into_row_major(zero_point).ok()?,
     );
     let length = granularity.grouped_length(layout.shape());
     Some(params.ok()?.with_grouped_length(length))
@@ -150,7 +150,9 @@ impl Rows<'_> {
         let ranges = Ranges::observe_host(&x, self.scheme.granularity)?;
         let params = QParams::from_ranges(&ranges, self.scheme, self.convention)?;
         scale.copy_from_slice(params.scale());
-        zero_point.copy_from_slice(&params.zero_points());
+        for (group, zero_point) in zero_point.iter_mut().enumerate() {
+            *zero_point = params.zero_point_of(group);
+        }
         // NaN is no error here: there is none, or the ranges would have said so.
         host::quantize(&x, &params, out)
     }

@@ -1,6 +1,6 @@
 //! What can be wrong with what chopi is given.
 
-use chopi_kernels::FloatType;
+use chopi_kernels::{FloatType, NoMemory};
 
 use crate::scheme::Granularity;
 
@@ -238,7 +238,10 @@ pub enum Error {
         what: &'static str,
     },
 
-    /// More memory than there is.
+    /// More memory than there is, where an input says how much: for a result, for what is computed on the
+    /// way, or for a number for each group. (What has a small size that no input changes is allocated as
+    /// usual, and ends the process where there is no memory: shapes, names, the texts of errors. So do
+    /// [`Clone`], which can give no error, and a framework that allocates its own tensors so.)
     #[error("there is no memory for {bytes} bytes")]
     Memory {
         /// The number of bytes that are wanted; `usize::MAX` where there are more.
@@ -396,6 +399,13 @@ pub enum Error {
         /// The framework's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+impl From<NoMemory> for Error {
+    #[cold]
+    fn from(NoMemory { bytes }: NoMemory) -> Self {
+        Self::Memory { bytes }
+    }
 }
 
 /// A number without a long row of zeros before or after its digits.

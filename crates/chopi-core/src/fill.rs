@@ -3,10 +3,9 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use chopi_kernels::{Float, FloatSliceMut, Int, IntSliceMut};
+use chopi_kernels::{Float, FloatSliceMut, Int, IntSliceMut, memory::with_room};
 
 use crate::error::{Error, Result};
-use crate::memory::with_room;
 
 /// What fills the memory of a new tensor: a number of elements, and what writes each of them.
 ///

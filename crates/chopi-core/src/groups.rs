@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::scheme::Granularity;
 use chopi_kernels::FloatSlice;
 use chopi_kernels::Layout;
+use chopi_kernels::memory::collected;
 use chopi_kernels::{Compute, Float, FloatType};
 use chopi_kernels::{GroupElements, Tiles};
 
@@ -23,7 +24,8 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// # Errors
-    /// [`Error::Empty`] where there is no element, [`Error::Axis`] where there is no such axis.
+    /// [`Error::Empty`] where there is no element, [`Error::Axis`] where there is no such axis,
+    /// [`Error::Memory`] where there is none for so many groups.
     pub fn new(layout: &Layout, granularity: Granularity) -> Result<Self> {
         let shape = granularity.params_shape(layout.shape())?;
         if layout.is_empty() {
@@ -31,13 +33,17 @@ impl Groups {
             return Err(Error::Empty { shape });
         }
         let tiles = granularity.tiles(layout)?;
-        let in_memory: Vec<usize> = (0..tiles.groups()).collect();
         Ok(Self {
-            order: tiles.to_row_major(&in_memory).into_owned(),
+            order: tiles.into_row_major(collected(0..tiles.groups())?)?,
             tiles,
             shape,
             length: granularity.grouped_length(layout.shape()),
         })
+    }
+
+    /// The number of groups.
+    pub fn len(&self) -> usize {
+        self.order.len()
     }
 
     /// Where the elements of each group lie.
@@ -58,22 +64,22 @@ pub(crate) fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
     let (values, float) = (device.to_host()?, device.float_type()?);
     let layout = Layout::row_major(&device.shape());
     /// The numbers of this type that these equal.
-    fn narrowed<F: Float>(values: &[f64]) -> Vec<F> {
+    fn narrowed<F: Float>(values: &[f64]) -> Result<Vec<F>> {
         let narrow = |&x: &f64| F::narrow(F::Compute::from_f64(x));
-        values.iter().map(narrow).collect()
+        Ok(collected(values.iter().map(narrow))?)
     }
     let (f16s, bf16s, f32s);
     let data = match float {
         FloatType::F16 => {
-            f16s = narrowed(&values);
+            f16s = narrowed(&values)?;
             FloatSlice::F16(&f16s)
         }
         FloatType::BF16 => {
-            bf16s = narrowed(&values);
+            bf16s = narrowed(&values)?;
             FloatSlice::BF16(&bf16s)
         }
         FloatType::F32 => {
-            f32s = narrowed(&values);
+            f32s = narrowed(&values)?;
             FloatSlice::F32(&f32s)
         }
         FloatType::F64 => FloatSlice::F64(&values),

@@ -8,11 +8,11 @@ use std::mem::MaybeUninit;
 
 use chopi_kernels::{
     Float, FloatSliceMut, Int, IntSliceMut, Layout, any_outside, match_float, match_int,
+    memory::repeated,
 };
 
 use crate::backend::{HostFloats, HostInts};
 use crate::error::{Error, Result};
-use crate::memory::repeated;
 use crate::qparams::QParams;
 use crate::recipe::kernel_params;
 use crate::scheme::{NanPolicy, Rounding};
@@ -23,20 +23,20 @@ pub(crate) fn ordered<'a, T: Copy>(
     data: &'a [T],
     layout: &Layout,
     rounding: Rounding,
-) -> (Cow<'a, [T]>, Layout) {
-    match rounding {
+) -> Result<(Cow<'a, [T]>, Layout)> {
+    Ok(match rounding {
         Rounding::Stochastic { .. } if !layout.is_row_major() => {
-            let data = layout.to_row_major(data);
+            let data = layout.to_row_major(data)?;
             (data, Layout::row_major(layout.shape()))
         }
         _ => (Cow::Borrowed(data), layout.clone()),
-    }
+    })
 }
 
 /// Writes the codes of `x`.
 pub(crate) fn quantize(x: &HostFloats<'_>, params: &QParams, out: IntSliceMut<'_>) -> Result<()> {
     let kernel = kernel_params(params, x.float_type(), x.layout())?;
-    let any_nan = chopi_kernels::quantize(x.data(), &kernel, out);
+    let any_nan = chopi_kernels::quantize(x.data(), &kernel, out)?;
     match any_nan && params.nan_policy() == NanPolicy::Error {
         true => Err(nan_error(x)),
         false => Ok(()),
@@ -61,8 +61,7 @@ pub(crate) fn dequantize(
 ) -> Result<()> {
     let kernel = kernel_params(params, out.float_type(), codes.layout())?;
     check_codes(codes, params.bounds())?;
-    chopi_kernels::dequantize(codes.data(), &kernel, out);
-    Ok(())
+    Ok(chopi_kernels::dequantize(codes.data(), &kernel, out)?)
 }
 
 fn check_codes(codes: &HostInts<'_>, (qmin, qmax): (i64, i64)) -> Result<()> {
@@ -91,8 +90,7 @@ pub(crate) fn fake_quantize(
 ) -> Result<()> {
     let kernel = kernel_params(params, x.float_type(), x.layout())?;
     check_type(x, &out)?;
-    chopi_kernels::fake_quantize(x.data(), &kernel, out);
-    Ok(())
+    Ok(chopi_kernels::fake_quantize(x.data(), &kernel, out)?)
 }
 
 /// Writes the dequantized codes of `x`, and the mask of the elements in range.
@@ -105,14 +103,14 @@ pub(crate) fn fake_quantize_with_mask(
     let kernel = kernel_params(params, x.float_type(), x.layout())?;
     check_type(x, &out)?;
     let run = |mask: &mut [MaybeUninit<u8>]| {
-        chopi_kernels::fake_quantize_with_mask(x.data(), &kernel, out, mask);
+        chopi_kernels::fake_quantize_with_mask(x.data(), &kernel, out, mask)
     };
     match mask {
-        IntSliceMut::U8(mask) => run(mask),
+        IntSliceMut::U8(mask) => run(mask)?,
         // A framework without u8.
         wide => match_int!(IntSliceMut, wide, wide => {
             let mut mask = repeated(MaybeUninit::new(0), wide.len())?;
-            run(&mut mask);
+            run(&mut mask)?;
             for (wide, mask) in wide.iter_mut().zip(mask) {
                 // SAFETY: the vector was made of initialized elements.
                 wide.write(unsafe { mask.assume_init() } as _);

@@ -23,7 +23,6 @@ mod error;
 mod fill;
 mod groups;
 mod host;
-mod memory;
 pub mod metrics;
 pub mod model;
 pub mod observer;

@@ -22,6 +22,7 @@ use crate::groups::{Groups, on_host};
 use crate::host::{self, ordered};
 use crate::qparams::QParams;
 use crate::scheme::Granularity;
+use chopi_kernels::memory::{collected, with_room};
 use chopi_kernels::{Compute, Float, FloatSliceMut, Layout, match_float};
 
 /// Sums over elements x and their quantized values x̂, in `f64`, always in the order of the
@@ -87,8 +88,14 @@ impl Metrics {
     /// Adds elements and their errors |x − x̂|, where these are not differences of `f64`. The cosine
     /// takes x̂ for x less the error.
     pub fn add_errors(&mut self, x: &[f64], errors: &[f64]) {
-        let quantized: Vec<f64> = x.iter().zip(errors).map(|(x, error)| x - error).collect();
-        self.add_all(x, &quantized, errors);
+        let mut quantized = [0.0; BLOCK];
+        for (x, errors) in x.chunks(BLOCK).zip(errors.chunks(BLOCK)) {
+            let quantized = &mut quantized[..x.len()];
+            for ((quantized, x), error) in quantized.iter_mut().zip(x).zip(errors) {
+                *quantized = x - error;
+            }
+            self.add_all(x, quantized, errors);
+        }
     }
 
     fn add_all(&mut self, x: &[f64], quantized: &[f64], errors: &[f64]) {
@@ -220,22 +227,22 @@ where
             }
             match_float!(FloatSlice, x.data(), x_data => {
                 let groups = Groups::new(x.layout(), granularity)?;
-                let y = in_order_of(x.layout(), &y, x_data);
-                Ok(of_groups(x_data, &y, &groups, |_, _| 0))
+                let y = in_order_of(x.layout(), &y, x_data)?;
+                of_groups(x_data, &y, &groups, |_, _| 0)
             })
         })
     })
 }
 
 /// The elements of a tensor in the memory order of another one of the same type.
-fn in_order_of<'a, F: Float>(layout: &Layout, tensor: &HostFloats<'a>, _: &[F]) -> Cow<'a, [F]> {
+fn in_order_of<'a, F: Float>(
+    layout: &Layout,
+    tensor: &HostFloats<'a>,
+    _: &[F],
+) -> Result<Cow<'a, [F]>> {
     match F::from_slice(tensor.data()) {
-        Some(data) if tensor.layout() == layout => Cow::Borrowed(data),
-        Some(data) => layout
-            .to_memory_order(&tensor.layout().to_row_major(data))
-            .into_owned()
-            .into(),
-        None => Cow::Borrowed(&[]),
+        Some(data) => Ok(tensor.layout().reordered(data, layout)?),
+        None => Ok(Cow::Borrowed(&[])),
     }
 }
 
@@ -261,18 +268,19 @@ fn quantization_metrics_of<F: Float>(
     params: &QParams,
 ) -> Result<Vec<Metrics>> {
     let granularity = params.granularity_for(F::TYPE, layout.shape())?;
-    let (x, layout) = ordered(x, layout, params.scheme().rounding);
+    let (x, layout) = ordered(x, layout, params.scheme().rounding)?;
     let groups = Groups::new(&layout, granularity)?;
     let host = HostFloats::new(F::slice(&x), layout)?;
     let quantized = |out: FloatSliceMut<'_>| host::fake_quantize(&host, params, out);
     let quantized: Vec<F> = Fill::new(x.len(), quantized).into_floats()?;
     let (qmin, qmax) = (params.scheme().qmin as f64, params.scheme().qmax as f64);
-    let ends = params.scale().iter().zip(params.zero_points());
-    let ends: Vec<(f64, f64)> = ends
-        .map(|(s, z)| ((qmin - z - 0.5) * s, (qmax - z + 0.5) * s))
-        .collect();
+    let ends = params.scale().iter().enumerate().map(|(group, s)| {
+        let z = params.zero_point_of(group);
+        ((qmin - z - 0.5) * s, (qmax - z + 0.5) * s)
+    });
+    let ends: Vec<(f64, f64)> = collected(ends)?;
     let saturated = |group: usize, x: &[F]| saturated(x, ends[group]);
-    Ok(of_groups(&x, &quantized, &groups, saturated))
+    of_groups(&x, &quantized, &groups, saturated)
 }
 
 /// The metrics of each group; `saturated` counts those elements.
@@ -281,19 +289,20 @@ fn of_groups<F: Float>(
     quantized: &[F],
     groups: &Groups,
     saturated: impl Fn(usize, &[F]) -> u64,
-) -> Vec<Metrics> {
+) -> Result<Vec<Metrics>> {
     // One unit for all, so that they can be merged without rounding.
     let abs_max = |abs_max: f64, x: &F| abs_max.max(x.widen().as_f64().abs());
     let unit = x.iter().fold(0.0, abs_max);
     let (mut xs, mut ys) = (Vec::new(), Vec::new());
-    let metrics = groups.iter().enumerate().map(|(group, runs)| {
-        let (x, y) = (runs.gather(x, &mut xs), runs.gather(quantized, &mut ys));
+    let mut all = with_room(groups.len())?;
+    for (group, runs) in groups.iter().enumerate() {
+        let (x, y) = (runs.gather(x, &mut xs)?, runs.gather(quantized, &mut ys)?);
         let mut metrics = Metrics::new(unit);
         metrics.add(x, y);
         metrics.add_saturated(saturated(group, x));
-        metrics
-    });
-    metrics.collect()
+        all.push(metrics);
+    }
+    Ok(all)
 }
 
 /// How many elements lie outside.

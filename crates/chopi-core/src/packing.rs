@@ -14,11 +14,12 @@
 //! # Ok::<(), chopi_core::Error>(())
 //! ```
 
-use chopi_kernels::{Int, IntSliceMut, IntType, Sign, any_outside, match_int, pack, unpack};
+use chopi_kernels::{
+    Int, IntSliceMut, IntType, Sign, any_outside, match_int, memory::repeated, pack, unpack,
+};
 
 use crate::backend::Fill;
 use crate::error::{Error, Result};
-use crate::memory::repeated;
 
 /// How codes of 1 to 8 bits lie in bytes: one after the other without gaps, from the lowest bit of
 /// the first byte on, so that code i begins at bit i·b.

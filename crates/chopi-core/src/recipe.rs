@@ -1,5 +1,6 @@
 //! From parameters to what the kernels need to know.
 
+use chopi_kernels::memory::fill_per_group;
 use chopi_kernels::{Compute, FloatType, Layout, Params, PerGroup, Recipe};
 
 use crate::error::Result;
@@ -30,7 +31,8 @@ pub(crate) fn reciprocal(params: &QParams, float: FloatType, scale: f64) -> f64 
 ///
 /// # Errors
 /// [`Error::ParamsShape`](crate::Error::ParamsShape) where the parameters are for another shape,
-/// [`Error::Unsupported`](crate::Error::Unsupported) where the convention does not have such tensors.
+/// [`Error::Unsupported`](crate::Error::Unsupported) where the convention does not have such tensors,
+/// [`Error::Memory`](crate::Error::Memory) where there is none for the numbers of so many groups.
 #[inline]
 pub(crate) fn kernel_params<'a>(
     params: &'a QParams,
@@ -41,20 +43,23 @@ pub(crate) fn kernel_params<'a>(
     let tiles = granularity.tiles(layout)?;
     let recipe = recipe(params, float);
     let scale = params.scale();
-    let reciprocals = match recipe.steps.multiplies() {
-        true => scale
-            .iter()
-            .map(|&s| reciprocal(params, float, s))
-            .collect(),
-        false => PerGroup::new(),
-    };
-    Ok(Params::new(
-        recipe,
-        tiles,
-        scale,
-        reciprocals,
-        params.zero_points(),
-    ))
+    let multiplies = recipe.steps.multiplies();
+    // One group, without a loop and an allocation, which took a good part of a small tensor's time.
+    if let [scale_of_all] = *scale {
+        let reciprocals = match multiplies {
+            true => PerGroup::from_buf([reciprocal(params, float, scale_of_all)]),
+            false => PerGroup::new(),
+        };
+        let zero_points = PerGroup::from_buf([params.zero_point_of(0)]);
+        return Ok(Params::new(recipe, tiles, scale, reciprocals, zero_points));
+    }
+    let (mut reciprocals, mut zero_points) = (PerGroup::new(), PerGroup::new());
+    if multiplies {
+        let each = scale.iter().map(|&s| reciprocal(params, float, s));
+        fill_per_group(&mut reciprocals, each)?;
+    }
+    params.fill_zero_points(&mut zero_points)?;
+    Ok(Params::new(recipe, tiles, scale, reciprocals, zero_points))
 }
 
 /// Whether the codes, the zero points and their differences are all small enough for the arithmetic of
@@ -64,7 +69,8 @@ pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
         FloatType::F64 => f64::MAGIC_LIMIT,
         _ => f32::MAGIC_LIMIT,
     };
-    recipe(params, float).fits(limit, &params.zero_points())
+    let zero_points = (0..params.scale().len()).map(|group| params.zero_point_of(group));
+    recipe(params, float).fits(limit, zero_points)
 }
 
 #[cfg(test)]

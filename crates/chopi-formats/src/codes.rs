@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use chopi_core::backend::{Int, IntSlice, IntType, Layout, match_int};
+use chopi_core::backend::{Int, IntSlice, IntType, Layout, collected, match_int};
 use chopi_core::packing::Packing;
 use chopi_core::{Error, Result};
 
@@ -198,11 +198,15 @@ impl Ints {
     }
 
     /// Codes in the row-major order of their tensor, as integers of type `int`, which holds them.
-    pub(crate) fn row_major(codes: IntSlice<'_>, layout: &Layout, int: IntType) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none for them.
+    pub(crate) fn row_major(codes: IntSlice<'_>, layout: &Layout, int: IntType) -> Result<Self> {
         match_int!(IntSlice, codes, codes => {
-            let codes = layout.to_row_major(codes);
+            let codes = layout.to_row_major(codes)?;
             with_int!(int, I => {
-                Self::from(codes.iter().map(|q| I::of(q.to_i64())).collect::<Vec<I>>())
+                let codes: Vec<I> = collected(codes.iter().map(|q| I::of(q.to_i64())))?;
+                Ok(Self::from(codes))
             })
         })
     }

@@ -42,7 +42,7 @@ impl<'a> IntTensor<Host> for HostCodes<'a> {
         fill: Fill<impl FnOnce(FloatSliceMut<'_>) -> Result<()>>,
     ) -> Result<Plain> {
         with_float!(calibrated, F => {
-            Ok(Plain::of_floats(&fill.into_floats::<F>()?, layout.shape().to_vec()))
+            Plain::of_floats(&fill.into_floats::<F>()?, layout.shape().to_vec())
         })
     }
 }

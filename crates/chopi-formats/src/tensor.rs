@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use chopi_core::QParams;
 use chopi_core::backend::{
-    Backend, Float, FloatTensor, FloatType, HostFloats, IntTensor, match_float,
+    Backend, Float, FloatTensor, FloatType, HostFloats, IntTensor, copied, match_float,
 };
 use safetensors::Dtype;
 
@@ -70,7 +70,7 @@ impl Tensor {
         match self {
             Self::Plain(plain) => Ok(plain),
             Self::Quantized(quantized) => Ok(quantized.dequantize()?),
-            Self::Blocks(blocks) => Ok(blocks.dequantize()),
+            Self::Blocks(blocks) => Ok(blocks.dequantize()?),
         }
     }
 }
@@ -102,21 +102,24 @@ impl Plain {
     pub fn of<B: Backend, T: FloatTensor<B> + ?Sized>(x: &T) -> chopi_core::Result<Self> {
         x.with_host(|host: HostFloats<'_>| {
             let shape = host.layout().shape().to_vec();
-            Ok(match_float!(FloatSlice, host.data(), data => {
-                Self::of_floats(&host.layout().to_row_major(data), shape)
-            }))
+            match_float!(FloatSlice, host.data(), data => {
+                Self::of_floats(&host.layout().to_row_major(data)?, shape)
+            })
         })
     }
 
     pub(crate) fn of_floats<F: Float + crate::element::Element>(
         data: &[F],
         shape: Vec<usize>,
-    ) -> Self {
-        Self {
+    ) -> chopi_core::Result<Self> {
+        Ok(Self {
             dtype: float_dtype(F::TYPE),
             shape,
-            bytes: bytes(data).into_owned(),
-        }
+            bytes: match bytes(data) {
+                Cow::Borrowed(bytes) => copied(bytes)?,
+                Cow::Owned(bytes) => bytes,
+            },
+        })
     }
 
     /// The type of the elements.
@@ -172,7 +175,7 @@ impl Quantized {
     ) -> chopi_core::Result<Self> {
         q.with_host(|host| {
             let layout = host.layout();
-            let codes = Ints::row_major(host.data(), layout, params.int_type());
+            let codes = Ints::row_major(host.data(), layout, params.int_type())?;
             Self::new(layout.shape().to_vec(), params, Codes::Ints(codes))
         })
     }

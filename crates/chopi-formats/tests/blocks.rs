@@ -37,7 +37,10 @@ fn blocks_and_their_values_are_those_of_gguf_to_the_bit() {
                 assert_eq!(quantized.bytes(), block, "{name} of {x:?}");
             }
             let shape = vec![block_type.elements()];
-            let values = Blocks::new(block_type, shape, block).unwrap().dequantize();
+            let values = Blocks::new(block_type, shape, block)
+                .unwrap()
+                .dequantize()
+                .unwrap();
             assert_eq!(values.bytes(), bytes(&row["values"]), "{name}");
         }
     }
@@ -49,7 +52,8 @@ fn the_values_of_q8_k_are_the_codes_times_the_scale() {
     block.extend((0..=255_u8).chain([0; 32]));
     let values = Blocks::new(BlockType::Q8_K, vec![256], block)
         .unwrap()
-        .dequantize();
+        .dequantize()
+        .unwrap();
     let expected: Vec<f32> = (0..=255_u8).map(|q| 0.3 * f32::from(q as i8)).collect();
     assert_eq!(*values.elements::<f32>().unwrap(), expected);
 }
@@ -110,7 +114,7 @@ fn a_scale_whose_reciprocal_is_infinite_gives_zeros() {
     for block_type in BlockType::QUANTIZED {
         for x in [f32::from_bits(1), -1e-41, 0.0, -0.0] {
             let blocks = Blocks::quantize(&[x; 32], &[32], block_type).unwrap();
-            let values = blocks.dequantize();
+            let values = blocks.dequantize().unwrap();
             assert!(
                 values.elements::<f32>().unwrap().iter().all(|&v| v == 0.0),
                 "{block_type} {x:e}"
@@ -129,7 +133,7 @@ proptest! {
     #[test]
     fn a_value_is_half_a_step_away_at_most(x in blocks(), block_type in prop::sample::select(&BlockType::QUANTIZED)) {
         let blocks = Blocks::quantize(&x, &[3, 32], block_type).unwrap();
-        let values = blocks.dequantize();
+        let values = blocks.dequantize().unwrap();
         let values = values.elements::<f32>().unwrap();
         for ((x, y), block) in x.chunks(32).zip(values.chunks(32)).zip(blocks.bytes().chunks(block_type.bytes())) {
             let d = f32::from(f16::from_le_bytes([block[0], block[1]])).abs();
@@ -163,6 +167,6 @@ proptest! {
         let params = QParams::new(scheme, Convention::CHOPI, FloatType::F32, vec![3, 1], scale, vec![0; 3]).unwrap();
         let codes = Codes::Ints(Ints::I8(codes));
         let same = Quantized::new(vec![3, 32], params, codes).unwrap().dequantize().unwrap();
-        prop_assert_eq!(same, blocks.dequantize());
+        prop_assert_eq!(same, blocks.dequantize().unwrap());
     }
 }

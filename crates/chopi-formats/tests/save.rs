@@ -131,7 +131,7 @@ fn blocks_come_back_to_the_bit() {
     let x: Vec<f32> = array(&[6, 64], 9).into_iter().collect();
     for block_type in BlockType::QUANTIZED {
         let blocks = Blocks::quantize(&x, &[6, 64], block_type).unwrap();
-        let expected = blocks.dequantize();
+        let expected = blocks.dequantize().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.gguf");
         let (tensor, ids) = (Tensor::Blocks(blocks.clone()), plain());

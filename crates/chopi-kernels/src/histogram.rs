@@ -7,6 +7,7 @@ use crate::element::Element;
 use crate::float::FloatType;
 use crate::loops::histogram::count;
 use crate::match_float;
+use crate::memory::{NoMemory, copied, make_room, repeated};
 use crate::parallel::{for_each, piece_len};
 use crate::slice::FloatSlice;
 
@@ -127,7 +128,7 @@ impl TryFrom<Saved> for Histogram {
         if saved.counts.first() == Some(&0) || saved.counts.last() == Some(&0) {
             return Err(format!("no count of {min} or of {max}, its ends"));
         }
-        histogram.counts = vec![0; BINS];
+        histogram.counts = repeated(0, BINS).map_err(|e| e.to_string())?;
         for (bin, count) in histogram.window().zip(saved.counts) {
             histogram.counts[slot(bin)] = count;
         }
@@ -181,36 +182,47 @@ impl Histogram {
     }
 
     /// Adds elements. Returns whether all are finite; the histogram means nothing where one is not.
-    pub fn observe(&mut self, data: FloatSlice<'_>) -> bool {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none to count in; the histogram means nothing then.
+    pub fn observe(&mut self, data: FloatSlice<'_>) -> Result<bool, NoMemory> {
         match_float!(FloatSlice, data, data => self.observe_floats(data))
     }
 
-    fn observe_floats<F: Element>(&mut self, data: &[F]) -> bool {
+    fn observe_floats<F: Element>(&mut self, data: &[F]) -> Result<bool, NoMemory> {
         let n = piece_len(data.len());
         if data.len() <= n {
             return count(data, self);
         }
         // The parts give the same bits in whatever order they are merged.
-        let all = Mutex::new((self, true));
-        let work = |(part, finite): &mut (Self, bool), data: &[F]| {
-            *finite = *finite && count(data, part);
+        type Part = (Histogram, Result<bool, NoMemory>);
+        let all = Mutex::new((self, Ok(true)));
+        let work = |(part, finite): &mut Part, data: &[F]| {
+            if *finite == Ok(true) {
+                *finite = count(data, part);
+            }
         };
-        let merge = |(part, finite): (Self, bool)| {
+        let merge = |(part, finite): Part| {
             let mut all = all.lock().unwrap_or_else(|e| e.into_inner());
-            all.1 &= finite;
-            all.0.merge(&part);
+            if all.1 == Ok(true) {
+                all.1 = finite.and_then(|finite| all.0.merge(&part).map(|()| finite));
+            }
         };
-        for_each(data.chunks(n), || (Self::new(), true), work, merge);
+        for_each(data.chunks(n), || (Self::new(), Ok(true)), work, merge);
         all.into_inner().unwrap_or_else(|e| e.into_inner()).1
     }
 
     /// Adds the values of another histogram.
-    pub fn merge(&mut self, other: &Self) {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none to count in, which a histogram that holds a value has already; the
+    /// histogram is as it was then.
+    pub fn merge(&mut self, other: &Self) -> Result<(), NoMemory> {
         if other.is_empty() {
-            return;
+            return Ok(());
         }
         // The exponents of both are not finer than their types allow.
-        self.extend_to(other.min, other.max, other.exponent, FloatType::F64);
+        self.extend_to(other.min, other.max, other.exponent, FloatType::F64)?;
         let shift = shift(self.exponent - other.exponent);
         for bin in other.window() {
             add(
@@ -218,6 +230,18 @@ impl Histogram {
                 other.counts[slot(bin)],
             );
         }
+        Ok(())
+    }
+
+    /// A copy, as [`Clone`] makes it.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for it.
+    pub fn try_clone(&self) -> Result<Self, NoMemory> {
+        Ok(Self {
+            counts: copied(&self.counts)?,
+            ..*self
+        })
     }
 
     /// Forgets the values, but keeps the memory.
@@ -265,7 +289,7 @@ impl Histogram {
     }
 
     /// The bins that are not empty, from the lowest to the highest.
-    pub fn bins(&self) -> impl DoubleEndedIterator<Item = Bin> {
+    pub fn bins(&self) -> impl DoubleEndedIterator<Item = Bin> + Clone {
         let width = self.width();
         self.window().filter_map(move |k| {
             let count = self.counts[slot(k)];
@@ -279,19 +303,22 @@ impl Histogram {
 
     /// The counts of |x| in bins from zero on, and their width, which is that of the histogram, or
     /// larger where they would be more than its most bins.
-    pub fn magnitudes(&self) -> (Vec<u64>, f64) {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for the counts.
+    pub fn magnitudes(&self) -> Result<(Vec<u64>, f64), NoMemory> {
         if self.is_empty() {
-            return (Vec::new(), 0.0);
+            return Ok((Vec::new(), 0.0));
         }
         let magnitude = |k: i64| if k < 0 { !k } else { k };
         let last = bin(self.abs_max(), self.exponent);
         let shift = (0..).find(|&shift| last >> shift < BINS as i64);
         let shift: i32 = shift.unwrap_or(0);
-        let mut counts = vec![0; (last >> shift) as usize + 1];
+        let mut counts = repeated(0, (last >> shift) as usize + 1)?;
         for k in self.window() {
             counts[(magnitude(k) >> shift) as usize] += self.counts[slot(k)];
         }
-        (counts, power_of_two(self.exponent + shift))
+        Ok((counts, power_of_two(self.exponent + shift)))
     }
 
     /// The bins from that of the smallest value to that of the largest.
@@ -322,26 +349,37 @@ impl Histogram {
 
     /// Makes room for values of a type from `min` to `max`, which are to be counted.
     #[inline(never)]
-    pub(crate) fn extend(&mut self, min: f64, max: f64, float: FloatType) {
-        self.extend_to(min, max, i32::MIN, float);
+    pub(crate) fn extend(&mut self, min: f64, max: f64, float: FloatType) -> Result<(), NoMemory> {
+        self.extend_to(min, max, i32::MIN, float)
     }
 
-    fn extend_to(&mut self, min: f64, max: f64, exponent: i32, float: FloatType) {
+    fn extend_to(
+        &mut self,
+        min: f64,
+        max: f64,
+        exponent: i32,
+        float: FloatType,
+    ) -> Result<(), NoMemory> {
         // Adding +0.0 turns −0.0 into +0.0, so that the order of the data cannot be seen.
         let (min, max) = (self.min.min(min) + 0.0, self.max.max(max) + 0.0);
         let least = least_exponent(min, max, float).max(exponent);
         if self.is_empty() {
+            let more = BINS.saturating_sub(self.counts.len());
+            make_room(&mut self.counts, more)?;
             self.counts.resize(BINS, 0);
             self.exponent = least;
         } else if least > self.exponent {
             let shift = shift(least - self.exponent);
-            let mut counts = vec![0; BINS];
+            // 32 KiB of the stack: a histogram that holds values asks for no more memory.
+            let mut counts = [0; BINS];
             for bin in self.window() {
                 add(&mut counts[slot(bin >> shift)], self.counts[slot(bin)]);
             }
-            (self.counts, self.exponent) = (counts, least);
+            self.counts.copy_from_slice(&counts);
+            self.exponent = least;
         }
         (self.min, self.max) = (min, max);
+        Ok(())
     }
 
     /// Counts elements by their slots.
@@ -391,7 +429,7 @@ mod tests {
 
     fn of<F: Element>(data: &[F]) -> Histogram {
         let mut histogram = Histogram::new();
-        assert!(histogram.observe(F::slice(data)));
+        assert_eq!(histogram.observe(F::slice(data)), Ok(true));
         histogram
     }
 
@@ -464,7 +502,7 @@ mod tests {
                 let part = parts.swap_remove((state >> 33) as usize % parts.len());
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let into = (state >> 33) as usize % parts.len();
-                parts[into].merge(&part);
+                parts[into].merge(&part).unwrap();
             }
             prop_assert_eq!(&parts[0], &whole);
             prop_assert_eq!(parts[0].len(), data.len() as u64);
@@ -485,7 +523,7 @@ mod tests {
             .collect();
         let mut parts = Histogram::new();
         for part in data.chunks(1000) {
-            parts.merge(&of(part));
+            parts.merge(&of(part)).unwrap();
         }
         assert_eq!(of(&data), parts);
         assert_eq!(parts.len(), 100_000);
@@ -498,7 +536,7 @@ mod tests {
         let mut histogram = of(&[1.0_f32; 10]);
         for exponent in -20..120 {
             let data = [2_f32.powi(exponent), -(2_f32.powi(exponent))];
-            assert!(histogram.observe(FloatSlice::F32(&data)));
+            assert_eq!(histogram.observe(FloatSlice::F32(&data)), Ok(true));
         }
         assert_eq!(histogram.len(), 10 + 2 * 140);
         assert!(histogram.bins().count() <= BINS);
@@ -525,14 +563,18 @@ mod tests {
         let mut histogram = of(&[1.0_f32, -3.0, 1e9]);
         histogram.clear();
         assert!(histogram.is_empty());
-        assert!(histogram.observe(FloatSlice::F32(&[2.0, 4.5])));
+        assert_eq!(histogram.observe(FloatSlice::F32(&[2.0, 4.5])), Ok(true));
         assert_eq!(histogram, of(&[2.0_f32, 4.5]));
     }
 
     #[test]
     fn nan_and_infinities_are_found() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(!Histogram::new().observe(FloatSlice::F32(&[1.0, bad, 2.0])));
+            let mut histogram = Histogram::new();
+            assert_eq!(
+                histogram.observe(FloatSlice::F32(&[1.0, bad, 2.0])),
+                Ok(false)
+            );
         }
     }
 }

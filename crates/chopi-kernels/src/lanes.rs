@@ -5,6 +5,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::float::Compute;
+use crate::memory::{NoMemory, fill_per_group, make_room_per_group};
 use crate::recipe::Recipe;
 use crate::tiles::{Runs, Tile, Tiles};
 use crate::vector::MAX_LANES;
@@ -69,7 +70,8 @@ impl<'a> Params<'a> {
     /// Whether the codes, the zero points and their differences are small enough for the arithmetic of
     /// `C` to be exact on them, so that codes can be computed in vectors of it.
     pub(crate) fn fit<C: Compute>(&self) -> bool {
-        self.recipe.fits(C::MAGIC_LIMIT, &self.zero_point)
+        let zero_points = self.zero_point.iter().copied();
+        self.recipe.fits(C::MAGIC_LIMIT, zero_points)
     }
 
     /// Whether (q − z)·s can be computed in vectors of `C` too.
@@ -89,32 +91,62 @@ pub(crate) struct Lanes<C> {
 }
 
 impl<C: Compute> Lanes<C> {
+    /// The numbers of one group, without a loop and an allocation, which took a good part of a small
+    /// tensor's time; of several groups nothing yet, which [`fill`](Self::fill) changes.
+    #[inline]
     pub fn new(params: &Params<'_>) -> Self {
-        let tiles = &params.tiles;
-        let typed = |values: &[f64]| -> PerGroup<C> {
-            match (values, tiles.repeat()) {
-                ([], _) => PerGroup::new(),
-                // Without a loop, which took a good part of a small tensor's time.
-                (&[value], 1) => PerGroup::from_buf([C::from_f64(value)]),
-                (values, 1) => {
-                    let values = tiles.to_memory_order(values);
-                    values.iter().map(|&value| C::from_f64(value)).collect()
-                }
-                (values, repeat) => {
-                    let mut repeated = PerGroup::with_capacity(values.len() * repeat);
-                    for &value in &*tiles.to_memory_order(values) {
-                        let len = repeated.len() + repeat;
-                        repeated.resize(len, C::from_f64(value));
-                    }
-                    repeated
-                }
-            }
+        let is_repeated = params.tiles.repeat() > 1;
+        let typed = |values: &[f64]| match *values {
+            [value] if !is_repeated => PerGroup::from_buf([C::from_f64(value)]),
+            _ => PerGroup::new(),
         };
         Self {
             scale: typed(params.scale),
             reciprocal: typed(&params.reciprocal),
             zero: typed(&params.zero_point),
         }
+    }
+
+    /// Fills in the numbers of several groups.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for them.
+    #[inline]
+    pub fn fill(&mut self, params: &Params<'_>) -> Result<(), NoMemory> {
+        match self.zero.is_empty() {
+            true => self.fill_groups(params),
+            false => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn fill_groups(&mut self, params: &Params<'_>) -> Result<(), NoMemory> {
+        let fill = |list: &mut PerGroup<C>, values: &[f64]| {
+            if values.is_empty() {
+                return Ok(());
+            }
+            let (tiles, repeat) = (&params.tiles, params.tiles.repeat());
+            let values = tiles.to_memory_order(values)?;
+            if repeat == 1 {
+                return fill_per_group(list, values.iter().map(|&value| C::from_f64(value)));
+            }
+            make_room_per_group(list, values.len().saturating_mul(repeat))?;
+            for &value in &*values {
+                list.resize(list.len() + repeat, C::from_f64(value));
+            }
+            Ok(())
+        };
+        fill(&mut self.scale, params.scale)?;
+        fill(&mut self.reciprocal, &params.reciprocal)?;
+        fill(&mut self.zero, &params.zero_point)
+    }
+
+    /// [`new`](Self::new) and [`fill`](Self::fill), where the few nanoseconds of a result that is moved do
+    /// not count.
+    pub fn filled(params: &Params<'_>) -> Result<Self, NoMemory> {
+        let mut lanes = Self::new(params);
+        lanes.fill(params)?;
+        Ok(lanes)
     }
 
     /// The numbers of the elements of a block.

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use crate::memory::{NoMemory, with_room};
+
 /// A number for each axis; those of a few axes are kept without an allocation.
 pub type Axes = SmallVec<[usize; 6]>;
 
@@ -157,24 +159,57 @@ impl Layout {
     }
 
     /// Elements in the memory order of this layout, put into that of another of the same shape.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be moved.
     #[inline]
-    pub fn reordered<'a, T: Copy>(&self, data: &'a [T], to: &Self) -> Cow<'a, [T]> {
+    pub fn reordered<'a, T: Copy>(
+        &self,
+        data: &'a [T],
+        to: &Self,
+    ) -> Result<Cow<'a, [T]>, NoMemory> {
         if self.has_order_of(to) {
-            return Cow::Borrowed(data);
+            return Ok(Cow::Borrowed(data));
         }
-        match self.to_row_major(data) {
+        match self.to_row_major(data)? {
             Cow::Borrowed(data) => to.to_memory_order(data),
-            Cow::Owned(data) => Cow::Owned(to.to_memory_order(&data).into_owned()),
+            Cow::Owned(data) => Ok(Cow::Owned(to.into_memory_order(data)?)),
+        }
+    }
+
+    /// [`to_memory_order`](Self::to_memory_order) of a vector, which is given back where nothing has to be
+    /// moved.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be moved.
+    pub fn into_memory_order<T: Copy>(&self, data: Vec<T>) -> Result<Vec<T>, NoMemory> {
+        match self.to_memory_order(&data)? {
+            Cow::Borrowed(_) => Ok(data),
+            Cow::Owned(moved) => Ok(moved),
+        }
+    }
+
+    /// [`to_row_major`](Self::to_row_major) of a vector, which is given back where nothing has to be moved.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be moved.
+    pub fn into_row_major<T: Copy>(&self, data: Vec<T>) -> Result<Vec<T>, NoMemory> {
+        match self.to_row_major(&data)? {
+            Cow::Borrowed(_) => Ok(data),
+            Cow::Owned(moved) => Ok(moved),
         }
     }
 
     /// Elements in memory order, put into row-major order.
     ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be moved.
+    ///
     /// # Panics
     /// Where there are not as many as the layout says, and they have to be moved.
-    pub fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
+    pub fn to_row_major<'a, T: Copy>(&self, data: &'a [T]) -> Result<Cow<'a, [T]>, NoMemory> {
         let Some(inverse) = self.inverse_order() else {
-            return Cow::Borrowed(data);
+            return Ok(Cow::Borrowed(data));
         };
         let mut strides = vec![1; self.shape.len()];
         let memory = self.memory_shape();
@@ -182,16 +217,19 @@ impl Layout {
             strides[position - 1] = usize::saturating_mul(strides[position], memory[position]);
         }
         let strides: Vec<usize> = inverse.iter().map(|&position| strides[position]).collect();
-        gather(&self.shape, &strides, data)
+        Ok(Cow::Owned(gather(&self.shape, &strides, data)?))
     }
 
     /// Elements in row-major order, put into memory order.
     ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be moved.
+    ///
     /// # Panics
     /// Where there are not as many as the layout says, and they have to be moved.
-    pub fn to_memory_order<'a, T: Copy>(&self, data: &'a [T]) -> Cow<'a, [T]> {
+    pub fn to_memory_order<'a, T: Copy>(&self, data: &'a [T]) -> Result<Cow<'a, [T]>, NoMemory> {
         if self.is_row_major() {
-            return Cow::Borrowed(data);
+            return Ok(Cow::Borrowed(data));
         }
         let mut strides = vec![1; self.shape.len()];
         for axis in (1..self.shape.len()).rev() {
@@ -199,7 +237,7 @@ impl Layout {
         }
         let in_memory = (0..strides.len()).map(|position| strides[self.axis_at(position)]);
         let strides: Vec<usize> = in_memory.collect();
-        gather(&self.memory_shape(), &strides, data)
+        Ok(Cow::Owned(gather(&self.memory_shape(), &strides, data)?))
     }
 }
 
@@ -231,9 +269,9 @@ fn len_of(shape: &[usize]) -> usize {
 }
 
 /// The elements of a strided tensor in the row-major order of its shape.
-fn gather<'a, T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Cow<'a, [T]> {
+fn gather<T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Result<Vec<T>, NoMemory> {
     assert_eq!(data.len(), len_of(shape), "elements of shape {shape:?}");
-    let mut out = Vec::with_capacity(data.len());
+    let mut out = with_room(data.len())?;
     let mut index = vec![0; shape.len()];
     let mut offset = 0;
     for _ in 0..data.len() {
@@ -248,7 +286,7 @@ fn gather<'a, T: Copy>(shape: &[usize], strides: &[usize], data: &[T]) -> Cow<'a
             index[axis] = 0;
         }
     }
-    Cow::Owned(out)
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -283,17 +321,17 @@ mod tests {
         }
         let empty = Layout::dense(&[2, 3], &[1, 2]).unwrap().with_axis(0, 0);
         let huge = empty.with_axis(1, usize::MAX);
-        assert!(huge.to_row_major::<u8>(&[]).is_empty());
-        assert!(huge.to_memory_order::<u8>(&[]).is_empty());
+        assert!(huge.to_row_major::<u8>(&[]).unwrap().is_empty());
+        assert!(huge.to_memory_order::<u8>(&[]).unwrap().is_empty());
     }
 
     #[test]
     fn memory_order_and_row_major_order_are_inverse() {
         let layout = Layout::dense(&[2, 3, 4], &[4, 8, 1]).unwrap();
         let memory: Vec<usize> = (0..24).collect();
-        let row_major = layout.to_row_major(&memory);
+        let row_major = layout.to_row_major(&memory).unwrap();
         assert_eq!(row_major[4], 8);
-        assert_eq!(layout.to_memory_order(&row_major), &memory[..]);
+        assert_eq!(layout.to_memory_order(&row_major).unwrap(), &memory[..]);
         for offset in 0..24 {
             let [i, j, k] = layout.index(offset)[..] else {
                 unreachable!()

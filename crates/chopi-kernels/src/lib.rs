@@ -23,17 +23,19 @@
 //!
 //! let mut codes = [MaybeUninit::<i8>::uninit(); 4];
 //! let x = FloatSlice::F32(&[-1.0, 0.2, 7.0, 1e9]);
-//! let any_nan = chopi_kernels::quantize(x, &params, IntSliceMut::I8(&mut codes));
+//! let any_nan = chopi_kernels::quantize(x, &params, IntSliceMut::I8(&mut codes))?;
 //! // SAFETY: `quantize` has written every code.
 //! let codes = codes.map(|code| unsafe { code.assume_init() });
 //! assert_eq!((codes, any_nan), ([1, 3, 17, 127], false));
+//! # Ok::<(), chopi_kernels::NoMemory>(())
 //! ```
 //!
 //! The floors, from the bottom: element types ([`FloatType`], [`IntType`]); slices whose type is a value
 //! ([`FloatSlice`]); where elements lie ([`Layout`]) and which of them share parameters ([`Tiles`]);
 //! vectors, a file for each CPU ([`vector`]), of which [`isa`] chooses one; the loops.
 //!
-//! Every function is safe, and every loop writes each element of its output before it returns.
+//! Every function is safe, and every loop writes each element of its output before it returns, but where it
+//! returns [`NoMemory`]: want of memory for what an input's size asks for is an error, see [`memory`].
 
 mod element;
 mod float;
@@ -43,6 +45,7 @@ pub mod isa;
 mod lanes;
 mod layout;
 mod loops;
+pub mod memory;
 pub mod parallel;
 mod percentile;
 mod recipe;
@@ -67,6 +70,7 @@ pub use loops::packing::{Sign, pack, unpack};
 pub use loops::quantize::quantize;
 pub use loops::squared_error::{Grid, SquaredError, squared_error};
 pub use loops::uniform::uniform;
+pub use memory::NoMemory;
 pub use recipe::{Recipe, Rounding, Steps};
 pub use slice::{FloatSlice, FloatSliceMut, IntSlice, IntSliceMut};
 pub use tiles::{GroupElements, Tile, Tiles};

@@ -119,10 +119,10 @@ impl Recipe {
     /// [`MAGIC_LIMIT`](crate::Compute::MAGIC_LIMIT), the arithmetic of a compute type is exact on them and
     /// their differences.
     #[inline]
-    pub fn fits(&self, limit: i64, zero_points: &[f64]) -> bool {
+    pub fn fits(&self, limit: i64, mut zero_points: impl Iterator<Item = f64>) -> bool {
         // Not `abs`, which i64::MIN does not have.
         let small = |n: i64| (-limit..=limit).contains(&n);
         let in_floats = limit as f64;
-        small(self.qmin) && small(self.qmax) && zero_points.iter().all(|z| z.abs() <= in_floats)
+        small(self.qmin) && small(self.qmax) && zero_points.all(|z| z.abs() <= in_floats)
     }
 }

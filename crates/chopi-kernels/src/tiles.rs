@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::layout::Layout;
+use crate::memory::{NoMemory, collected, make_room, repeated};
 
 /// Runs of consecutive elements with the parameters that belong to them.
 ///
@@ -55,16 +56,24 @@ pub struct GroupElements {
 
 impl GroupElements {
     /// The elements: where they lie if they lie together, or else copied.
-    pub fn gather<'a, T: Copy>(&self, data: &'a [T], buffer: &'a mut Vec<T>) -> &'a [T] {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for elements that have to be copied.
+    pub fn gather<'a, T: Copy>(
+        &self,
+        data: &'a [T],
+        buffer: &'a mut Vec<T>,
+    ) -> Result<&'a [T], NoMemory> {
         if self.count == 1 {
-            return &data[self.start..self.start + self.len];
+            return Ok(&data[self.start..self.start + self.len]);
         }
         buffer.clear();
+        make_room(buffer, self.count * self.len)?;
         for i in 0..self.count {
             let start = self.start + i * self.stride;
             buffer.extend_from_slice(&data[start..start + self.len]);
         }
-        buffer
+        Ok(buffer)
     }
 }
 
@@ -238,14 +247,15 @@ impl Tiles {
     }
 
     /// The number of elements of each group, in memory order.
-    pub fn elements_per_group(&self) -> Vec<usize> {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for so many groups.
+    pub fn elements_per_group(&self) -> Result<Vec<usize>, NoMemory> {
         if self.len == 0 {
-            return vec![0; self.groups()];
+            return repeated(0, self.groups());
         }
         let elements = (0..self.groups()).map(|group| self.group(group));
-        elements
-            .map(|elements| elements.count * elements.len)
-            .collect()
+        collected(elements.map(|elements| elements.count * elements.len))
     }
 
     /// The number of groups.
@@ -255,14 +265,20 @@ impl Tiles {
     }
 
     /// One value a group, from memory order to row-major order.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for values that have to be moved.
     #[inline]
-    pub fn to_row_major<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
-        self.params.to_row_major(values)
+    pub fn into_row_major<T: Copy>(&self, values: Vec<T>) -> Result<Vec<T>, NoMemory> {
+        self.params.into_row_major(values)
     }
 
     /// One value a group, from row-major order to memory order.
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for values that have to be moved.
     #[inline]
-    pub fn to_memory_order<'a, T: Copy>(&self, values: &'a [T]) -> Cow<'a, [T]> {
+    pub fn to_memory_order<'a, T: Copy>(&self, values: &'a [T]) -> Result<Cow<'a, [T]>, NoMemory> {
         self.params.to_memory_order(values)
     }
 }
@@ -388,7 +404,7 @@ mod tests {
                     "{groups:?}"
                 );
                 if tiles.groups() < 100 {
-                    let ranges = crate::min_max(crate::FloatSlice::F32(&[]), &tiles);
+                    let ranges = crate::min_max(crate::FloatSlice::F32(&[]), &tiles).unwrap();
                     assert_eq!(ranges.map(|r| r.min.len()), Some(tiles.groups()));
                 }
             }
@@ -445,7 +461,7 @@ mod tests {
             let elements: Vec<usize> = (0..layout.len()).collect();
             let mut buffer = Vec::new();
             for (group, expected) in by_tiles.iter().enumerate() {
-                let actual = tiles.group(group).gather(&elements, &mut buffer);
+                let actual = tiles.group(group).gather(&elements, &mut buffer).unwrap();
                 prop_assert_eq!(actual, expected);
             }
         }

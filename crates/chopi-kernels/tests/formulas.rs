@@ -218,7 +218,7 @@ fn check_codes<F: Float, I: Int + TryFrom<i64>>(
         return;
     }
     let mut codes = memory(x.len(), I::default());
-    let any_nan = quantize(F::slice(x), params, I::slice_mut(&mut codes));
+    let any_nan = quantize(F::slice(x), params, I::slice_mut(&mut codes)).unwrap();
     let codes: Vec<I> = written(codes);
     assert_eq!(any_nan, x.iter().any(|x| bits(*x) == u64::MAX));
     for (i, code) in codes.iter().enumerate() {
@@ -226,7 +226,7 @@ fn check_codes<F: Float, I: Int + TryFrom<i64>>(
         assert_eq!(actual, expected, "code of {:?}, {}", x[i], oracle.of(i));
     }
     let mut values = memory(x.len(), F::default());
-    dequantize(I::slice(&codes), params, F::slice_mut(&mut values));
+    dequantize(I::slice(&codes), params, F::slice_mut(&mut values)).unwrap();
     for (i, value) in written(values).into_iter().enumerate() {
         let (q, expected) = (codes[i].to_i64(), oracle.value(codes[i].to_i64(), i));
         assert_eq!(
@@ -259,11 +259,11 @@ fn check<F: Float>(dice: &mut Dice, kind: (Steps, Rounding), outer: usize) {
     check_codes::<F, i64>(&x, &params, &oracle);
 
     let mut values = memory(x.len(), F::default());
-    fake_quantize(F::slice(&x), &params, F::slice_mut(&mut values));
+    fake_quantize(F::slice(&x), &params, F::slice_mut(&mut values)).unwrap();
     let values: Vec<F> = written(values);
     let mut masked = memory(x.len(), F::default());
     let mut mask = memory(x.len(), 7_u8);
-    fake_quantize_with_mask(F::slice(&x), &params, F::slice_mut(&mut masked), &mut mask);
+    fake_quantize_with_mask(F::slice(&x), &params, F::slice_mut(&mut masked), &mut mask).unwrap();
     let (masked, mask): (Vec<F>, Vec<u8>) = (written(masked), written(mask));
     for i in 0..x.len() {
         let (expected, inside) = oracle.fake_quantized(x[i], i);
@@ -356,14 +356,14 @@ fn one_thread_and_three_give_the_same_bits() {
             );
             let all = || {
                 let mut codes = memory(x.len(), 0_i8);
-                quantize(f32::slice(&x), &params, i8::slice_mut(&mut codes));
+                quantize(f32::slice(&x), &params, i8::slice_mut(&mut codes)).unwrap();
                 let codes: Vec<i8> = written(codes);
                 let mut values = memory(x.len(), 0_f32);
                 let mut mask = memory(x.len(), 7_u8);
                 let out = f32::slice_mut(&mut values);
-                fake_quantize_with_mask(f32::slice(&x), &params, out, &mut mask);
+                fake_quantize_with_mask(f32::slice(&x), &params, out, &mut mask).unwrap();
                 let mut back = memory(x.len(), 0_f32);
-                dequantize(i8::slice(&codes), &params, f32::slice_mut(&mut back));
+                dequantize(i8::slice(&codes), &params, f32::slice_mut(&mut back)).unwrap();
                 let bits = |values| -> Vec<u64> {
                     let values: Vec<f32> = written(values);
                     values.into_iter().map(bits).collect()

@@ -2,7 +2,7 @@
 
 use chopi_core::{
     Granularity, QParams,
-    backend::{Backend, IntTensor},
+    backend::{Backend, IntTensor, collected, with_room},
 };
 
 use crate::broadcast;
@@ -54,13 +54,14 @@ impl QuantizedEmbedding {
                 }
             };
             let zero_points = params.zero_point().iter().map(|&z| z as i32);
+            let bytes = narrow(&codes, params.bounds())?;
             Ok(Self {
-                table: Table::new(narrow(&codes, params.bounds())?, columns, params.bounds()),
+                table: Table::new(bytes, columns, params.bounds())?,
                 rows,
                 columns,
                 group: group_of(params, shape).unwrap_or(columns).max(1),
-                scales: to_f32(params.scale()),
-                zero_points: zero_points.collect(),
+                scales: to_f32(params.scale())?,
+                zero_points: collected(zero_points)?,
             })
         });
         Ok(embedding?)
@@ -127,9 +128,9 @@ impl QuantizedEmbedding {
 }
 
 impl Table {
-    fn new(codes: Bytes<'_>, columns: usize, (qmin, qmax): (i64, i64)) -> Self {
+    fn new(codes: Bytes<'static>, columns: usize, (qmin, qmax): (i64, i64)) -> Result<Self> {
         if qmax - qmin >= 16 {
-            return Self::Bytes(codes.into_owned());
+            return Ok(Self::Bytes(codes));
         }
         let low = qmin as i32;
         let pack = |pair: &[u8]| {
@@ -138,8 +139,9 @@ impl Table {
         };
         // The difference of two bytes does not depend on their sign.
         let rows = codes.codes().bytes().chunks(columns.max(1));
-        let packed = rows.flat_map(|row| row.chunks(2).map(pack)).collect();
-        Self::Nibbles(packed, low)
+        let mut packed = with_room(rows.len().saturating_mul(columns.div_ceil(2)))?;
+        packed.extend(rows.flat_map(|row| row.chunks(2).map(pack)));
+        Ok(Self::Nibbles(packed, low))
     }
 }
 

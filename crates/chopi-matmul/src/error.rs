@@ -2,7 +2,7 @@
 
 use chopi_core::{
     Granularity, QParams,
-    backend::{HostInts, IntType},
+    backend::{HostInts, IntType, NoMemory},
 };
 
 /// The result of every fallible operation of this crate.
@@ -296,6 +296,13 @@ pub enum Error {
         /// The number of columns.
         columns: usize,
     },
+}
+
+impl From<NoMemory> for Error {
+    #[cold]
+    fn from(error: NoMemory) -> Self {
+        Self::Quantization(error.into())
+    }
 }
 
 /// The name under which the core passes this crate's errors on, as those of a framework.

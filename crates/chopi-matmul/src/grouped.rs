@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use chopi_core::backend::{collected, repeated};
+
 use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::kernel::{
@@ -94,28 +96,30 @@ impl GroupedMatrix {
             (false, CodeSlice::U8(_)) => 128,
             (false, CodeSlice::I8(_)) => 0,
         };
-        let of_columns = |values: &dyn Fn(usize) -> i32| -> Vec<i32> {
-            let width = columns.next_multiple_of(PANEL);
+        let width = columns.next_multiple_of(PANEL);
+        // What overflows has no element, or more than memory holds.
+        let of_groups = groups.saturating_mul(width);
+        let of_columns = |values: &dyn Fn(usize) -> i32| {
             let value = |at: usize| match at / (groups * PANEL) * PANEL + at % PANEL {
                 column if column < columns => values(column * groups + at / PANEL % groups),
                 _ => 0,
             };
-            (0..groups * width).map(value).collect()
+            collected((0..of_groups).map(value))
         };
-        let width = columns.next_multiple_of(PANEL);
         let mut packed = Self {
             depth,
             columns,
             group,
             nibbles,
             lines: Vec::new(),
-            zero_points: of_columns(&|at| zero_points[at].wrapping_sub(offset)),
-            sums: vec![0; groups * width],
-            scales: vec![0.0; groups * width],
+            zero_points: of_columns(&|at| zero_points[at].wrapping_sub(offset))?,
+            sums: repeated(0, of_groups)?,
+            scales: repeated(0.0, of_groups)?,
             magnitude: 0,
         };
         let panel_lines = packed.lines_to(depth);
-        packed.lines = vec![Quad([0; QUAD_BYTES]); width / PANEL * panel_lines];
+        let lines = (width / PANEL).saturating_mul(panel_lines);
+        packed.lines = repeated(Quad([0; QUAD_BYTES]), lines)?;
         for column in 0..columns {
             let panel = &mut packed.lines[column / PANEL * panel_lines..][..panel_lines];
             for g in 0..groups {
@@ -219,7 +223,7 @@ impl GroupedMatrix {
         let output = Floats::new(&scales, left.rows(), self.columns)?;
         let out = Window::new(left.rows(), self.columns, out.into())?;
         let has_zeros = self.zero_points.iter().any(|&zero| zero != 0);
-        let left = Tiled::new(left, has_zeros.then_some(self.group), engine.rows());
+        let left = Tiled::new(left, has_zeros.then_some(self.group), engine.rows())?;
         match self.nibbles {
             true => {
                 let job = Product::<true> {

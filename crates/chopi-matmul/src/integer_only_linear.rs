@@ -2,7 +2,7 @@
 
 use chopi_core::{
     QParams,
-    backend::{Backend, HostInts, IntTensor, repeated},
+    backend::{Backend, HostInts, IntTensor, collected, repeated, try_collected},
 };
 
 use crate::broadcast;
@@ -89,8 +89,8 @@ impl IntegerOnlyLinear {
         };
         let multiplier = |output: usize| FixedMultiplier::from_real(unit(output) / output_scale);
         Ok(Self {
-            bias: (0..outputs).map(bias_code).collect::<Result<_>>()?,
-            multipliers: (0..outputs).map(multiplier).collect::<Result<_>>()?,
+            bias: try_collected((0..outputs).map(bias_code))?,
+            multipliers: try_collected((0..outputs).map(multiplier))?,
             weights,
             rounding: FixedRounding::default(),
             input_bounds: input.bounds(),
@@ -178,7 +178,7 @@ impl IntegerOnlyLinear {
         codes: OutputCodes<Q>,
         out: &mut [Q],
     ) -> Result<()> {
-        let multipliers: Vec<M> = self.multipliers.iter().map(|&m| rounded(m)).collect();
+        let multipliers: Vec<M> = collected(self.multipliers.iter().map(|&m| rounded(m)))?;
         let how = Requantize {
             bias: Some(&self.bias),
             multipliers: &multipliers,

@@ -7,7 +7,7 @@ use chopi_core::{
     Builder, Chopi, Granularity, QParams,
     backend::{
         Backend, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor, Layout,
-        bf16, f16, match_int, repeated,
+        bf16, collected, copied, f16, match_int, repeated,
     },
 };
 
@@ -243,11 +243,11 @@ impl QuantizedLinear {
         params: &QParams,
         out: Memory<'_, f32>,
     ) -> chopi_core::Result<()> {
-        let left_scales = to_f32(params.scale());
-        let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+        let left_scales = to_f32(params.scale())?;
+        let zero_points: Vec<i32> = collected(params.zero_point().iter().map(|&z| z as i32))?;
         let row_major = match codes.data() {
-            IntSlice::U8(codes_in_order) => Bytes::U8(codes.layout().to_row_major(codes_in_order)),
-            IntSlice::I8(codes_in_order) => Bytes::I8(codes.layout().to_row_major(codes_in_order)),
+            IntSlice::U8(codes_in_order) => Bytes::U8(codes.layout().to_row_major(codes_in_order)?),
+            IntSlice::I8(codes_in_order) => Bytes::I8(codes.layout().to_row_major(codes_in_order)?),
             _ => narrow(codes, params.bounds())?,
         };
         let left = Matrix::new(row_major.codes(), rows, self.inputs(), &zero_points)?;
@@ -275,8 +275,8 @@ fn pack(host: &HostInts<'_>, params: &QParams) -> Result<Weights> {
     let bounds = params.bounds();
     check_params("the weights", params)?;
     let shape = host.layout().shape();
-    let zero_points: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
-    let scales = to_f32(params.scale());
+    let zero_points: Vec<i32> = collected(params.zero_point().iter().map(|&z| z as i32))?;
+    let scales = to_f32(params.scale())?;
     let codes = narrow(host, bounds)?;
     match (shape, params.shape(), params.scheme().granularity) {
         (&[outputs, inputs], _, _) if is_per_output(params, shape) => {
@@ -307,7 +307,7 @@ pub(crate) fn pack_per_output(
     params: &QParams,
 ) -> Result<(PackedMatrix, Vec<f64>)> {
     match pack(codes, params)? {
-        Weights::PerOutput(packed, _) => Ok((packed, params.scale().to_vec())),
+        Weights::PerOutput(packed, _) => Ok((packed, copied(params.scale())?)),
         Weights::PerGroup(_) => {
             let expected = "[outputs, inputs] with one for all, or one for each output";
             Err(Error::weights(codes, params, expected))
@@ -354,27 +354,20 @@ impl Bytes<'_> {
             Self::I8(codes) => CodeSlice::I8(codes),
         }
     }
-
-    pub(crate) fn into_owned(self) -> Bytes<'static> {
-        match self {
-            Self::U8(codes) => Bytes::U8(codes.into_owned().into()),
-            Self::I8(codes) => Bytes::I8(codes.into_owned().into()),
-        }
-    }
 }
 
 /// Codes of a wider type in 8 bits: frameworks do not have all types.
-pub(crate) fn narrow<'a>(codes: &HostInts<'a>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'a>> {
+pub(crate) fn narrow(codes: &HostInts<'_>, (qmin, qmax): (i64, i64)) -> Result<Bytes<'static>> {
     match_int!(IntSlice, codes.data(), data => {
-        let values = codes.layout().to_row_major(data);
+        let values = codes.layout().to_row_major(data)?;
         let outside = values.iter().position(|code| !(qmin..=qmax).contains(&code.to_i64()));
         if let Some(place) = outside {
             let (index, code) = (index_of(place, codes.layout().shape()), values[place].to_i64());
             return Err(chopi_core::Error::Code { index, code, qmin, qmax }.into());
         }
         Ok(match qmin >= 0 {
-            true => Bytes::U8(values.iter().map(|code| code.to_i64() as u8).collect()),
-            false => Bytes::I8(values.iter().map(|code| code.to_i64() as i8).collect()),
+            true => Bytes::U8(collected(values.iter().map(|code| code.to_i64() as u8))?.into()),
+            false => Bytes::I8(collected(values.iter().map(|code| code.to_i64() as i8))?.into()),
         })
     })
 }
@@ -389,8 +382,8 @@ fn index_of(mut place: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-pub(crate) fn to_f32(scales: &[f64]) -> Vec<f32> {
-    scales.iter().map(|&scale| scale as f32).collect()
+pub(crate) fn to_f32(scales: &[f64]) -> Result<Vec<f32>> {
+    Ok(collected(scales.iter().map(|&scale| scale as f32))?)
 }
 
 /// What `product` computes in `f32`, rounded to another type.

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use chopi_core::backend::{NoMemory, collected, make_room, with_room};
+
 use crate::codes::{CodeSlice, Matrix};
 use crate::kernel::{LeftQuad, PAIR, QUAD};
 
@@ -38,7 +40,14 @@ impl Drop for Tiled {
 
 impl Tiled {
     /// Tiles of at most `tile_rows`.
-    pub(crate) fn new(left: &Matrix<'_>, sums_over: Option<usize>, tile_rows: usize) -> Self {
+    ///
+    /// # Errors
+    /// [`NoMemory`] where there is none for them.
+    pub(crate) fn new(
+        left: &Matrix<'_>,
+        sums_over: Option<usize>,
+        tile_rows: usize,
+    ) -> Result<Self, NoMemory> {
         let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
         let (flip, offset) = match left.codes() {
             CodeSlice::U8(_) => (0, 0),
@@ -50,12 +59,18 @@ impl Tiled {
             depth,
             rows,
             tiles: rows.div_ceil(tile_rows),
-            zero_points: zero_points.collect(),
-            sums: Vec::new(),
+            zero_points: collected(zero_points)?,
+            sums: with_room(match sums_over {
+                Some(len) => rows.saturating_mul(left.depth().div_ceil(len.max(1))),
+                None => 0,
+            })?,
         };
         // What was there before is overwritten.
         let quads_of_row = depth / QUAD;
-        tiled.quads.resize(rows * quads_of_row, [0; QUAD]);
+        let quads = rows.saturating_mul(quads_of_row);
+        let more = quads.saturating_sub(tiled.quads.len());
+        make_room(&mut tiled.quads, more)?;
+        tiled.quads.resize(quads, [0; QUAD]);
         let codes = left.codes().bytes();
         for tile in 0..tiled.tiles {
             let rows = tiled.rows_of(tile);
@@ -84,7 +99,7 @@ impl Tiled {
                 }
             }
         }
-        tiled
+        Ok(tiled)
     }
 
     /// The quads of a tile from a depth, a multiple of [`PAIR`], on.

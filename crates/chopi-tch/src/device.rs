@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use chopi_core::{
     Result,
-    backend::{DeviceTensor, FloatType, IntType},
+    backend::{DeviceTensor, FloatType, IntType, repeated},
 };
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -125,7 +125,7 @@ impl DeviceTensor for OnDevice {
         let host = host
             .and_then(|host| host.f_contiguous())
             .map_err(framework)?;
-        let mut values = vec![0.0; host.numel()];
+        let mut values = repeated(0.0, host.numel())?;
         host.f_copy_data(&mut values, host.numel())
             .map_err(framework)?;
         Ok(values)

@@ -1,8 +1,9 @@
 //! Fake-quantization composed from candle's own operations, for tensors that are not on the CPU.
 
 use candle_core::{DType, Device, Result, Tensor};
+use chopi_core::backend::{Layout, collected};
 use chopi_core::training::{LearnedParams, Ste};
-use chopi_core::{Granularity, QParams, backend::Layout};
+use chopi_core::{Granularity, QParams};
 
 use super::chopi;
 
@@ -50,13 +51,13 @@ pub fn composed_fake_quantize_learned(
     let factors = params
         .factors(&Layout::row_major(x.dims()))
         .map_err(chopi)?;
-    let of_groups = |values: Vec<f64>| {
-        Tensor::from_vec(values, params.params().shape(), &Device::Cpu)?
+    let of_groups = |values: &[f64]| {
+        Tensor::from_slice(values, params.params().shape(), &Device::Cpu)?
             .to_dtype(wide)?
             .to_device(x.device())
     };
     // A term whose value is 0 and whose derivative by `parameter` is `derivative` times the factor.
-    let term = |parameter: &Tensor, factors: Vec<f64>, derivative: &Tensor| {
+    let term = |parameter: &Tensor, factors: &[f64], derivative: &Tensor| {
         let zero = (parameter.detach() - parameter)?.to_dtype(wide)?;
         let zero = (zero.reshape(params.params().shape())? * of_groups(factors)?)?;
         let zero = spread(&zero, params.params(), x.dims())?;
@@ -65,12 +66,13 @@ pub fn composed_fake_quantize_learned(
     };
     let detached = x.detach().to_dtype(compute)?;
     let derivative = params.scale_derivative(&detached).map_err(chopi)?;
-    let mut y = (pass(x, &values, &inside)? - term(scale, factors.clone(), &derivative)?)?;
+    let mut y = (pass(x, &values, &inside)? - term(scale, &factors, &derivative)?)?;
     if let Some(zero_point) = zero_point {
         let scales = params.params().scale();
-        let factors = factors.iter().zip(scales).map(|(g, s)| -g * s).collect();
+        let factors = collected(factors.iter().zip(scales).map(|(g, s)| -g * s));
+        let factors = factors.map_err(|error| chopi(error.into()))?;
         let outside = inside.to_dtype(wide)?.affine(-1.0, 1.0)?;
-        y = (y - term(zero_point, factors, &outside)?)?;
+        y = (y - term(zero_point, &factors, &outside)?)?;
     }
     Ok(y)
 }
@@ -101,7 +103,8 @@ fn spread(groups: &Tensor, params: &QParams, shape: &[usize]) -> Result<Tensor> 
         Granularity::PerGroup { axis, size } => {
             let axis = resolve(axis);
             let group = |i: usize| (i / size) as u32;
-            let index: Vec<u32> = (0..shape[axis]).map(group).collect();
+            let index = collected((0..shape[axis]).map(group));
+            let index: Vec<u32> = index.map_err(|error| chopi(error.into()))?;
             groups.index_select(&Tensor::new(index, groups.device())?, axis)
         }
     }

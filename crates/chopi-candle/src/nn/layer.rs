@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 use candle_nn::{Init, Module, ModuleT, VarBuilder};
+use chopi_core::backend::{FloatType, NoMemory, collected, copied};
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
-use chopi_core::{Chopi, Error, QParams, Symmetry, backend::FloatType};
+use chopi_core::{Chopi, Error, QParams, Symmetry};
 
 use super::{chopi, fake_quantize, fake_quantize_learned};
 
@@ -121,10 +122,10 @@ impl IntQuantizedLayer {
         let params = quantizer.params().ok_or(Error::NotCalibrated);
         let params = params.map_err(chopi)?;
         Ok(Chopi::from_params(match &self.learned {
-            None => params.clone(),
+            None => params.try_clone().map_err(chopi)?,
             Some(learned) => {
                 let learned = learned.params(&quantizer, params, params.float_type())?;
-                learned.params().clone()
+                learned.params().try_clone().map_err(chopi)?
             }
         }))
     }
@@ -147,8 +148,8 @@ impl Learned {
     /// Sets the variables to the parameters that learning begins with.
     fn initialize(&self, params: &QParams) -> Result<()> {
         let variables = [
-            (Some(&self.scale), params.scale().to_vec()),
-            (self.zero_point.as_ref(), zero_points(params)),
+            (Some(&self.scale), copied(params.scale()).map_err(room)?),
+            (self.zero_point.as_ref(), zero_points(params)?),
         ];
         for (variable, values) in variables {
             if let Some(variable) = variable {
@@ -175,7 +176,7 @@ impl Learned {
         let scale = numbers(&self.scale)?;
         let zero_point = match &self.zero_point {
             Some(zero_point) => numbers(zero_point)?,
-            None => zero_points(initial),
+            None => zero_points(initial)?,
         };
         let factor = quantizer.learned().map(|learning| learning.factor);
         LearnedParams::new(
@@ -190,11 +191,16 @@ impl Learned {
     }
 }
 
-fn zero_points(params: &QParams) -> Vec<f64> {
+fn zero_points(params: &QParams) -> Result<Vec<f64>> {
     match params.real_zero_point() {
-        Some(zero_point) => zero_point.to_vec(),
-        None => params.zero_point().iter().map(|&z| z as f64).collect(),
+        Some(zero_point) => copied(zero_point),
+        None => collected(params.zero_point().iter().map(|&z| z as f64)),
     }
+    .map_err(room)
+}
+
+fn room(error: NoMemory) -> candle_core::Error {
+    chopi(error.into())
 }
 
 impl ModuleT for IntQuantizedLayer {

@@ -10,6 +10,7 @@ use chopi_core::{
 };
 
 use super::{chopi, composed_fake_quantize, composed_fake_quantize_learned};
+use crate::tensor::check_room;
 
 /// Fake-quantizes with fixed parameters: the bits of
 /// [`Chopi::fake_quantize`](chopi_core::Chopi::fake_quantize); the gradient passes by `ste`.
@@ -20,8 +21,8 @@ pub fn fake_quantize(x: &Tensor, params: &QParams, ste: Ste) -> Result<Tensor> {
     if !x.device().is_cpu() {
         return composed_fake_quantize(x, params, ste);
     }
-    let params = params.clone();
-    x.contiguous()?.apply_op1(StraightThrough { params, ste })
+    let params = params.try_clone().map_err(chopi)?;
+    contiguous(x)?.apply_op1(StraightThrough { params, ste })
 }
 
 /// Fake-quantizes with learned parameters, whose gradients are those of [`LearnedParams`].
@@ -40,8 +41,8 @@ pub fn fake_quantize_learned(
     if !x.device().is_cpu() {
         return composed_fake_quantize_learned(x, scale, zero_point, params);
     }
-    let x = x.contiguous()?;
-    let op = LearnedScale(params.clone());
+    let x = contiguous(x)?;
+    let op = LearnedScale(params.try_clone().map_err(chopi)?);
     match zero_point {
         None => x.apply_op2(scale, op),
         Some(zero_point) => x.apply_op3(scale, zero_point, op),
@@ -200,6 +201,14 @@ fn forward(x: &CpuStorage, layout: &Layout, params: &QParams) -> Result<(CpuStor
     Ok((storage, layout.shape().clone()))
 }
 
+/// The tensor in row-major order, copied where it lies in another.
+fn contiguous(x: &Tensor) -> Result<Tensor> {
+    if !x.is_contiguous() {
+        check_room(x).map_err(chopi)?;
+    }
+    x.contiguous()
+}
+
 /// Calls `f` with the elements of two tensors of one shape, both in row-major order.
 fn with_both<R>(
     x: &Tensor,
@@ -210,7 +219,7 @@ fn with_both<R>(
         &chopi_core::backend::Layout,
     ) -> chopi_core::Result<R>,
 ) -> Result<R> {
-    let (x, dy) = (x.contiguous()?, dy.contiguous()?);
+    let (x, dy) = (contiguous(x)?, contiguous(dy)?);
     let both = x.with_host(|x| dy.with_host(|dy| f(x.data(), dy.data(), x.layout())));
     both.map_err(chopi)
 }

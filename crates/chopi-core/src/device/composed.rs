@@ -9,6 +9,7 @@ use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::recipe::{recipe, reciprocal};
 use crate::scheme::{Granularity, NanPolicy, Rounding};
+use chopi_kernels::memory::{collected, repeated};
 use chopi_kernels::{FloatType, Layout, uniform};
 
 /// The range of each group of a tensor.
@@ -33,7 +34,7 @@ pub(crate) fn observe<T: DeviceTensor>(x: &T, granularity: Granularity) -> Resul
         });
     }
     let groups = params_shape.iter().product();
-    let (mut min, mut max) = (vec![0.0; groups], vec![0.0; groups]);
+    let (mut min, mut max) = (repeated(0.0, groups)?, repeated(0.0, groups)?);
     for part in parts(&shape, granularity)? {
         let elements = part.tensor(&x)?;
         let (mut low, mut high) = (elements.reshape(&part.shape)?, elements);
@@ -184,8 +185,7 @@ pub(crate) fn scale_derivative<T: DeviceTensor>(x: &T, params: &QParams) -> Resu
         );
         let (below, above) = (low.gt(&q)?, q.gt(&high)?);
         let clamped = below.select(&low, &above.select(&high, &q)?)?;
-        let zero = params.zero_points();
-        let zero = part.constant(&q, wide, |group| zero[group])?;
+        let zero = part.constant(&q, wide, |group| params.zero_point_of(group))?;
         let difference = clamped.sub(&zero)?.cast(compute)?;
         let x = part.tensor(x)?.cast(compute)?;
         let scale = |group: usize| compute.round(params.scale()[group]);
@@ -225,8 +225,6 @@ fn draws<T: DeviceTensor>(x: &T, params: &QParams) -> Result<Option<T>> {
     };
     let shape = x.shape();
     let count: usize = shape.iter().product();
-    let draws: Vec<f64> = (0..count as u64)
-        .map(|index| uniform(seed, index))
-        .collect();
+    let draws: Vec<f64> = collected((0..count).map(|index| uniform(seed, index as u64)))?;
     x.constant(&draws, &shape, FloatType::F64).map(Some)
 }

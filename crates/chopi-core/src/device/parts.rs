@@ -6,6 +6,7 @@ use super::DeviceTensor;
 use crate::error::Result;
 use crate::scheme::{Granularity, resolve_axis};
 use chopi_kernels::FloatType;
+use chopi_kernels::memory::{collected, with_room};
 
 /// A part of a tensor in which every group has the same length, with an axis for the groups and one
 /// for their elements, and which parameters belong to it.
@@ -36,7 +37,7 @@ impl Part {
         float: FloatType,
         number: impl Fn(usize) -> f64,
     ) -> Result<T> {
-        let values: Vec<f64> = self.params.iter().map(|&group| number(group)).collect();
+        let values: Vec<f64> = collected(self.params.iter().map(|&group| number(group)))?;
         like.constant(&values, &self.params_shape, float)
     }
 }
@@ -55,7 +56,7 @@ pub(super) fn parts(shape: &[usize], granularity: Granularity) -> Result<Vec<Par
             let axis = resolve_axis(axis, shape)?;
             let mut params_shape = vec![1; rank];
             params_shape[axis] = shape[axis];
-            let params = (0..shape[axis]).collect();
+            let params = collected(0..shape[axis])?;
             Ok(vec![Part {
                 narrow: None,
                 shape: shape.to_vec(),
@@ -69,7 +70,7 @@ pub(super) fn parts(shape: &[usize], granularity: Granularity) -> Result<Vec<Par
             let outer: usize = shape[..axis].iter().product();
             let inner: usize = shape[axis + 1..].iter().product();
             let whole = length / size;
-            let part = |first: usize, count: usize, size: usize, start: usize| {
+            let part = |first: usize, count: usize, size: usize, start: usize| -> Result<Part> {
                 let split = |size: usize| {
                     let mut split = shape.to_vec();
                     split.splice(axis..=axis, [count, size]);
@@ -79,19 +80,21 @@ pub(super) fn parts(shape: &[usize], granularity: Granularity) -> Result<Vec<Par
                     let (from, to) = (o * groups + first, o * groups + first + count);
                     from * inner..to * inner
                 };
-                Part {
+                let mut params = with_room(outer.saturating_mul(count).saturating_mul(inner))?;
+                params.extend((0..outer).flat_map(of_outer));
+                Ok(Part {
                     narrow: Some((axis, start..start + count * size)),
                     shape: split(size),
-                    params: (0..outer).flat_map(of_outer).collect(),
+                    params,
                     params_shape: split(1),
-                }
+                })
             };
             let mut parts = Vec::new();
             if whole > 0 || length == 0 {
-                parts.push(part(0, whole, size, 0));
+                parts.push(part(0, whole, size, 0)?);
             }
             if length % size > 0 {
-                parts.push(part(whole, 1, length % size, whole * size));
+                parts.push(part(whole, 1, length % size, whole * size)?);
             }
             Ok(parts)
         }

@@ -30,9 +30,9 @@ pub(super) fn codes<T: DeviceTensor>(
         _ => f64::from(f32::MAGIC),
     };
     let (qmin, qmax) = (recipe.qmin, recipe.qmax);
-    let (scale, zero) = (params.scale(), params.zero_points());
+    let scale = params.scale();
     let scale = |group: usize| compute.round(scale[group]);
-    let zero = |group: usize| zero[group];
+    let zero = |group: usize| params.zero_point_of(group);
     let native = |v: T| {
         if recipe.native {
             v.cast(float)?.cast(compute)
@@ -145,13 +145,13 @@ pub(super) fn values<T: DeviceTensor>(
     float: FloatType,
 ) -> Result<T> {
     let compute = float.compute();
-    let (scale, zero) = (params.scale(), params.zero_points());
+    let scale = params.scale();
     let scale = |group: usize| compute.round(scale[group]);
     let recipe = recipe(params, float);
     let fit = integers_fit(params, float) || params.has_real_zero_points();
     if fit || compute == FloatType::F64 || !recipe.has_exact_difference() {
         let wide = if fit { compute } else { FloatType::F64 };
-        let zero = part.constant(q, wide, |group| zero[group])?;
+        let zero = part.constant(q, wide, |group| params.zero_point_of(group))?;
         let mut d = q.cast(wide)?.sub(&zero)?.cast(compute)?;
         if recipe.has_native_difference() {
             d = d.cast(float)?.cast(compute)?;
@@ -174,7 +174,7 @@ pub(super) fn values<T: DeviceTensor>(
         }
     };
     let number = |n: f64| q.constant(&[n], &vec![1; part.shape.len()], wide);
-    let zero = part.constant(q, wide, |group| zero[group])?;
+    let zero = part.constant(q, wide, |group| params.zero_point_of(group))?;
     let scaled = part.constant(q, wide, |group| scale(group) / shrink(group))?;
     let d = q.sub(&zero)?;
     let magic = number(f64::MAGIC)?;

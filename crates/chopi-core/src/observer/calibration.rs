@@ -13,6 +13,7 @@ use crate::observer::squared_error::range_of_least_error;
 use crate::scheme::{Scheme, Symmetry};
 use chopi_kernels::FloatType;
 use chopi_kernels::Histogram;
+use chopi_kernels::memory::with_room;
 
 /// How the range that codes cover is chosen from the values of a group.
 ///
@@ -60,10 +61,14 @@ impl Calibration {
             return Ranges::observe(tensor, granularity);
         }
         let (mut min, mut max) = (Vec::new(), Vec::new());
-        let (of, float) = for_each_histogram(tensor, granularity, |histogram, float| {
-            let (low, high) = self.range(histogram, scheme, convention, float);
+        let (of, float) = for_each_histogram(tensor, granularity, |of, histogram, float| {
+            if min.is_empty() {
+                (min, max) = (with_room(of.len())?, with_room(of.len())?);
+            }
+            let (low, high) = self.range(histogram, scheme, convention, float)?;
             min.push(low);
             max.push(high);
+            Ok(())
         })?;
         let ranges = Ranges::new(granularity, float, of.shape, min, max);
         Ok(ranges.with_grouped_length(of.length))
@@ -81,10 +86,13 @@ impl Calibration {
     ) -> Result<Ranges> {
         self.check()?;
         let float = histograms.float_type();
-        let ranges = histograms.groups().iter();
-        let (min, max) = ranges
-            .map(|histogram| self.range(histogram, scheme, convention, float))
-            .unzip();
+        let groups = histograms.groups();
+        let (mut min, mut max) = (with_room(groups.len())?, with_room(groups.len())?);
+        for histogram in groups {
+            let (low, high) = self.range(histogram, scheme, convention, float)?;
+            min.push(low);
+            max.push(high);
+        }
         let shape = histograms.shape().to_vec();
         let ranges = Ranges::new(histograms.granularity(), float, shape, min, max);
         Ok(ranges.with_grouped_length(histograms.grouped_length()))
@@ -96,15 +104,15 @@ impl Calibration {
         scheme: &Scheme,
         convention: &Convention,
         float: FloatType,
-    ) -> (f64, f64) {
+    ) -> Result<(f64, f64)> {
         let (min, max) = (histogram.min(), histogram.max());
         let within = |a: f64| (min.max(-a).min(max), max.min(a).max(min));
         let symmetric = scheme.symmetry == Symmetry::Symmetric;
-        match self {
+        Ok(match self {
             Self::MinMax => (min, max),
-            Self::Percentile(p) if symmetric => within(histogram.percentile_of_magnitudes(p)),
+            Self::Percentile(p) if symmetric => within(histogram.percentile_of_magnitudes(p)?),
             Self::Percentile(p) => (histogram.percentile(100.0 - p), histogram.percentile(p)),
-            Self::MeanSquaredError => range_of_least_error(histogram, scheme, convention, float),
+            Self::MeanSquaredError => range_of_least_error(histogram, scheme, convention, float)?,
             Self::KullbackLeibler => {
                 let codes = (scheme.qmax - scheme.qmin) as usize + 1;
                 let one_sign = min >= 0.0 || max <= 0.0;
@@ -120,11 +128,12 @@ impl Calibration {
                         false => (high - low) / (codes - 1) as f64,
                     }
                 };
-                let (counts, width) = histogram.magnitudes();
+                let (counts, width) = histogram.magnitudes()?;
                 let abs_max = histogram.abs_max();
-                within(divergence::threshold(counts, width, levels, abs_max, step))
+                let threshold = divergence::threshold(counts, width, levels, abs_max, step)?;
+                within(threshold)
             }
-        }
+        })
     }
 
     pub(crate) fn check(self) -> Result<()> {

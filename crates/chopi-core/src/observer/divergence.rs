@@ -1,5 +1,7 @@
 //! The clipping threshold of least Kullback–Leibler divergence.
 
+use chopi_kernels::memory::{NoMemory, repeated, with_room};
+
 /// Whatever the squared error is, one in so many values may be clipped.
 const VALUES_PER_CLIPPED: u64 = 10_000;
 
@@ -34,13 +36,13 @@ pub(crate) fn threshold(
     levels: usize,
     abs_max: f64,
     step: impl Fn(f64) -> f64,
-) -> f64 {
+) -> Result<f64, NoMemory> {
     let bins = counts.len();
     if let [zeros, second, ..] = &mut counts[..] {
         *zeros = *second;
     }
-    let sums = Sums::new(&counts);
-    let clipped = clipped_errors(&counts);
+    let sums = Sums::new(&counts)?;
+    let clipped = clipped_errors(&counts)?;
     let threshold = |i: usize| match i < bins {
         true => ((i as f64 + 0.5) * width).min(abs_max),
         false => abs_max,
@@ -61,13 +63,13 @@ pub(crate) fn threshold(
             }
         }
     }
-    threshold(least.0)
+    Ok(threshold(least.0))
 }
 
 /// Σ (k − i)²·n over the bins k ≥ i, for each i up to the number of bins.
-fn clipped_errors(counts: &[u64]) -> Vec<f64> {
+fn clipped_errors(counts: &[u64]) -> Result<Vec<f64>, NoMemory> {
     let (mut values, mut distances, mut squares) = (0.0, 0.0, 0.0);
-    let mut errors = vec![0.0; counts.len() + 1];
+    let mut errors = repeated(0.0, counts.len() + 1)?;
     for (i, &n) in counts.iter().enumerate().rev() {
         // One bin farther, (d + 1)² = d² + 2d + 1, for all that lay beyond.
         squares += 2.0 * distances + values;
@@ -75,7 +77,7 @@ fn clipped_errors(counts: &[u64]) -> Vec<f64> {
         values += n as f64;
         errors[i] = squares;
     }
-    errors
+    Ok(errors)
 }
 
 /// Sums over the bins before each bin.
@@ -90,19 +92,25 @@ struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    fn new(counts: &'a [u64]) -> Self {
-        let (mut count, mut filled, mut entropy) = (vec![0], vec![0], vec![0.0]);
-        for &n in counts {
-            count.push(count[count.len() - 1] + n);
-            filled.push(filled[filled.len() - 1] + u32::from(n > 0));
-            entropy.push(entropy[entropy.len() - 1] + n_ln_n(n));
+    fn new(counts: &'a [u64]) -> Result<Self, NoMemory> {
+        let len = counts.len() + 1;
+        let (mut count, mut filled, mut entropy) =
+            (with_room(len)?, with_room(len)?, with_room(len)?);
+        let mut sums = (0, 0, 0.0);
+        for n in counts.iter().map(Some).chain([None]) {
+            count.push(sums.0);
+            filled.push(sums.1);
+            entropy.push(sums.2);
+            if let Some(&n) = n {
+                sums = (sums.0 + n, sums.1 + u32::from(n > 0), sums.2 + n_ln_n(n));
+            }
         }
-        Self {
+        Ok(Self {
             counts,
             count,
             filled,
             entropy,
-        }
+        })
     }
 
     /// D(i), infinite where Q is 0 and P is not.
@@ -180,7 +188,7 @@ mod tests {
             levels in 2_usize..8,
         ) {
             prop_assume!(counts.iter().any(|&n| n > 0));
-            let sums = Sums::new(&counts);
+            let sums = Sums::new(&counts).unwrap();
             for i in levels..=counts.len() {
                 let (fast, slow) = (sums.divergence(i, levels), naive(&counts, i, levels));
                 let same = !fast.is_finite() && !slow.is_finite();
@@ -192,7 +200,7 @@ mod tests {
     /// The threshold where codes are `levels` magnitudes.
     fn threshold_of(counts: &[u64], levels: usize) -> f64 {
         let abs_max = counts.len() as f64;
-        threshold(counts.to_vec(), 1.0, levels, abs_max, |t| t / levels as f64)
+        threshold(counts.to_vec(), 1.0, levels, abs_max, |t| t / levels as f64).unwrap()
     }
 
     #[test]
@@ -238,6 +246,6 @@ mod tests {
                 .sum()
         };
         let expected: Vec<f64> = (0..=5).map(naive).collect();
-        assert_eq!(clipped_errors(&counts), expected);
+        assert_eq!(clipped_errors(&counts), Ok(expected));
     }
 }

@@ -7,6 +7,7 @@ use crate::host::non_finite;
 use crate::scheme::Granularity;
 use chopi_kernels::FloatType;
 use chopi_kernels::Histogram;
+use chopi_kernels::memory::with_room;
 use chopi_kernels::{Float, match_float};
 
 /// The [`Histogram`] of each group of elements.
@@ -71,14 +72,19 @@ impl Histograms {
     ///
     /// # Errors
     /// [`Error::Empty`] where the tensor has no element, [`Error::NonFinite`] where it holds NaN or
-    /// an infinity, [`Error::Axis`] where it has no such axis.
+    /// an infinity, [`Error::Axis`] where it has no such axis, [`Error::Memory`] where there is none for the
+    /// histograms of so many groups.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(
         tensor: &T,
         granularity: Granularity,
     ) -> Result<Self> {
         let mut groups = Vec::new();
-        let (of, float) = for_each_histogram(tensor, granularity, |histogram, _| {
-            groups.push(histogram.clone());
+        let (of, float) = for_each_histogram(tensor, granularity, |of, histogram, _| {
+            if groups.is_empty() {
+                groups = with_room(of.len())?;
+            }
+            groups.push(histogram.try_clone()?);
+            Ok(())
         })?;
         Ok(Self {
             granularity,
@@ -104,10 +110,27 @@ impl Histograms {
         self.granularity.check_grouped(self.length, other.length)?;
         self.length = self.length.or(other.length);
         self.float = self.float.or_wider(other.float);
+        // Each histogram holds a value, so that none wants memory after another has changed.
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
-            a.merge(b);
+            a.merge(b)?;
         }
         Ok(())
+    }
+
+    /// A copy, as [`Clone`] makes it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none for it.
+    pub fn try_clone(&self) -> Result<Self> {
+        let mut groups = with_room(self.groups.len())?;
+        for group in &self.groups {
+            groups.push(group.try_clone()?);
+        }
+        Ok(Self {
+            shape: self.shape.clone(),
+            groups,
+            ..*self
+        })
     }
 
     /// The granularity of the groups.
@@ -137,11 +160,11 @@ impl Histograms {
 }
 
 /// Calls `f` with the histogram of each group of a tensor, in row-major order: one at a time, in the
-/// memory of one. With it goes the type of the values. Gives the groups and the type of the values.
+/// memory of one. With it go the groups and the type of the values, which are given in the end too.
 pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
     tensor: &T,
     granularity: Granularity,
-    mut f: impl FnMut(&Histogram, FloatType),
+    mut f: impl FnMut(&Groups, &Histogram, FloatType) -> Result<()>,
 ) -> Result<(Groups, FloatType)> {
     on_host(tensor, |host| {
         let groups = Groups::new(host.layout(), granularity)?;
@@ -150,10 +173,11 @@ pub(crate) fn for_each_histogram<B: Backend, T: FloatTensor<B> + ?Sized>(
             let mut buffer = Vec::new();
             for elements in groups.iter() {
                 histogram.clear();
-                if !histogram.observe(Float::slice(elements.gather(data, &mut buffer))) {
+                let elements = Float::slice(elements.gather(data, &mut buffer)?);
+                if !histogram.observe(elements)? {
                     return Err(non_finite(&host));
                 }
-                f(&histogram, host.float_type());
+                f(&groups, &histogram, host.float_type())?;
             }
         });
         Ok((groups, host.float_type()))

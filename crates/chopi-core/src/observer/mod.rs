@@ -98,6 +98,23 @@ enum Statistics {
     Histograms(Histograms),
 }
 
+impl Statistics {
+    fn merge(&mut self, new: &Self) -> Result<()> {
+        match (self, new) {
+            (Self::Ranges(seen), Self::Ranges(new)) => seen.merge(new),
+            (Self::Histograms(seen), Self::Histograms(new)) => seen.merge(new),
+            _ => Err(Error::MergeSettings),
+        }
+    }
+
+    fn try_clone(&self) -> Result<Self> {
+        Ok(match self {
+            Self::Ranges(ranges) => Self::Ranges(ranges.try_clone()?),
+            Self::Histograms(histograms) => Self::Histograms(histograms.try_clone()?),
+        })
+    }
+}
+
 impl Observer {
     /// An observer that has seen nothing.
     ///
@@ -127,7 +144,7 @@ impl Observer {
     ///
     /// # Errors
     /// The errors of [`Ranges::observe`]; [`Error::Merge`] where the tensor has other groups than those
-    /// before. What was seen before is kept then.
+    /// before; [`Error::Memory`] where there is none for what was seen. What was seen before is kept then.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, tensor: &T) -> Result<()> {
         let rank = tensor.rank();
         let granularity = self
@@ -137,7 +154,11 @@ impl Observer {
             Calibration::MinMax => Statistics::Ranges(Ranges::observe(tensor, granularity)?),
             _ => Statistics::Histograms(Histograms::observe(tensor, granularity)?),
         };
-        self.add(seen)
+        match &mut self.seen {
+            None => self.seen = Some(seen),
+            Some(before) => before.merge(&seen)?,
+        }
+        Ok(())
     }
 
     /// Takes in what another observer has seen.
@@ -150,19 +171,14 @@ impl Observer {
         if settings(self) != settings(other) {
             return Err(Error::MergeSettings);
         }
-        other.seen.clone().map_or(Ok(()), |seen| self.add(seen))
-    }
-
-    fn add(&mut self, new: Statistics) -> Result<()> {
-        match (&mut self.seen, new) {
-            (None, new) => self.seen = Some(new),
-            (Some(Statistics::Ranges(seen)), Statistics::Ranges(new)) => seen.merge(&new)?,
-            (Some(Statistics::Histograms(seen)), Statistics::Histograms(new)) => {
-                seen.merge(&new)?
+        match (&mut self.seen, &other.seen) {
+            (_, None) => Ok(()),
+            (seen @ None, Some(new)) => {
+                *seen = Some(new.try_clone()?);
+                Ok(())
             }
-            _ => return Err(Error::MergeSettings),
+            (Some(seen), Some(new)) => seen.merge(new),
         }
-        Ok(())
     }
 
     /// The ranges that the calibration chooses.
@@ -172,7 +188,7 @@ impl Observer {
     pub fn ranges(&self) -> Result<Ranges> {
         match &self.seen {
             None => Err(Error::NotCalibrated),
-            Some(Statistics::Ranges(ranges)) => Ok(ranges.clone()),
+            Some(Statistics::Ranges(ranges)) => ranges.try_clone(),
             Some(Statistics::Histograms(histograms)) => {
                 self.calibration
                     .ranges(histograms, &self.scheme, &self.convention)

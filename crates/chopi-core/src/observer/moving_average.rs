@@ -77,30 +77,35 @@ impl MovingAverage {
     /// [`Error::Merge`] where they have another shape or granularity than those before; [`Error::Ends`]
     /// where the change is too large for the compute type. The averages are kept then.
     pub fn observe(&mut self, batch: Ranges) -> Result<()> {
-        let Some(average) = &self.ranges else {
-            self.ranges = Some(batch);
-            return Ok(());
+        self.ranges = Some(match &self.ranges {
+            Some(average) => self.moved(average, &batch)?,
+            None => batch,
+        });
+        Ok(())
+    }
+
+    /// The average after one more batch.
+    pub(crate) fn after(&self, batch: &Ranges) -> Result<Self> {
+        let ranges = match &self.ranges {
+            Some(average) => self.moved(average, batch)?,
+            None => batch.try_clone()?,
         };
-        // Merging checks the shapes and finds the type that holds both.
-        let mut merged = average.clone();
-        merged.merge(&batch)?;
-        let compute = merged.float_type().compute();
+        Ok(Self {
+            ranges: Some(ranges),
+            ..*self
+        })
+    }
+
+    fn moved(&self, average: &Ranges, batch: &Ranges) -> Result<Ranges> {
+        let mut averages = average.try_clone()?;
+        averages.take_groups(batch)?;
+        let compute = averages.float_type().compute();
         let constant = compute.round(self.constant);
-        let step = |(&a, &m): (&f64, &f64)| {
+        averages.change(batch, |a, m| {
             let change = compute.round(constant * compute.round(m - a));
             compute.round(a + change)
-        };
-        let both = |a: &[f64], m: &[f64]| a.iter().zip(m).map(step).collect();
-        let averages = Ranges::new(
-            merged.granularity(),
-            merged.float_type(),
-            merged.shape().to_vec(),
-            both(average.min(), batch.min()),
-            both(average.max(), batch.max()),
-        );
-        let averages = averages.with_grouped_length(merged.grouped_length());
-        self.ranges = Some(averages.checked()?);
-        Ok(())
+        });
+        averages.checked()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The observed range of each group of elements.
 
-use chopi_kernels::{FloatType, MinMax, min_max};
+use chopi_kernels::{FloatType, MinMax, memory::copied, min_max};
 
 use crate::backend::{Backend, FloatTensor, HostFloats};
 use crate::device;
@@ -133,7 +133,7 @@ impl Ranges {
                 shape: layout.shape().to_vec(),
             });
         }
-        let ranges = min_max(host.data(), &granularity.tiles(layout)?);
+        let ranges = min_max(host.data(), &granularity.tiles(layout)?)?;
         let MinMax { min, max } = ranges.ok_or_else(|| non_finite(host))?;
         let ranges = Self::new(granularity, host.float_type(), shape, min, max);
         Ok(ranges.with_grouped_length(granularity.grouped_length(layout.shape())))
@@ -145,6 +145,22 @@ impl Ranges {
     /// [`Error::Merge`] where the two have different shapes or granularities, [`Error::GroupedAxis`]
     /// where their groups are of axes of different lengths.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.take_groups(other)?;
+        for (a, b) in self.min.iter_mut().zip(&other.min) {
+            *a = a.min(*b);
+        }
+        for (a, b) in self.max.iter_mut().zip(&other.max) {
+            *a = a.max(*b);
+        }
+        Ok(())
+    }
+
+    /// Makes the groups those of the other ranges too, and the type one that holds both, but for the ranges
+    /// themselves.
+    ///
+    /// # Errors
+    /// The errors of [`merge`](Self::merge); nothing is changed then.
+    pub(crate) fn take_groups(&mut self, other: &Self) -> Result<()> {
         if self.shape != other.shape || self.granularity != other.granularity {
             return Err(Error::Merge {
                 left: self.shape.clone(),
@@ -154,13 +170,30 @@ impl Ranges {
         self.granularity.check_grouped(self.length, other.length)?;
         self.length = self.length.or(other.length);
         self.float = self.float.or_wider(other.float);
-        for (a, b) in self.min.iter_mut().zip(&other.min) {
-            *a = a.min(*b);
-        }
-        for (a, b) in self.max.iter_mut().zip(&other.max) {
-            *a = a.max(*b);
-        }
         Ok(())
+    }
+
+    /// A copy, as [`Clone`] makes it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none for it.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            shape: self.shape.clone(),
+            min: copied(&self.min)?,
+            max: copied(&self.max)?,
+            ..*self
+        })
+    }
+
+    /// Changes each end of each range to what `f` makes of it and of that of the other ranges, of as many
+    /// groups.
+    pub(crate) fn change(&mut self, other: &Self, f: impl Fn(f64, f64) -> f64) {
+        for (ends, others) in [(&mut self.min, &other.min), (&mut self.max, &other.max)] {
+            for (a, &b) in ends.iter_mut().zip(others) {
+                *a = f(*a, b);
+            }
+        }
     }
 
     /// The granularity of the groups.

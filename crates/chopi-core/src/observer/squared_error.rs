@@ -4,6 +4,7 @@ use crate::convention::Convention;
 use crate::scheme::{Scheme, Symmetry};
 use chopi_kernels::FloatType;
 use chopi_kernels::Histogram;
+use chopi_kernels::memory::{NoMemory, with_room};
 use chopi_kernels::{Grid, SquaredError, squared_error};
 
 /// Searches the range whose scale and zero point, by the formulas of the convention, give the least
@@ -20,19 +21,19 @@ pub(crate) fn range_of_least_error(
     scheme: &Scheme,
     convention: &Convention,
     float: FloatType,
-) -> (f64, f64) {
+) -> Result<(f64, f64), NoMemory> {
     let (min, max) = (histogram.min(), histogram.max());
     if min == max {
-        return (min, max);
+        return Ok((min, max));
     }
-    let search = Search::new(histogram, scheme, convention, float);
+    let search = Search::new(histogram, scheme, convention, float)?;
     if scheme.symmetry == Symmetry::Symmetric {
         let abs_max = histogram.abs_max();
         let range = |[i, _]: [i32; 2]| {
             let a = abs_max * factor(i);
             (min.max(-a).min(max), max.min(a).max(min))
         };
-        return range(search.best(range, 0));
+        return Ok(range(search.best(range, 0)));
     }
     let median = histogram.percentile(50.0);
     // The end itself where nothing is clipped, without the rounding of the formula.
@@ -41,7 +42,7 @@ pub(crate) fn range_of_least_error(
         i => median + (end - median) * factor(i),
     };
     let range = |[i, j]: [i32; 2]| (closer(min, i), closer(max, j));
-    range(search.best(range, LAST))
+    Ok(range(search.best(range, LAST)))
 }
 
 /// How much an end comes closer.
@@ -68,16 +69,20 @@ impl<'a> Search<'a> {
         scheme: &'a Scheme,
         convention: &'a Convention,
         float: FloatType,
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         let (min, max) = (histogram.min(), histogram.max());
         let middle = |low: f64, high: f64| (low / 2.0 + high / 2.0).clamp(min, max);
-        Self {
-            values: histogram.bins().map(|b| middle(b.low, b.high)).collect(),
-            counts: histogram.bins().map(|b| b.count as f64).collect(),
+        let bins = histogram.bins().count();
+        let (mut values, mut counts) = (with_room(bins)?, with_room(bins)?);
+        values.extend(histogram.bins().map(|b| middle(b.low, b.high)));
+        counts.extend(histogram.bins().map(|b| b.count as f64));
+        Ok(Self {
+            values,
+            counts,
             scheme,
             convention,
             float,
-        }
+        })
     }
 
     /// The indices of the best range; the second one goes up to `last`.

@@ -2,6 +2,8 @@
 
 pub(crate) mod apply;
 
+use std::ops::Range;
+
 use crate::convention::{Convention, ZeroPoints};
 use crate::error::{Error, Result};
 use crate::observer::Ranges;
@@ -9,6 +11,7 @@ use crate::recipe::{recipe, reciprocal};
 #[cfg(feature = "serde")]
 use crate::scheme::resolve_axis;
 use crate::scheme::{Granularity, NanPolicy, Scheme, Symmetry};
+use chopi_kernels::memory::{NoMemory, collected, copied, fill_per_group, with_room};
 use chopi_kernels::{FloatType, IntType, PerGroup};
 
 /// A scale and a zero point for each group, with the scheme and the convention that they belong to.
@@ -47,6 +50,16 @@ pub(crate) enum Values {
     Integer(Vec<i64>),
     /// In conventions whose zero points are real numbers.
     Real(Vec<f64>),
+}
+
+impl Values {
+    /// The zero points of these groups.
+    fn of(&self, groups: Range<usize>) -> std::result::Result<Self, NoMemory> {
+        Ok(match self {
+            Self::Integer(integers) => Self::Integer(copied(&integers[groups])?),
+            Self::Real(reals) => Self::Real(copied(&reals[groups])?),
+        })
+    }
 }
 
 /// What a saved [`QParams`] says, before it is checked.
@@ -122,7 +135,7 @@ impl QParams {
         zero_point: Vec<i64>,
     ) -> Result<Self> {
         let zero_point = match convention.zero_points(&scheme) {
-            ZeroPoints::Real => Values::Real(zero_point.into_iter().map(|z| z as f64).collect()),
+            ZeroPoints::Real => Values::Real(collected(zero_point.into_iter().map(|z| z as f64))?),
             _ => Values::Integer(zero_point),
         };
         Self::checked(scheme, convention, float, shape, scale, zero_point)
@@ -156,7 +169,7 @@ impl QParams {
         convention.check_float(scheme, ranges.float_type())?;
         let groups = ranges.min().iter().zip(ranges.max());
         let count = ranges.min().len();
-        let (mut scale, mut zero_point) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let (mut scale, mut zero_point) = (with_room(count)?, with_room(count)?);
         for (group, (&min, &max)) in groups.enumerate() {
             let float = ranges.float_type();
             let params = convention.scale_and_zero_point((min, max), scheme, float, group)?;
@@ -184,7 +197,7 @@ impl QParams {
     ) -> Result<Self> {
         let zero_point = match convention.zero_points(scheme) {
             ZeroPoints::Real => Values::Real(zero_point),
-            _ => Values::Integer(zero_point.into_iter().map(|z| z as i64).collect()),
+            _ => Values::Integer(collected(zero_point.into_iter().map(|z| z as i64))?),
         };
         Self::checked(scheme.clone(), *convention, float, shape, scale, zero_point)
     }
@@ -219,11 +232,14 @@ impl QParams {
             .shape
             .iter()
             .try_fold(1, |n: usize, &len| n.checked_mul(len));
-        let zero_points = self.zero_points();
-        if [self.scale.len(), zero_points.len()].map(Some) != [groups; 2] {
+        let zero_points = match &self.zero_point {
+            Values::Integer(integers) => integers.len(),
+            Values::Real(reals) => reals.len(),
+        };
+        if [self.scale.len(), zero_points].map(Some) != [groups; 2] {
             return Err(Error::ParamsCount {
                 scales: self.scale.len(),
-                zero_points: zero_points.len(),
+                zero_points,
                 shape: self.shape.clone(),
             });
         }
@@ -264,7 +280,8 @@ impl QParams {
             let limit = Self::ZERO_POINT_LIMIT as f64;
             (-limit, limit)
         };
-        for (group, &zero_point) in zero_points.iter().enumerate() {
+        for group in 0..zero_points {
+            let zero_point = self.zero_point_of(group);
             let wrong_kind =
                 real != (self.convention.zero_points(&self.scheme) == ZeroPoints::Real);
             if wrong_kind || !(low..=high).contains(&zero_point) {
@@ -292,16 +309,38 @@ impl QParams {
         matches!(self.zero_point, Values::Real(_))
     }
 
-    /// The zero point of each group, whether integers or not.
-    pub(crate) fn zero_points(&self) -> PerGroup<f64> {
+    /// The zero point of a group, whether an integer or not; there is such a group.
+    #[inline]
+    pub(crate) fn zero_point_of(&self, group: usize) -> f64 {
         match &self.zero_point {
-            // Without a loop, which took a good part of a small tensor's time.
-            Values::Integer(integers) => match integers[..] {
-                [zero] => PerGroup::from_buf([zero as f64]),
-                ref integers => integers.iter().map(|&z| z as f64).collect(),
-            },
-            Values::Real(reals) => PerGroup::from_slice(reals),
+            Values::Integer(integers) => integers[group] as f64,
+            Values::Real(reals) => reals[group],
         }
+    }
+
+    /// Fills a list that is empty with the zero point of each group, whether integers or not.
+    pub(crate) fn fill_zero_points(
+        &self,
+        list: &mut PerGroup<f64>,
+    ) -> std::result::Result<(), NoMemory> {
+        match &self.zero_point {
+            Values::Integer(integers) => fill_per_group(list, integers.iter().map(|&z| z as f64)),
+            Values::Real(reals) => fill_per_group(list, reals.iter().copied()),
+        }
+    }
+
+    /// A copy, as [`Clone`] makes it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none for it.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            scheme: self.scheme.clone(),
+            shape: self.shape.clone(),
+            scale: copied(&self.scale)?,
+            zero_point: self.zero_point.of(0..self.scale.len())?,
+            ..*self
+        })
     }
 
     /// The parameters with another policy for NaN in `quantize`, where it is an error by default.
@@ -320,7 +359,7 @@ impl QParams {
     ///
     /// # Errors
     /// [`Error::ParamsCount`] where `shape` does not have as many groups, or not all of them exist.
-    pub fn part(&self, shape: Vec<usize>, groups: std::ops::Range<usize>) -> Result<Self> {
+    pub fn part(&self, shape: Vec<usize>, groups: Range<usize>) -> Result<Self> {
         if self.scale.get(groups.clone()).is_none() {
             let groups = self.scale.len();
             return Err(Error::ParamsCount {
@@ -329,11 +368,8 @@ impl QParams {
                 shape,
             });
         }
-        let zero_point = match &self.zero_point {
-            Values::Integer(integers) => Values::Integer(integers[groups.clone()].to_vec()),
-            Values::Real(reals) => Values::Real(reals[groups.clone()].to_vec()),
-        };
-        let scale = self.scale[groups].to_vec();
+        let zero_point = self.zero_point.of(groups.clone())?;
+        let scale = copied(&self.scale[groups])?;
         let scheme = self.scheme.clone();
         Self::checked(
             scheme,

@@ -196,22 +196,28 @@ impl RangeObserver {
         Self::MinMax(None)
     }
 
-    /// Takes in a batch and gives the range that follows.
-    fn observe(&mut self, batch: Ranges) -> Result<Ranges> {
-        match self {
-            Self::Latest => Ok(batch),
-            Self::MinMax(ranges) => {
-                match ranges {
-                    Some(ranges) => ranges.merge(&batch)?,
-                    None => *ranges = Some(batch.clone()),
-                }
-                Ok(ranges.clone().unwrap_or(batch))
+    /// The observer after one more batch.
+    fn after(&self, batch: &Ranges) -> Result<Self> {
+        Ok(match self {
+            Self::Latest => Self::Latest,
+            Self::MinMax(None) => Self::MinMax(Some(batch.try_clone()?)),
+            Self::MinMax(Some(ranges)) => {
+                let mut ranges = ranges.try_clone()?;
+                ranges.merge(batch)?;
+                Self::MinMax(Some(ranges))
             }
-            Self::MovingAverage(average) => {
-                average.observe(batch.clone())?;
-                Ok(average.ranges().cloned().unwrap_or(batch))
-            }
-        }
+            Self::MovingAverage(average) => Self::MovingAverage(average.after(batch)?),
+        })
+    }
+
+    /// The range that follows from the batches, of which this is the last.
+    fn ranges<'a>(&'a self, batch: &'a Ranges) -> &'a Ranges {
+        let seen = match self {
+            Self::Latest => None,
+            Self::MinMax(ranges) => ranges.as_ref(),
+            Self::MovingAverage(average) => average.ranges(),
+        };
+        seen.unwrap_or(batch)
     }
 }
 
@@ -297,7 +303,8 @@ impl FakeQuantizer {
         phase: Phase,
     ) -> Result<Option<&QParams>> {
         let seen = self.wanted(x.rank(), phase).see(x)?;
-        self.take_in(seen, phase)
+        let given = self.take_in(seen, phase, |_| Ok(()))?;
+        Ok(self.params.as_ref().filter(|_| given.is_some()))
     }
 
     /// What a step has to know of a tensor of this rank.
@@ -318,29 +325,42 @@ impl FakeQuantizer {
         }
     }
 
-    /// The step with what was [`wanted`](Self::wanted): quick, whatever the size of the tensor. Nothing
-    /// is changed where it fails.
-    pub(super) fn take_in(&mut self, seen: Seen, phase: Phase) -> Result<Option<&QParams>> {
+    /// The step with what was [`wanted`](Self::wanted): quick, whatever the size of the tensor. Gives what
+    /// `give` makes of the parameters; nothing is changed where it or that fails.
+    pub(super) fn take_in<R>(
+        &mut self,
+        seen: Seen,
+        phase: Phase,
+        give: impl FnOnce(&QParams) -> Result<R>,
+    ) -> Result<Option<R>> {
         let active = self.is_active();
-        match seen {
-            Seen::Nothing => {}
+        let (observer, params) = match seen {
+            Seen::Nothing => (None, None),
             Seen::Ranges(batch) => {
-                let mut observer = self.observer.clone();
-                let ranges = observer.observe(batch)?;
-                let params = QParams::from_ranges(&ranges, &self.scheme, &self.convention)?;
-                (self.observer, self.params) = (observer, Some(params));
+                let observer = self.observer.after(&batch)?;
+                let ranges = observer.ranges(&batch);
+                let params = QParams::from_ranges(ranges, &self.scheme, &self.convention)?;
+                (Some(observer), Some(params))
             }
-            Seen::Initial(params) => self.params = Some(params),
-        }
+            Seen::Initial(params) => (None, Some(params)),
+        };
+        let now = params.as_ref().or(self.params.as_ref());
         // The delay is over, and the first batch that learning starts from is yet to come.
         let waits = self.learning.is_some() && (phase == Phase::Training || self.batches > 0);
-        if active && self.params.is_none() && !waits {
+        if active && now.is_none() && !waits {
             return Err(Error::NotCalibrated);
+        }
+        let given = now.filter(|_| active).map(give).transpose()?;
+        if let Some(observer) = observer {
+            self.observer = observer;
+        }
+        if params.is_some() {
+            self.params = params;
         }
         if phase == Phase::Training {
             self.batches = self.batches.saturating_add(1);
         }
-        Ok(self.params.as_ref().filter(|_| active))
+        Ok(given)
     }
 
     /// Starts learning with these parameters, unless it has started already.
@@ -421,7 +441,7 @@ impl FakeQuantizer {
     /// # Errors
     /// [`Error::NotCalibrated`] where nothing was observed.
     pub fn to_chopi(&self) -> Result<Chopi> {
-        let params = self.params.clone().ok_or(Error::NotCalibrated)?;
-        Ok(Chopi::from_params(params))
+        let params = self.params.as_ref().ok_or(Error::NotCalibrated)?;
+        Ok(Chopi::from_params(params.try_clone()?))
     }
 }

@@ -8,6 +8,7 @@ use crate::observer::Ranges;
 use crate::qparams::QParams;
 use crate::scheme::Scheme;
 use chopi_kernels::match_float;
+use chopi_kernels::memory::{collected, repeated, with_room};
 use chopi_kernels::{Compute, Float};
 use chopi_kernels::{Grid, squared_error};
 
@@ -26,7 +27,7 @@ pub fn least_squares<B: Backend, T: FloatTensor<B> + ?Sized>(
     convention: &Convention,
 ) -> Result<QParams> {
     of_groups(x, scheme, convention, |x, range, params| {
-        let once = vec![1.0; x.len()];
+        let once = repeated(1.0, x.len())?;
         let (mut best, mut least) = (params(range)?, f64::INFINITY);
         for k in (1..=CANDIDATES).rev() {
             // What the convention refuses is no candidate.
@@ -85,15 +86,16 @@ fn of_groups<B: Backend, T: FloatTensor<B> + ?Sized>(
     let float = observed.float_type();
     // What the convention refuses is refused before the search.
     QParams::from_ranges(&observed, scheme, convention)?;
-    let (mut scale, mut zero_point) = (Vec::new(), Vec::new());
+    let count = observed.min().len();
+    let (mut scale, mut zero_point) = (with_room(count)?, with_room(count)?);
     on_host(x, |host| {
         let groups = Groups::new(host.layout(), granularity)?;
         let ranges = observed.min().iter().zip(observed.max());
         match_float!(FloatSlice, host.data(), data => {
             let mut buffer = Vec::new();
             for ((group, elements), (&min, &max)) in groups.iter().enumerate().zip(ranges) {
-                let elements = elements.gather(data, &mut buffer).iter();
-                let wide: Vec<f64> = elements.map(|x| x.widen().as_f64()).collect();
+                let elements = elements.gather(data, &mut buffer)?.iter();
+                let wide: Vec<f64> = collected(elements.map(|x| x.widen().as_f64()))?;
                 let params = |range| convention.scale_and_zero_point(range, scheme, float, group);
                 let initialized = initialize(&wide, (min, max), &|range: Range| {
                     let round = |end| float.compute().round(end);

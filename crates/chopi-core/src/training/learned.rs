@@ -1,5 +1,6 @@
 //! Learned scales (LSQ) and zero points (LSQ+).
 
+use chopi_kernels::memory::{collected, copied, repeated};
 use chopi_kernels::{Float, FloatSliceMut, FloatType, GradientRule, Layout, Sums, Tiles};
 
 use crate::backend::{Backend, Fill, FloatTensor, HostFloats, check_len};
@@ -94,24 +95,22 @@ impl LearnedParams {
         }
         let floor = float.compute().min_positive();
         // In this order NaN stays NaN, which is refused.
-        let scale: Vec<f64> = scale
-            .iter()
-            .map(|&s| if s < floor { floor } else { s })
-            .collect();
+        let scale = scale.iter().map(|&s| if s < floor { floor } else { s });
+        let scale: Vec<f64> = collected(scale)?;
         let (qmin, qmax) = (scheme.qmin as f64, scheme.qmax as f64);
         let bounded = convention.has_zero_points_in_range();
         let clamped = |z: f64| if bounded { z.clamp(qmin, qmax) } else { z };
         let params = |z: &dyn Fn(f64) -> f64| {
             let z = zero_point.iter().map(|&zero| z(zero));
             let (scheme, convention, shape) = (scheme.clone(), *convention, shape.to_vec());
-            let scale = scale.clone();
+            let scale = copied(&scale)?;
             match convention.zero_points(&scheme) {
                 ZeroPoints::Real => {
-                    let z = z.collect();
+                    let z = collected(z)?;
                     QParams::with_real_zero_points(scheme, convention, float, shape, scale, z)
                 }
                 _ => {
-                    let z = z.map(|z| clamped(z.round_ties_even()) as i64).collect();
+                    let z = collected(z.map(|z| clamped(z.round_ties_even()) as i64))?;
                     QParams::new(scheme, convention, float, shape, scale, z)
                 }
             }
@@ -121,12 +120,24 @@ impl LearnedParams {
             (true, Granularity::PerTensor) => {
                 params(&|z| float.compute().round(z + 0.5).clamp(qmin, qmax).trunc())?
             }
-            _ => forward.clone(),
+            _ => forward.try_clone()?,
         };
         Ok(Self {
             forward,
             backward,
             factor,
+        })
+    }
+
+    /// A copy, as [`Clone`] makes it.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] where there is none for it.
+    pub fn try_clone(&self) -> Result<Self> {
+        Ok(Self {
+            forward: self.forward.try_clone()?,
+            backward: self.backward.try_clone()?,
+            factor: self.factor,
         })
     }
 
@@ -141,25 +152,26 @@ impl LearnedParams {
     /// [`Error::ParamsShape`] where the parameters are for another shape.
     pub fn factors(&self, layout: &Layout) -> Result<Vec<f64>> {
         let kernel = kernel_params(&self.forward, self.forward.float_type(), layout)?;
-        let factors = self.factors_of(kernel.tiles());
-        Ok(kernel.tiles().to_row_major(&factors).into_owned())
+        let factors = self.factors_of(kernel.tiles())?;
+        Ok(kernel.tiles().into_row_major(factors)?)
     }
 
     /// The factor of the gradients of each group, in memory order.
-    fn factors_of(&self, tiles: &Tiles) -> Vec<f64> {
+    fn factors_of(&self, tiles: &Tiles) -> Result<Vec<f64>> {
         let groups = tiles.groups();
-        match self.factor {
-            GradientFactor::Fixed(factor) => vec![factor; groups],
+        Ok(match self.factor {
+            GradientFactor::Fixed(factor) => repeated(factor, groups)?,
             GradientFactor::Lsq => {
                 let steps = self.forward.scheme().qmax.max(1) as f64;
-                let elements = match self.forward.scheme().granularity {
-                    Granularity::PerGroup { .. } => tiles.elements_per_group(),
-                    _ => vec![tiles.len() / groups.max(1); groups],
-                };
                 let factor = |n: usize| 1.0 / (n.max(1) as f64 * steps).sqrt();
-                elements.into_iter().map(factor).collect()
+                match self.forward.scheme().granularity {
+                    Granularity::PerGroup { .. } => {
+                        collected(tiles.elements_per_group()?.into_iter().map(factor))?
+                    }
+                    _ => repeated(factor(tiles.len() / groups.max(1)), groups)?,
+                }
             }
-        }
+        })
     }
 
     /// The gradients for the gradient `dy` of what `x` became.
@@ -176,11 +188,11 @@ impl LearnedParams {
         check_len(x.len(), layout)?;
         check_len(dy.len(), layout)?;
         let rounding = self.forward.scheme().rounding;
-        let (x, order) = ordered(x, layout, rounding);
-        let (dy, _) = ordered(dy, layout, rounding);
+        let (x, order) = ordered(x, layout, rounding)?;
+        let (dy, _) = ordered(dy, layout, rounding)?;
         let kernel = kernel_params(&self.backward, F::TYPE, &order)?;
         let tiles = kernel.tiles();
-        let factors = self.factors_of(tiles);
+        let factors = self.factors_of(tiles)?;
         let rule = match self.backward.convention().has_torch_gradients() {
             false => GradientRule::Exact,
             true => GradientRule::Torch {
@@ -190,7 +202,7 @@ impl LearnedParams {
         let mut sums = None;
         let dx = |out: FloatSliceMut<'_>| {
             let (x, dy) = (F::slice(&x), F::slice(&dy));
-            sums = Some(chopi_kernels::learned(x, dy, &kernel, rule, out));
+            sums = Some(chopi_kernels::learned(x, dy, &kernel, rule, out)?);
             Ok(())
         };
         let dx = Fill::new(x.len(), dx).into_floats()?;
@@ -203,21 +215,21 @@ impl LearnedParams {
         });
         let compute = F::TYPE.compute();
         if rule == GradientRule::Exact {
-            let scales = tiles.to_memory_order(self.backward.scale());
+            let scales = tiles.to_memory_order(self.backward.scale())?;
             let groups = scale.iter_mut().zip(&mut zero_point);
             for ((ds, dz), (factor, s)) in groups.zip(factors.iter().zip(&*scales)) {
                 *ds *= factor;
                 *dz *= -factor * s;
             }
         }
-        let of_groups = |sums: Vec<f64>| -> Vec<f64> {
-            let rounded: Vec<f64> = sums.into_iter().map(|sum| compute.round(sum)).collect();
-            tiles.to_row_major(&rounded).into_owned()
+        let of_groups = |mut sums: Vec<f64>| {
+            sums.iter_mut().for_each(|sum| *sum = compute.round(*sum));
+            tiles.into_row_major(sums)
         };
         Ok(LearnedGradients {
-            x: in_order(dx, &order, layout),
-            scale: of_groups(scale),
-            zero_point: of_groups(zero_point),
+            x: in_order(dx, &order, layout)?,
+            scale: of_groups(scale)?,
+            zero_point: of_groups(zero_point)?,
         })
     }
 
@@ -259,6 +271,5 @@ impl LearnedParams {
 fn derivatives(x: &HostFloats<'_>, params: &QParams, out: FloatSliceMut<'_>) -> Result<()> {
     let kernel = kernel_params(params, x.float_type(), x.layout())?;
     check_type(x, &out)?;
-    chopi_kernels::scale_derivatives(x.data(), &kernel, out);
-    Ok(())
+    Ok(chopi_kernels::scale_derivatives(x.data(), &kernel, out)?)
 }

@@ -59,7 +59,7 @@ impl SharedQuantizer {
             let mut quantizer = self.lock();
             // Another thread may have changed it meanwhile.
             if quantizer.wanted(x.rank(), phase) == wanted {
-                return Ok(quantizer.take_in(seen, phase)?.cloned());
+                return quantizer.take_in(seen, phase, QParams::try_clone);
             }
         }
     }

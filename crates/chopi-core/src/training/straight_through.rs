@@ -30,11 +30,11 @@ pub enum Ste {
 /// [`Error::ParamsShape`](crate::Error::ParamsShape) where the parameters are for another shape.
 pub fn fake_quantize<F: Float>(x: &[F], layout: &Layout, params: &QParams) -> Result<Vec<F>> {
     check_len(x.len(), layout)?;
-    let (x, order) = ordered(x, layout, params.scheme().rounding);
+    let (x, order) = ordered(x, layout, params.scheme().rounding)?;
     let host = HostFloats::new(F::slice(&x), order)?;
     let values = |out: FloatSliceMut<'_>| host::fake_quantize(&host, params, out);
     let values = Fill::new(x.len(), values).into_floats()?;
-    Ok(in_order(values, host.layout(), layout))
+    in_order(values, host.layout(), layout)
 }
 
 /// dx of [`Ste::Clipped`] for the gradient `dy` of what [`fake_quantize`] gave for `x`.
@@ -50,22 +50,22 @@ pub fn straight_through<F: Float>(
     check_len(x.len(), layout)?;
     check_len(dy.len(), layout)?;
     let rounding = params.scheme().rounding;
-    let (x, order) = ordered(x, layout, rounding);
-    let (dy, _) = ordered(dy, layout, rounding);
+    let (x, order) = ordered(x, layout, rounding)?;
+    let (dy, _) = ordered(dy, layout, rounding)?;
     let kernel = kernel_params(params, F::TYPE, &order)?;
     let dx = |out: FloatSliceMut<'_>| {
-        chopi_kernels::straight_through(F::slice(&x), F::slice(&dy), &kernel, out);
-        Ok(())
+        let (x, dy) = (F::slice(&x), F::slice(&dy));
+        Ok(chopi_kernels::straight_through(x, dy, &kernel, out)?)
     };
     let dx = Fill::new(x.len(), dx).into_floats()?;
-    Ok(in_order(dx, &order, layout))
+    in_order(dx, &order, layout)
 }
 
 /// Elements in the order of one layout, which is row-major or the other, put into the order of the
 /// other.
-pub(super) fn in_order<F: Float>(values: Vec<F>, from: &Layout, to: &Layout) -> Vec<F> {
+pub(super) fn in_order<F: Float>(values: Vec<F>, from: &Layout, to: &Layout) -> Result<Vec<F>> {
     match from == to {
-        true => values,
-        false => to.to_memory_order(&values).into_owned(),
+        true => Ok(values),
+        false => Ok(to.into_memory_order(values)?),
     }
 }

@@ -1,5 +1,7 @@
 //! Tensors of blocks, in memory.
 
+use chopi_core::backend::repeated;
+
 use super::types::{BlockType, GgmlType};
 use super::{dequantize, quantize};
 use crate::error::Fault;
@@ -108,9 +110,12 @@ impl Blocks {
 
     /// The values, of f32, to the bit as `dequantize` of the Python package `gguf` 0.19 and ggml give them, by the
     /// formula of the [`BlockType`].
-    pub fn dequantize(&self) -> Plain {
+    ///
+    /// # Errors
+    /// [`Error::Memory`](chopi_core::Error::Memory) where there is no memory for them.
+    pub fn dequantize(&self) -> chopi_core::Result<Plain> {
         let elements = self.shape.iter().product();
-        let mut values = vec![0.0_f32; elements];
+        let mut values = repeated(0.0_f32, elements)?;
         let blocks = self.bytes.chunks_exact(self.block_type.bytes());
         for (out, block) in values
             .chunks_exact_mut(self.block_type.elements())

@@ -82,7 +82,7 @@ impl GgufEntry {
         let shape = vec![elements.len()];
         match self.ggml_type {
             GgmlType::Plain(dtype) => Plain::new(dtype, shape, piece),
-            GgmlType::Block(block_type) => Ok(Blocks::new(block_type, shape, piece)?.dequantize()),
+            GgmlType::Block(block_type) => Ok(Blocks::new(block_type, shape, piece)?.dequantize()?),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::lanes::{Lanes, Params};
 use crate::loops::affine::{ANY, Run};
 use crate::loops::driver::{Piece, Step, drive};
 use crate::loops::wide::Wide;
+use crate::memory::NoMemory;
 use crate::parallel::{self, piece_len};
 use crate::slice::{FloatSliceMut, IntSlice};
 use crate::vector::{Arch, Vector};
@@ -20,17 +21,24 @@ use crate::{match_float, match_int};
 ///
 /// The codes must lie in qmin..=qmax; the values of others have no meaning.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the numbers of the groups; `out` is as it was then.
+///
 /// # Panics
 /// Where `codes` or `out` is not as long as the tiles say.
-pub fn dequantize(codes: IntSlice<'_>, params: &Params<'_>, out: FloatSliceMut<'_>) {
-    match_float!(FloatSliceMut, out, out => dequantize_floats(codes, params, out));
+pub fn dequantize(
+    codes: IntSlice<'_>,
+    params: &Params<'_>,
+    out: FloatSliceMut<'_>,
+) -> Result<(), NoMemory> {
+    match_float!(FloatSliceMut, out, out => dequantize_floats(codes, params, out))
 }
 
 fn dequantize_floats<F: Element>(
     codes: IntSlice<'_>,
     params: &Params<'_>,
     out: &mut [MaybeUninit<F>],
-) {
+) -> Result<(), NoMemory> {
     if params.values_fit::<F::Compute>() {
         match codes {
             IntSlice::I8(codes) => return dequantize_stored(codes, params, out),
@@ -42,20 +50,23 @@ fn dequantize_floats<F: Element>(
             IntSlice::I32(_) | IntSlice::U32(_) | IntSlice::I64(_) => {}
         }
     }
-    let wide = Wide::<F>::new(params);
+    let wide = Wide::<F>::new(params)?;
     match_int!(IntSlice, codes, codes => {
         Piece::whole(params, codes, out, &mut []).each(|piece| {
             wide.dequantize(Int::slice(piece.x), piece.first, piece.out);
         });
     });
+    Ok(())
 }
 
 fn dequantize_stored<I: Stored, F: Element>(
     codes: &[I],
     params: &Params<'_>,
     out: &mut [MaybeUninit<F>],
-) {
-    let lanes = &Lanes::new(params);
+) -> Result<(), NoMemory> {
+    let mut lanes = Lanes::new(params);
+    lanes.fill(params)?;
+    let lanes = &lanes;
     Piece::whole(params, codes, out, &mut []).each(|piece| {
         dispatch(Dequantize {
             piece,
@@ -63,6 +74,7 @@ fn dequantize_stored<I: Stored, F: Element>(
             lanes,
         });
     });
+    Ok(())
 }
 
 /// Writes the values of the codes of a piece.

@@ -14,6 +14,7 @@ use crate::loops::affine::{
 use crate::loops::driver::{Piece, Step, drive};
 use crate::loops::wide::Wide;
 use crate::match_float;
+use crate::memory::NoMemory;
 use crate::slice::{FloatSlice, FloatSliceMut};
 use crate::vector::{Arch, Vector};
 
@@ -24,14 +25,24 @@ const LONG: usize = 2048;
 /// that dequantizing what `quantize` gives would give, but for NaN, which stays NaN or has the value of
 /// qmin, as the recipe says.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the numbers of the groups; `out` is as it was then.
+///
 /// # Panics
 /// Where `out` is of another type than `x`, or one of them not as long as the tiles say.
-pub fn fake_quantize(x: FloatSlice<'_>, params: &Params<'_>, out: FloatSliceMut<'_>) {
-    match_float!(FloatSlice, x, x => floats::<_, false>(x, params, same_type(out), &mut []));
+pub fn fake_quantize(
+    x: FloatSlice<'_>,
+    params: &Params<'_>,
+    out: FloatSliceMut<'_>,
+) -> Result<(), NoMemory> {
+    match_float!(FloatSlice, x, x => floats::<_, false>(x, params, same_type(out), &mut []))
 }
 
 /// [`fake_quantize`], and writes to `mask` 1 where round(x/s + z) lies in qmin..=qmax, else 0; 0 for
 /// NaN.
+///
+/// # Errors
+/// The errors of [`fake_quantize`].
 ///
 /// # Panics
 /// Where `out` is of another type than `x`, or one of the three not as long as the tiles say.
@@ -40,9 +51,9 @@ pub fn fake_quantize_with_mask(
     params: &Params<'_>,
     out: FloatSliceMut<'_>,
     mask: &mut [MaybeUninit<u8>],
-) {
+) -> Result<(), NoMemory> {
     assert_eq!(mask.len(), x.len(), "elements of the mask");
-    match_float!(FloatSlice, x, x => floats::<_, true>(x, params, same_type(out), mask));
+    match_float!(FloatSlice, x, x => floats::<_, true>(x, params, same_type(out), mask))
 }
 
 /// A slice to be written as one of a type.
@@ -63,13 +74,15 @@ pub(crate) fn floats<F: Element, const MASK: bool>(
     params: &Params<'_>,
     out: &mut [MaybeUninit<F>],
     mask: &mut [MaybeUninit<u8>],
-) {
+) -> Result<(), NoMemory> {
     let whole = Piece::whole(params, x, out, mask);
     if !params.values_fit::<F::Compute>() {
-        let wide = Wide::<F>::new(params);
-        return whole.each(|piece| wide.fake_quantize(piece));
+        let wide = Wide::<F>::new(params)?;
+        whole.each(|piece| wide.fake_quantize(piece));
+        return Ok(());
     }
-    let lanes = Lanes::new(params);
+    let mut lanes = Lanes::new(params);
+    lanes.fill(params)?;
     let run = match params.kind(LONG) {
         DIVIDE_EXACT if const { is_f32::<F>() || !MASK } => run::<F, DIVIDE_EXACT, MASK>,
         DIVIDE_EXACT_LONG if const { is_f32::<F>() || !MASK } => run::<F, DIVIDE_EXACT_LONG, MASK>,
@@ -85,6 +98,7 @@ pub(crate) fn floats<F: Element, const MASK: bool>(
         _ => run::<F, ANY, MASK>,
     };
     whole.each(|piece| run(piece, params, &lanes));
+    Ok(())
 }
 
 /// Whether a loop for each of the [`Steps`](crate::Steps) is worth its size, and one by blocks of vectors:

@@ -18,6 +18,7 @@ use crate::lanes::{Lanes, Params, blocks};
 use crate::loops::fake_quantize::{self, same_type};
 use crate::loops::quantize::quantize;
 use crate::match_float;
+use crate::memory::{NoMemory, collected, copied, repeated};
 use crate::parallel::{self, piece_len};
 use crate::slice::{FloatSlice, FloatSliceMut, IntSliceMut};
 use crate::vector::Arch;
@@ -26,6 +27,9 @@ const LANES: usize = 16;
 
 /// Writes dx = dy inside, 0 outside, with `x`, `dy` and dx in memory order.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the numbers of the groups or for which elements are inside.
+///
 /// # Panics
 /// Where the three are not of one type, or one is not as long as the tiles say.
 pub fn straight_through(
@@ -33,8 +37,8 @@ pub fn straight_through(
     dy: FloatSlice<'_>,
     params: &Params<'_>,
     out: FloatSliceMut<'_>,
-) {
-    match_float!(FloatSlice, x, x => straight_through_floats(x, of_type(dy), params, same_type(out)));
+) -> Result<(), NoMemory> {
+    match_float!(FloatSlice, x, x => straight_through_floats(x, of_type(dy), params, same_type(out)))
 }
 
 /// A slice as one of a type.
@@ -50,9 +54,9 @@ fn straight_through_floats<F: Element>(
     dy: &[F],
     params: &Params<'_>,
     out: &mut [MaybeUninit<F>],
-) {
+) -> Result<(), NoMemory> {
     assert_eq!(dy.len(), x.len(), "numbers of elements");
-    let mask = mask(x, params, out);
+    let mask = mask(x, params, out)?;
     let n = piece_len(x.len());
     let pieces = out.chunks_mut(n).zip(dy.chunks(n)).zip(mask.chunks(n));
     type Piece<'a, F> = ((&'a mut [MaybeUninit<F>], &'a [F]), &'a [bool]);
@@ -62,15 +66,20 @@ fn straight_through_floats<F: Element>(
         }
     };
     parallel::for_each(pieces, || (), work, |()| ());
+    Ok(())
 }
 
 /// Which elements are inside; `scratch` is written.
-fn mask<F: Element>(x: &[F], params: &Params<'_>, scratch: &mut [MaybeUninit<F>]) -> Vec<bool> {
-    let mut mask = vec![MaybeUninit::new(0); x.len()];
-    fake_quantize::floats::<F, true>(x, params, scratch, &mut mask);
+fn mask<F: Element>(
+    x: &[F],
+    params: &Params<'_>,
+    scratch: &mut [MaybeUninit<F>],
+) -> Result<Vec<bool>, NoMemory> {
+    let mut mask = repeated(MaybeUninit::new(0), x.len())?;
+    fake_quantize::floats::<F, true>(x, params, scratch, &mut mask)?;
     // SAFETY: the vector was made of initialized elements.
     let mask = unsafe { assume_init(&mask) };
-    mask.iter().map(|&inside: &u8| inside != 0).collect()
+    collected(mask.iter().map(|&inside: &u8| inside != 0))
 }
 
 /// The sums of each group, in memory order.
@@ -98,6 +107,9 @@ pub enum GradientRule {
 
 /// Writes dx, as [`straight_through`] does, and gives the sums of the parameters' gradients.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the codes or for the numbers of the groups.
+///
 /// # Panics
 /// Where `x`, `dy` and dx are not of one type, or one is not as long as the tiles say.
 pub fn learned(
@@ -106,7 +118,7 @@ pub fn learned(
     params: &Params<'_>,
     rule: GradientRule,
     out: FloatSliceMut<'_>,
-) -> Sums {
+) -> Result<Sums, NoMemory> {
     match_float!(FloatSlice, x, x => learned_floats(x, of_type(dy), params, rule, same_type(out)))
 }
 
@@ -116,7 +128,7 @@ fn learned_floats<F: Element>(
     params: &Params<'_>,
     rule: GradientRule,
     out: &mut [MaybeUninit<F>],
-) -> Sums {
+) -> Result<Sums, NoMemory> {
     let tiles = params.tiles();
     let lens = (x.len(), dy.len(), out.len());
     assert_eq!(
@@ -126,19 +138,19 @@ fn learned_floats<F: Element>(
     );
     let width = tiles.groups() * tiles.repeat();
     let mut sums = Sums {
-        scale: vec![0.0; width],
-        zero_point: vec![0.0; width],
+        scale: repeated(0.0, width)?,
+        zero_point: repeated(0.0, width)?,
     };
     match rule {
         GradientRule::Exact => {
-            let derivatives = Derivatives::new(x, params, out);
+            let derivatives = Derivatives::new(x, params, out)?;
             exact(x, dy, &derivatives, params, &mut sums, out);
         }
         GradientRule::Torch { factor } => dispatch(Torch {
             x,
             dy,
             params,
-            lanes: &Lanes::new(params),
+            lanes: &Lanes::filled(params)?,
             factor: F::Compute::from_f64(factor),
             sums: &mut sums,
             out,
@@ -146,23 +158,30 @@ fn learned_floats<F: Element>(
     }
     let repeat = tiles.repeat();
     if repeat > 1 {
-        let fold = |sums: &[f64]| sums.chunks_exact(repeat).map(|c| c.iter().sum()).collect();
+        let fold = |sums: &[f64]| collected(sums.chunks_exact(repeat).map(|c| c.iter().sum()));
         sums = Sums {
-            scale: fold(&sums.scale),
-            zero_point: fold(&sums.zero_point),
+            scale: fold(&sums.scale)?,
+            zero_point: fold(&sums.zero_point)?,
         };
     }
-    sums
+    Ok(sums)
 }
 
 /// Writes ∂y/∂s of every element, by [`GradientRule::Exact`].
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the codes or for the numbers of the groups.
+///
 /// # Panics
 /// Where `out` is of another type than `x`, or one of them not as long as the tiles say.
-pub fn scale_derivatives(x: FloatSlice<'_>, params: &Params<'_>, out: FloatSliceMut<'_>) {
+pub fn scale_derivatives(
+    x: FloatSlice<'_>,
+    params: &Params<'_>,
+    out: FloatSliceMut<'_>,
+) -> Result<(), NoMemory> {
     match_float!(FloatSlice, x, x => {
         let out = same_type(out);
-        let derivatives = Derivatives::new(x, params, out);
+        let derivatives = Derivatives::new(x, params, out)?;
         for (elements, params) in blocks(params.tiles(), 0..x.len(), WIDE_BLOCK) {
             for (i, offset) in elements.enumerate() {
                 let param = params.start + if params.len() == 1 { 0 } else { i };
@@ -171,6 +190,7 @@ pub fn scale_derivatives(x: FloatSlice<'_>, params: &Params<'_>, out: FloatSlice
             }
         }
     });
+    Ok(())
 }
 
 /// What ∂y/∂s follows from, by [`GradientRule::Exact`].
@@ -190,23 +210,20 @@ impl<C: Compute> Derivatives<C> {
         x: &[F],
         params: &Params<'_>,
         scratch: &mut [MaybeUninit<F>],
-    ) -> Self {
+    ) -> Result<Self, NoMemory> {
         let recipe = params.recipe();
         let codes = match crate::IntType::I16.holds(recipe.qmin, recipe.qmax) {
             // The vectors write 16 bits.
-            true => codes::<F, i16>(x, params)
-                .into_iter()
-                .map(i64::from)
-                .collect(),
-            false => codes::<F, i64>(x, params),
+            true => collected(codes::<F, i16>(x, params)?.into_iter().map(i64::from))?,
+            false => codes::<F, i64>(x, params)?,
         };
-        Self {
+        Ok(Self {
             codes,
-            mask: mask(x, params, scratch),
-            lanes: Lanes::new(params),
-            integers: Lanes::new(params),
+            mask: mask(x, params, scratch)?,
+            lanes: Lanes::filled(params)?,
+            integers: Lanes::filled(params)?,
             multiplies: recipe.steps.multiplies(),
-        }
+        })
     }
 
     /// ∂y/∂s of the element at `offset`, which is `x` and has the parameters at `param`.
@@ -230,12 +247,12 @@ impl<C: Compute> Derivatives<C> {
 }
 
 /// The codes of elements; of NaN the zero point's.
-fn codes<F: Element, I: crate::Int>(x: &[F], params: &Params<'_>) -> Vec<I> {
-    let mut codes = vec![MaybeUninit::new(I::default()); x.len()];
+fn codes<F: Element, I: crate::Int>(x: &[F], params: &Params<'_>) -> Result<Vec<I>, NoMemory> {
+    let mut codes = repeated(MaybeUninit::new(I::default()), x.len())?;
     let out: IntSliceMut<'_> = I::slice_mut(&mut codes);
-    quantize(F::slice(x), params, out);
+    quantize(F::slice(x), params, out)?;
     // SAFETY: the vector was made of initialized elements.
-    unsafe { assume_init(&codes) }.to_vec()
+    copied(unsafe { assume_init(&codes) })
 }
 
 /// [`learned`] with [`GradientRule::Exact`].

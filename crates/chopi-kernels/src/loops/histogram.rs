@@ -7,6 +7,7 @@ use crate::float::Compute;
 use crate::histogram::{BINS, Histogram};
 use crate::isa::{Loop, dispatch};
 use crate::loops::minmax;
+use crate::memory::{NoMemory, repeated};
 use crate::vector::Arch;
 
 /// Tables that count side by side, so that equal neighbours do not wait for one another. They are
@@ -30,7 +31,10 @@ const MOST: usize = 1 << 31;
 
 /// Adds elements to a histogram. Returns whether all are finite; the histogram means nothing where one
 /// is not.
-pub(crate) fn count<F: Element>(data: &[F], histogram: &mut Histogram) -> bool {
+///
+/// # Errors
+/// [`NoMemory`] where there is none to count in; the histogram means nothing then.
+pub(crate) fn count<F: Element>(data: &[F], histogram: &mut Histogram) -> Result<bool, NoMemory> {
     dispatch(Count { data, histogram })
 }
 
@@ -40,10 +44,10 @@ struct Count<'a, F> {
 }
 
 impl<F: Element> Loop for Count<'_, F> {
-    type Output = bool;
+    type Output = Result<bool, NoMemory>;
 
     #[inline(always)]
-    fn run<A: Arch>(self, arch: A) -> bool {
+    fn run<A: Arch>(self, arch: A) -> Result<bool, NoMemory> {
         let Self { data, histogram } = self;
         let mut widened = [MaybeUninit::uninit(); WIDE_BLOCK];
         let mut slots = [0_u16; BLOCK];
@@ -52,12 +56,15 @@ impl<F: Element> Loop for Count<'_, F> {
             true => BLOCK,
             false => WIDE_BLOCK,
         };
-        let mut tables = (data.len() >= MANY).then(Tables::new);
+        let mut tables = match data.len() >= MANY {
+            true => Some(Tables::new()?),
+            false => None,
+        };
         for part in data.chunks(MOST) {
             for block in part.chunks(size) {
                 let (mut min, mut max) = ([infinity], [-infinity]);
                 if !minmax::extend(arch, block, &mut min, &mut max) {
-                    return false;
+                    return Ok(false);
                 }
                 let x = F::widen_block(block, &mut widened);
                 let (min, max) = (min[0].as_f64(), max[0].as_f64());
@@ -67,7 +74,7 @@ impl<F: Element> Loop for Count<'_, F> {
                     {
                         tables.add_to(histogram);
                     }
-                    histogram.extend(min, max, F::TYPE);
+                    histogram.extend(min, max, F::TYPE)?;
                 }
                 let slots = &mut slots[..x.len()];
                 slots_of(x, F::Compute::from_f64(histogram.bins_per_unit()), slots);
@@ -80,7 +87,7 @@ impl<F: Element> Loop for Count<'_, F> {
                 tables.add_to(histogram);
             }
         }
-        true
+        Ok(true)
     }
 }
 
@@ -95,8 +102,12 @@ fn slots_of<C: Compute>(x: &[C], bins_per_unit: C, slots: &mut [u16]) {
 }
 
 impl Tables {
-    fn new() -> Self {
-        Self(Box::new([[0; BINS + 16]; TABLES]))
+    fn new() -> Result<Self, NoMemory> {
+        let tables = repeated([0; BINS + 16], TABLES)?.into_boxed_slice();
+        let bytes = size_of_val(&*tables);
+        Box::try_from(tables)
+            .map(Self)
+            .map_err(|_| NoMemory { bytes })
     }
 
     #[inline(always)]

@@ -2,13 +2,12 @@
 
 use std::sync::Mutex;
 
-use smallvec::smallvec;
-
 use crate::element::Element;
 use crate::float::Compute;
 use crate::isa::{Loop, dispatch};
 use crate::lanes::PerGroup;
 use crate::match_float;
+use crate::memory::{NoMemory, collected, make_room_per_group};
 use crate::parallel::{self, piece_len};
 use crate::slice::FloatSlice;
 use crate::tiles::Tiles;
@@ -26,42 +25,70 @@ pub struct MinMax {
 
 /// The range of each group of `data`, or none where a value is NaN or infinite.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the ranges of so many groups.
+///
 /// # Panics
 /// Where `data` is not as long as the tiles say.
-pub fn min_max(data: FloatSlice<'_>, tiles: &Tiles) -> Option<MinMax> {
+pub fn min_max(data: FloatSlice<'_>, tiles: &Tiles) -> Result<Option<MinMax>, NoMemory> {
     assert_eq!(data.len(), tiles.len(), "numbers of elements");
     match_float!(FloatSlice, data, data => min_max_floats(data, tiles))
 }
 
-fn min_max_floats<F: Element>(data: &[F], tiles: &Tiles) -> Option<MinMax> {
-    let n = piece_len(data.len());
-    let empty = || Extrema::empty(tiles.groups() * tiles.repeat());
-    let all = Mutex::new(empty());
-    let work = |extrema: &mut Extrema<F::Compute>, (i, data): (usize, &[F])| {
+fn min_max_floats<F: Element>(data: &[F], tiles: &Tiles) -> Result<Option<MinMax>, NoMemory> {
+    let width = tiles.groups().saturating_mul(tiles.repeat());
+    let mut all = Extrema::new();
+    all.make_room(width)?;
+    let extend = |extrema: &mut Extrema<F::Compute>, first: usize, data: &[F]| {
         dispatch(Extend {
             data,
             tiles,
-            first: i * n,
+            first,
             extrema,
         });
     };
-    // The extrema of finite values do not depend on which thread finds them.
-    let merge = |extrema| all.lock().unwrap_or_else(|e| e.into_inner()).merge(extrema);
-    parallel::for_each(data.chunks(n).enumerate(), empty, work, merge);
-    let all = all.into_inner().unwrap_or_else(|e| e.into_inner());
+    let n = piece_len(data.len());
+    if data.len() <= n {
+        extend(&mut all, 0, data);
+    } else {
+        let shared = Mutex::new((&mut all, Ok(())));
+        let start = || {
+            let mut extrema = Extrema::new();
+            extrema.make_room(width).map(|()| extrema)
+        };
+        type Piece<'a, F> = (usize, &'a [F]);
+        let work = |extrema: &mut Result<Extrema<F::Compute>, NoMemory>,
+                    (i, data): Piece<'_, F>| {
+            if let Ok(extrema) = extrema {
+                extend(extrema, i * n, data);
+            }
+        };
+        // The extrema of finite values do not depend on which thread finds them.
+        let merge = |extrema: Result<Extrema<F::Compute>, NoMemory>| {
+            let mut shared = shared.lock().unwrap_or_else(|e| e.into_inner());
+            match extrema {
+                Ok(extrema) => shared.0.merge(extrema),
+                Err(error) => shared.1 = Err(error),
+            }
+        };
+        parallel::for_each(data.chunks(n).enumerate(), start, work, merge);
+        shared.into_inner().unwrap_or_else(|e| e.into_inner()).1?;
+    }
+    if !all.finite {
+        return Ok(None);
+    }
     let of_groups = |values: &[F::Compute], pick: fn(F::Compute, F::Compute) -> F::Compute| {
         let groups = values.chunks_exact(tiles.repeat());
         let of_group = |group: &[F::Compute]| {
             let first = group[0];
             group[1..].iter().fold(first, |a, &b| pick(a, b)).as_f64() + 0.0
         };
-        let values: Vec<f64> = groups.map(of_group).collect();
-        tiles.to_row_major(&values).into_owned()
+        tiles.into_row_major(collected(groups.map(of_group))?)
     };
-    all.finite.then(|| MinMax {
-        min: of_groups(&all.min, smaller),
-        max: of_groups(&all.max, larger),
-    })
+    Ok(Some(MinMax {
+        min: of_groups(&all.min, smaller)?,
+        max: of_groups(&all.max, larger)?,
+    }))
 }
 
 #[inline(always)]
@@ -83,13 +110,25 @@ struct Extrema<C> {
 }
 
 impl<C: Compute> Extrema<C> {
-    /// The extrema of no elements, `width` times.
-    fn empty(width: usize) -> Self {
+    /// No extrema yet.
+    fn new() -> Self {
         Self {
-            min: smallvec![C::infinity(); width],
-            max: smallvec![-C::infinity(); width],
+            min: PerGroup::new(),
+            max: PerGroup::new(),
             finite: true,
         }
+    }
+
+    /// Makes them the extrema of no elements, `width` times.
+    fn make_room(&mut self, width: usize) -> Result<(), NoMemory> {
+        for (list, value) in [
+            (&mut self.min, C::infinity()),
+            (&mut self.max, -C::infinity()),
+        ] {
+            make_room_per_group(list, width)?;
+            list.resize(width, value);
+        }
+        Ok(())
     }
 
     fn merge(&mut self, other: Self) {

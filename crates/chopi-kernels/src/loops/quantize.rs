@@ -13,6 +13,7 @@ use crate::loops::affine::{
 };
 use crate::loops::driver::{Piece, Step, drive};
 use crate::loops::wide::Wide;
+use crate::memory::NoMemory;
 use crate::slice::{FloatSlice, IntSliceMut};
 use crate::vector::{Arch, Mask, Vector};
 use crate::{match_float, match_int};
@@ -25,13 +26,24 @@ const LONG: usize = 768;
 ///
 /// `out` must be of a type that holds qmin..=qmax; the codes lose their high bits in any other.
 ///
+/// # Errors
+/// [`NoMemory`] where there is none for the numbers of the groups; `out` is as it was then.
+///
 /// # Panics
 /// Where `x` or `out` is not as long as the tiles say.
-pub fn quantize(x: FloatSlice<'_>, params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
+pub fn quantize(
+    x: FloatSlice<'_>,
+    params: &Params<'_>,
+    out: IntSliceMut<'_>,
+) -> Result<bool, NoMemory> {
     match_float!(FloatSlice, x, x => quantize_floats(x, params, out))
 }
 
-fn quantize_floats<F: Element>(x: &[F], params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
+fn quantize_floats<F: Element>(
+    x: &[F],
+    params: &Params<'_>,
+    out: IntSliceMut<'_>,
+) -> Result<bool, NoMemory> {
     if !params.fit::<F::Compute>() {
         return quantize_wide(x, params, out);
     }
@@ -48,12 +60,16 @@ fn quantize_floats<F: Element>(x: &[F], params: &Params<'_>, out: IntSliceMut<'_
     }
 }
 
-fn quantize_wide<F: Element>(x: &[F], params: &Params<'_>, out: IntSliceMut<'_>) -> bool {
-    let wide = Wide::<F>::new(params);
+fn quantize_wide<F: Element>(
+    x: &[F],
+    params: &Params<'_>,
+    out: IntSliceMut<'_>,
+) -> Result<bool, NoMemory> {
+    let wide = Wide::<F>::new(params)?;
     match_int!(IntSliceMut, out, out => {
-        Piece::whole(params, x, out, &mut []).any(|piece| {
+        Ok(Piece::whole(params, x, out, &mut []).any(|piece| {
             wide.quantize(piece.x, piece.first, Int::slice_mut(piece.out))
-        })
+        }))
     })
 }
 
@@ -61,8 +77,9 @@ fn quantize_codes<F: Element, O: Code>(
     x: &[F],
     params: &Params<'_>,
     out: &mut [MaybeUninit<O>],
-) -> bool {
-    let lanes = Lanes::new(params);
+) -> Result<bool, NoMemory> {
+    let mut lanes = Lanes::new(params);
+    lanes.fill(params)?;
     let run = match params.kind(LONG) {
         DIVIDE_EXACT if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT>,
         DIVIDE_EXACT_LONG if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT_LONG>,
@@ -75,10 +92,10 @@ fn quantize_codes<F: Element, O: Code>(
         FUSED if const { is_usual::<F, O>() } => run::<F, O, FUSED>,
         _ => run::<F, O, ANY>,
     };
-    Piece::whole(params, x, out, &mut []).any(|mut piece| {
+    Ok(Piece::whole(params, x, out, &mut []).any(|mut piece| {
         // The loops for known steps notice NaN, and the loop for any steps gives it a code.
         run(piece.reborrow(), params, &lanes) && self::run::<F, O, ANY>(piece, params, &lanes)
-    })
+    }))
 }
 
 /// Whether a loop for each of the [`Steps`](crate::Steps) is worth its size, and one by blocks of vectors:

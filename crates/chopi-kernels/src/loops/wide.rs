@@ -12,6 +12,7 @@ use crate::lanes::{LaneBlock, Lanes, Params, blocks};
 use crate::loops::driver::Piece;
 use crate::loops::uniform::uniform;
 use crate::match_int;
+use crate::memory::NoMemory;
 use crate::recipe::{Recipe, Rounding, Steps};
 use crate::slice::{IntSlice, IntSliceMut};
 use crate::vector::Arch;
@@ -28,15 +29,15 @@ pub(crate) struct Wide<'a, F: Element> {
 }
 
 impl<'a, F: Element> Wide<'a, F> {
-    pub fn new(params: &'a Params<'a>) -> Self {
+    pub fn new(params: &'a Params<'a>) -> Result<Self, NoMemory> {
         let recipe = params.recipe();
         let is_exact = recipe.has_exact_difference() && !recipe.has_native_difference();
-        Self {
+        Ok(Self {
             params,
             exact: is_exact && !params.fit::<F::Compute>(),
-            scales: Lanes::new(params),
-            integers: Lanes::new(params),
-        }
+            scales: Lanes::filled(params)?,
+            integers: Lanes::filled(params)?,
+        })
     }
 
     /// Writes the codes of the elements from index `first` on; whether any is NaN.

@@ -3,8 +3,8 @@
 use chopi_core::{
     Builder, QParams,
     backend::{
-        Backend, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout, bf16, f16,
-        repeated,
+        Backend, Fill, Float, FloatSliceMut, FloatTensor, HostInts, IntTensor, Layout, bf16,
+        collected, f16, repeated,
     },
 };
 
@@ -56,12 +56,12 @@ impl QuantizedConv {
                 return Err(Error::weights(&codes, params, expected));
             }
             let bytes = narrow(&codes, params.bounds())?;
-            let zeros: Vec<i32> = params.zero_point().iter().map(|&z| z as i32).collect();
+            let zeros: Vec<i32> = collected(params.zero_point().iter().map(|&z| z as i32))?;
             PackedConv::new(bytes.codes(), shape, convolution, &zeros)
         };
         Ok(Self {
             packed: weights.with_host(|codes| Ok(pack(codes)?))?,
-            scales: to_f32(params.scale()),
+            scales: to_f32(params.scale())?,
             bias: None,
             clamp: None,
             activations,
@@ -135,7 +135,7 @@ impl QuantizedConv {
     fn images(&self, codes: &HostInts<'_>, params: &QParams) -> Result<Vec<f32>> {
         let shape = codes.layout().shape();
         let bytes = narrow(codes, params.bounds())?;
-        let (all, scales) = (bytes.codes(), to_f32(params.scale()));
+        let (all, scales) = (bytes.codes(), to_f32(params.scale())?);
         let images = shape.first().copied().unwrap_or(0);
         // The shape is that of the backend's codes, the parameters are those of its input.
         Error::check_each("the scales of the images", scales.len(), images)?;
@@ -153,7 +153,7 @@ impl QuantizedConv {
                 shape: &one,
                 zero_point: broadcast::of(params.zero_point(), image) as i32,
             };
-            let products: Vec<f32> = self.scales.iter().map(|of_w| scale * of_w).collect();
+            let products: Vec<f32> = collected(self.scales.iter().map(|of_w| scale * of_w))?;
             let (bias, y) = (self.bias.as_deref(), &mut y[image * to..(image + 1) * to]);
             self.packed
                 .convolve_dequantized(&input, &products, bias, self.clamp, y)?;

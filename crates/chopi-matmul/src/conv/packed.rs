@@ -1,5 +1,7 @@
 //! Convolutions with packed weights.
 
+use chopi_core::backend::{repeated, try_collected};
+
 use super::{ConvGeometry, ConvParams};
 use crate::broadcast;
 use crate::output::{UNBOUNDED, clamped};
@@ -90,7 +92,7 @@ impl PackedConv {
             )
         };
         Ok(Self {
-            groups: (0..groups).map(pack).collect::<Result<_>>()?,
+            groups: try_collected((0..groups).map(pack))?,
             shape: shape.to_vec(),
             params,
         })
@@ -231,8 +233,10 @@ impl PackedConv {
         let (depth, positions) = (geometry.depth(), geometry.positions());
         let channels = geometry.group_channels();
         let block = (BLOCK_LEN / depth.max(channels).max(1)).clamp(1, positions.max(1));
-        let mut patches = vec![C::default(); block * depth];
-        let (mut sums, mut of_channel) = (vec![0; block * channels], vec![0; block]);
+        // What overflows has no element, or more than memory holds.
+        let mut patches = repeated(C::default(), block.saturating_mul(depth))?;
+        let mut sums = repeated(0, block.saturating_mul(channels))?;
+        let mut of_channel = repeated(0, block)?;
         for image in 0..geometry.batch() {
             for (group, weights) in self.groups.iter().enumerate() {
                 for start in (0..positions).step_by(block) {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chopi_core::backend::{Int, IntSlice, match_int};
+use chopi_core::backend::{Int, IntSlice, match_int, with_room};
 
 use crate::{Error, Result};
 
@@ -89,7 +89,7 @@ impl NamedOperand<'_> {
                     qmax,
                 });
             }
-            let mut differences = Vec::with_capacity(len);
+            let mut differences = with_room(len)?;
             for (block, codes) in codes.chunks(channels.inner.max(1)).enumerate() {
                 let zero_point = zero_points[block % zero_points.len()];
                 // Less than 2^31 either way, by the checks above.

@@ -1,6 +1,6 @@
 //! Emulated products and convolutions.
 
-use chopi_core::backend::repeated;
+use chopi_core::backend::{repeated, try_collected};
 
 use super::operand::{Channels, NamedOperand};
 use super::{Accumulator, Matrix, Overflow, Tensor};
@@ -30,13 +30,14 @@ pub fn matmul(
     let b = b.named("b").differences(area(k, n)?, &per_column)?;
     let bias = initial(bias, n, accumulator)?;
     let mut sums = repeated(0, area(m, n)?)?;
+    let mut wide = repeated(0, n)?;
     for (i, sums) in sums.chunks_exact_mut(n.max(1)).enumerate() {
         let row = RowOperands {
             a: &a[i * k..][..k],
             b: &b,
             bias: &bias,
         };
-        row.sum(accumulator, sums, |j| vec![i, j])?;
+        row.sum(accumulator, (&mut wide, sums), |j| vec![i, j])?;
     }
     Ok(sums)
 }
@@ -72,8 +73,9 @@ pub fn conv(
         // However many groups or images there are.
         return Ok(output);
     }
-    let mut columns = vec![0; depth * channels];
-    let (mut patch, mut sums) = (vec![0; depth], vec![0; channels]);
+    let mut columns = repeated(0, depth.saturating_mul(channels))?;
+    let (mut patch, mut sums) = (repeated(0, depth)?, repeated(0, channels)?);
+    let mut wide = repeated(0, channels)?;
     for group in 0..geometry.groups() {
         let first = group * channels;
         for (c, kernel) in weights[first * depth..]
@@ -94,7 +96,7 @@ pub fn conv(
                     b: &columns,
                     bias: &bias[first..first + channels],
                 };
-                row.sum(accumulator, &mut sums, |c| {
+                row.sum(accumulator, (&mut wide, &mut sums), |c| {
                     geometry.output_index(image, first + c, position)
                 })?;
                 for (c, &sum) in sums.iter().enumerate() {
@@ -149,7 +151,7 @@ fn initial(bias: Option<&[i32]>, columns: usize, accumulator: Accumulator) -> Re
             bits: accumulator.bits(),
         }),
     };
-    bias.iter().enumerate().map(held).collect()
+    try_collected(bias.iter().enumerate().map(held))
 }
 
 /// What a row of the product is computed from: of b all, row-major.
@@ -160,20 +162,21 @@ struct RowOperands<'a> {
 }
 
 impl RowOperands<'_> {
-    /// Writes the sums of the row; `index` is the index of the output of a column.
+    /// Writes the sums of the row, in `all` before they are narrowed; `index` is the index of the output of
+    /// a column.
     fn sum(
         &self,
         accumulator: Accumulator,
-        sums: &mut [i32],
+        (all, sums): (&mut [i64], &mut [i32]),
         index: impl Fn(usize) -> Vec<usize>,
     ) -> Result<()> {
-        let mut all = self.bias.to_vec();
+        all.copy_from_slice(self.bias);
         match accumulator.overflow() {
-            Overflow::Wrap => self.add(&mut all, |sum| accumulator.wrap(sum)),
-            Overflow::Saturate => self.add(&mut all, |sum| accumulator.saturate(sum)),
+            Overflow::Wrap => self.add(all, |sum| accumulator.wrap(sum)),
+            Overflow::Saturate => self.add(all, |sum| accumulator.saturate(sum)),
             Overflow::Report => {
                 let mut held = true;
-                self.add(&mut all, |sum| {
+                self.add(all, |sum| {
                     held &= accumulator.holds(sum);
                     accumulator.wrap(sum)
                 });
@@ -182,7 +185,7 @@ impl RowOperands<'_> {
                 }
             }
         }
-        for (sum, &wide) in sums.iter_mut().zip(&all) {
+        for (sum, &wide) in sums.iter_mut().zip(&*all) {
             *sum = wide as i32;
         }
         Ok(())

@@ -2,11 +2,11 @@
 
 use std::marker::PhantomData;
 
-use chopi_core::backend::{Float, IntType};
+use chopi_core::backend::{Float, IntType, collected};
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::TypedCodes;
-use super::groups::{check_size, granularity, spread};
+use super::groups::{filled, granularity, mapped, spread};
 use super::quantize_linear::{all_positive, params};
 use super::{DequantizableElement, Error, Result};
 
@@ -72,13 +72,11 @@ where
     G: Dimension,
 {
     let DequantizeAttributes { axis, block_size } = *attributes;
-    check_size(x)?;
-    check_size(x_scale)?;
     let zero_shape = x_zero_point.map(|z| z.shape());
     let granularity = granularity(x.shape(), x_scale.shape(), zero_shape, axis, block_size)?;
     let zeros = match x_zero_point {
-        None => x_scale.map(|_| 0),
-        Some(zero_point) => zero_point.mapv(|z| z.to_i64()),
+        None => mapped(x_scale, |_| 0)?,
+        Some(zero_point) => mapped(zero_point, |z| z.to_i64())?,
     };
     if I::TYPE == IntType::I32 {
         if let Some((group, &zero_point)) = zeros.iter().enumerate().find(|(_, z)| **z != 0) {
@@ -89,8 +87,8 @@ where
             });
         }
     } else if all_positive(x_scale) {
-        let scales = x_scale.iter().map(|s| s.widen().into()).collect();
-        let zeros = zeros.into_iter().collect();
+        let scales = collected(x_scale.iter().map(|s| s.widen().into()))?;
+        let zeros = collected(zeros.into_iter())?;
         let params = params(
             O::TYPE,
             granularity,
@@ -104,10 +102,12 @@ where
         };
         return Ok(params.dequantize(&codes)?);
     }
-    let scale = x_scale.mapv(|s| s.widen());
-    let values = Zip::from(x)
-        .and_broadcast(&spread(&scale, granularity, x.shape()))
-        .and_broadcast(&spread(&zeros, granularity, x.shape()))
-        .map_collect(|q, s, z| O::narrow((q.to_i64() - z) as f32 * s));
+    let scale = mapped(x_scale, |s| s.widen())?;
+    let mut values = filled(O::default(), x.shape())?;
+    Zip::from(&mut values)
+        .and(x)
+        .and_broadcast(&spread(&scale, granularity, x.shape())?)
+        .and_broadcast(&spread(&zeros, granularity, x.shape())?)
+        .for_each(|value, q, s, z| *value = O::narrow((q.to_i64() - z) as f32 * s));
     Ok(values)
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with an operator's inputs and attributes.
 
-use chopi_core::backend::{FloatType, IntType};
+use chopi_core::backend::{FloatType, IntType, NoMemory};
 
 use super::QuantizedType;
 
@@ -123,4 +123,11 @@ pub enum Error {
     #[cfg(feature = "matmul")]
     #[error(transparent)]
     Product(#[from] chopi_matmul::Error),
+}
+
+impl From<NoMemory> for Error {
+    #[cold]
+    fn from(error: NoMemory) -> Self {
+        Self::Core(error.into())
+    }
 }

@@ -1,21 +1,31 @@
 //! Which elements share a scale and a zero point.
 
 use chopi_core::Granularity;
-use chopi_core::backend::with_room;
-use ndarray::{ArrayRef, Axis, CowArray, Dimension, IxDyn};
+use chopi_core::backend::{Layout, collected, repeated};
+use ndarray::{Array, ArrayRef, Axis, CowArray, Dimension, IxDyn};
 
 use super::{Error, Result};
+use crate::tensor::from_memory;
 
-/// Refuses a view that repeats its elements more often than memory has place for them.
+/// What `f` makes of each element of an array.
 ///
 /// # Errors
-/// [`chopi_core::Error::Memory`].
-pub(super) fn check_size<T, D: Dimension>(array: &ArrayRef<T, D>) -> Result<()> {
-    if array.as_slice_memory_order().is_none() {
-        // No element is larger.
-        with_room::<u64>(array.len())?;
-    }
-    Ok(())
+/// [`chopi_core::Error::Memory`] where there is none for it.
+pub(super) fn mapped<T, U, D: Dimension>(
+    array: &ArrayRef<T, D>,
+    f: impl Fn(&T) -> U,
+) -> Result<Array<U, D>> {
+    let elements = collected(array.iter().map(f))?;
+    Ok(from_memory(elements, &Layout::row_major(array.shape()))?)
+}
+
+/// An array of this shape, of times the same element.
+///
+/// # Errors
+/// [`chopi_core::Error::Memory`] where there is none for it.
+pub(super) fn filled<T: Clone, D: Dimension>(element: T, shape: &[usize]) -> Result<Array<T, D>> {
+    let layout = Layout::row_major(shape);
+    Ok(from_memory(repeated(element, layout.len())?, &layout)?)
 }
 
 /// Which elements of a tensor share a scale and a zero point, as its shape, the scale's shape and
@@ -99,13 +109,16 @@ fn block_sizes(length: usize, blocks: usize) -> String {
 }
 
 /// One number a group, in a shape that broadcasts to the tensor's.
+///
+/// # Errors
+/// [`chopi_core::Error::Memory`] where there is none for it.
 pub(super) fn spread<'a, T: Copy, D: Dimension>(
     numbers: &'a ArrayRef<T, D>,
     granularity: Granularity,
     shape: &[usize],
-) -> CowArray<'a, T, IxDyn> {
+) -> Result<CowArray<'a, T, IxDyn>> {
     let mut numbers = numbers.view().into_dyn();
-    match granularity {
+    Ok(match granularity {
         Granularity::PerTensor => {
             while numbers.ndim() > 0 {
                 numbers = numbers.index_axis_move(Axis(0), 0);
@@ -121,9 +134,15 @@ pub(super) fn spread<'a, T: Copy, D: Dimension>(
             numbers.into()
         }
         Granularity::PerGroup { axis, size } => {
-            let axis = axis as usize;
-            let groups: Vec<usize> = (0..shape[axis]).map(|i| i / size).collect();
-            numbers.select(Axis(axis), &groups).into()
+            let axis = Axis(axis as usize);
+            let Some(&first) = numbers.first() else {
+                return Ok(numbers.into());
+            };
+            let mut each: Array<T, IxDyn> = filled(first, shape)?;
+            for (i, mut each) in each.axis_iter_mut(axis).enumerate() {
+                each.assign(&numbers.index_axis(axis, i / size));
+            }
+            each.into()
         }
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use chopi_core::backend::{collected, with_room};
+use chopi_core::backend::{collected, repeated, try_collected, with_room};
 use chopi_matmul::requantize::Code;
 use chopi_matmul::{Matrix, Order, PackedMatrix};
 use ndarray::{ArrayRef, Dimension};
@@ -100,27 +100,24 @@ impl Shapes {
         &self.output
     }
 
-    /// For each matrix of the output, the numbers of those of the left and the right.
-    fn pairs(&self) -> Vec<(usize, usize)> {
+    /// The numbers of the matrices of the left and the right whose product is a matrix of the output.
+    fn pair(&self, mut matrix: usize) -> (usize, usize) {
         let [a, b, output] = &self.batches;
-        let broadcast = |numbers: Vec<(usize, usize)>, axis: usize| {
-            let (a, b, n) = (a[axis], b[axis], output[axis]);
-            let next = |(i, j)| {
-                (0..n).map(move |at| {
-                    (
-                        i * a + if a == 1 { 0 } else { at },
-                        j * b + if b == 1 { 0 } else { at },
-                    )
-                })
-            };
-            numbers.into_iter().flat_map(next).collect()
-        };
-        (0..output.len()).fold(vec![(0, 0)], broadcast)
+        let (mut numbers, mut strides) = ([0; 2], [1; 2]);
+        for ((&a, &b), &n) in a.iter().zip(b).zip(output).rev() {
+            let at = matrix % n;
+            matrix /= n;
+            for (operand, length) in [a, b].into_iter().enumerate() {
+                numbers[operand] += if length == 1 { 0 } else { at } * strides[operand];
+                strides[operand] *= length;
+            }
+        }
+        numbers.into()
     }
 
-    /// How many matrices the right operand is.
-    fn right_matrices(&self) -> usize {
-        self.batches[1].iter().product()
+    /// How many matrices the left operand, the right one or the output is.
+    fn matrices(batch: &[usize]) -> usize {
+        batch.iter().product()
     }
 
     /// Multiplies, and calls `write` for each matrix of the output with the numbers of its left and
@@ -140,10 +137,11 @@ impl Shapes {
             let codes = B::codes(&b[matrix * k * n..][..k * n]);
             PackedMatrix::new(codes, k, n, Order::DepthMajor, b_zeros.of(matrix))
         };
-        let packed = (0..self.right_matrices()).map(pack);
-        let packed: Vec<_> = packed.collect::<chopi_matmul::Result<_>>()?;
-        let mut sums = vec![0; m * n];
-        for (left, right) in self.pairs() {
+        let [_, right, output] = &self.batches;
+        let packed = try_collected((0..Self::matrices(right)).map(pack))?;
+        let mut sums = repeated(0, m.saturating_mul(n))?;
+        for matrix in 0..Self::matrices(output) {
+            let (left, right) = self.pair(matrix);
             let codes = A::codes(&a[left * m * k..][..m * k]);
             let matrix = Matrix::new(codes, m, k, a_zeros.of(left))?;
             packed[right].multiply(&matrix, &mut sums)?;

@@ -1,6 +1,6 @@
 //! QLinearConv: the convolution of codes, as codes.
 
-use chopi_core::backend::Float;
+use chopi_core::backend::{Float, collected, try_collected};
 use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes};
 use ndarray::{Array, ArrayRef, Dimension, Ix1};
 
@@ -69,8 +69,10 @@ where
     let multipliers = w_scales
         .iter()
         .map(|&w| FloatMultiplier::from_scales(x_scale, w, y_scale));
-    let multipliers: Vec<_> = multipliers.collect::<chopi_matmul::Result<_>>()?;
-    let bias: Option<Vec<i32>> = bias.map(|bias| bias.to_vec());
+    let multipliers = try_collected(multipliers)?;
+    let bias = bias
+        .map(|bias| collected(bias.iter().copied()))
+        .transpose()?;
     let codes = OutputCodes::new(y_zero_point);
     convolution.run(x.codes, x_zero, y_zero_point, |conv, x, y| {
         conv.convolve_requantized(x, bias.as_deref(), &multipliers, codes, y)

@@ -1,6 +1,6 @@
 //! QLinearMatMul: the product of codes, as codes.
 
-use chopi_core::backend::{Float, repeated};
+use chopi_core::backend::{Float, repeated, try_collected};
 use chopi_matmul::requantize::{Code, FloatMultiplier, OutputCodes, requantize_row};
 use ndarray::{ArrayD, Dimension};
 
@@ -77,12 +77,9 @@ where
             let (a_scales, b_scales) = (a_scales.of(left), b_scales.of(right));
             let multipliers = a_scales.iter().map(|&a| {
                 let multiplier = |&b: &f32| FloatMultiplier::from_scales(a, b, y_scale);
-                b_scales
-                    .iter()
-                    .map(multiplier)
-                    .collect::<chopi_matmul::Result<Vec<_>>>()
+                try_collected(b_scales.iter().map(multiplier))
             });
-            let multipliers = multipliers.collect::<chopi_matmul::Result<Vec<_>>>()?;
+            let multipliers = try_collected(multipliers)?;
             for (i, sums) in sums.chunks_exact(shapes.n).enumerate() {
                 let multipliers = &multipliers[i % multipliers.len()];
                 requantize_row(sums, None, multipliers, codes, &mut row)?;

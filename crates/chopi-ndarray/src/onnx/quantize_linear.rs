@@ -9,7 +9,7 @@ use chopi_core::{
 use ndarray::{Array, ArrayRef, Dimension, Zip};
 
 use super::codes::QuantizedTo;
-use super::groups::{check_size, granularity, spread};
+use super::groups::{filled, granularity, mapped, spread};
 use super::{
     DequantizableElement, DequantizeAttributes, Error, QuantizedElement, QuantizedType, Result,
 };
@@ -103,8 +103,6 @@ where
     let QuantizeAttributes {
         axis, block_size, ..
     } = *attributes;
-    check_size(x)?;
-    check_size(y_scale)?;
     let zero_shape = y_zero_point.map(|z| z.shape());
     let granularity = granularity(x.shape(), y_scale.shape(), zero_shape, axis, block_size)?;
     let output = attributes.output_dtype.unwrap_or(Z::QUANTIZED);
@@ -123,9 +121,9 @@ where
             let params = params(A::TYPE, granularity, x.shape(), (scales, zeros), bounds)?;
             return codes(x, params, attributes.nan);
         }
-        FloatType::F32 => quotient::<f32, _, _, _, _>(x, y_scale, granularity),
-        FloatType::F16 => quotient::<f16, _, _, _, _>(x, y_scale, granularity),
-        FloatType::BF16 => quotient::<bf16, _, _, _, _>(x, y_scale, granularity),
+        FloatType::F32 => quotient::<f32, _, _, _, _>(x, y_scale, granularity)?,
+        FloatType::F16 => quotient::<f16, _, _, _, _>(x, y_scale, granularity)?,
+        FloatType::BF16 => quotient::<bf16, _, _, _, _>(x, y_scale, granularity)?,
         FloatType::F64 => return Err(Error::Precision { precision }),
     };
     let ones = repeated(1.0, zeros.len())?;
@@ -214,7 +212,7 @@ fn quotient<P, A, S, D, G>(
     x: &ArrayRef<A, D>,
     scale: &ArrayRef<S, G>,
     granularity: Granularity,
-) -> Array<f32, D>
+) -> Result<Array<f32, D>>
 where
     P: Float<Compute = f32>,
     A: Float<Compute = f32>,
@@ -222,11 +220,14 @@ where
     D: Dimension,
     G: Dimension,
 {
-    let scale = scale.mapv(|s| P::narrow(s.widen()).widen());
+    let scale = mapped(scale, |s| P::narrow(s.widen()).widen())?;
     // The conversions of halves are what takes the time.
     let exact = A::TYPE == P::TYPE;
     let dividend = |x: f32| if exact { x } else { P::narrow(x).widen() };
-    Zip::from(x)
-        .and_broadcast(&spread(&scale, granularity, x.shape()))
-        .map_collect(|x, s| P::narrow(dividend(x.widen()) / s).widen())
+    let mut quotients = filled(0.0, x.shape())?;
+    Zip::from(&mut quotients)
+        .and(x)
+        .and_broadcast(&spread(&scale, granularity, x.shape())?)
+        .for_each(|quotient, x, s| *quotient = P::narrow(dividend(x.widen()) / s).widen());
+    Ok(quotients)
 }

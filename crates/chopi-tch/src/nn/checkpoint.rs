@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::Path;
 
+use chopi_core::backend::{Backend, repeated};
 use chopi_core::training::{
     CHECKPOINT_MEAN as MEAN, CHECKPOINT_QUANTIZERS as QUANTIZERS, CHECKPOINT_SQUARE as SQUARE,
     CHECKPOINT_STEPS as STEP, Quantizers, write_checkpoint,
 };
-use chopi_core::{Error, Result, backend::Backend};
+use chopi_core::{Error, Result};
 use safetensors::{Dtype, SafeTensors, View};
 use tch::nn::VarStore;
 use tch::{Device, Kind, TchError, Tensor};
@@ -126,17 +127,19 @@ struct Saved {
 impl Saved {
     fn new(tensor: &Tensor) -> Result<Self> {
         let kind = tensor.f_kind().map_err(framework)?;
-        let bytes = || -> std::result::Result<Vec<u8>, TchError> {
+        let bytes = || -> std::result::Result<Tensor, TchError> {
             let host = tensor.detach().f_to_device(Device::Cpu)?.f_contiguous()?;
-            let bytes = host.f_reshape([-1])?.f_view_dtype(Kind::Uint8)?;
-            let mut data = vec![0; bytes.numel()];
-            bytes.f_copy_data(&mut data, bytes.numel())?;
-            Ok(data)
+            host.f_reshape([-1])?.f_view_dtype(Kind::Uint8)
         };
+        let bytes = bytes().map_err(framework)?;
+        let mut data = repeated(0, bytes.numel())?;
+        bytes
+            .f_copy_data(&mut data, bytes.numel())
+            .map_err(framework)?;
         Ok(Self {
             dtype: dtype(kind)?,
             shape: shape(tensor),
-            data: bytes().map_err(framework)?,
+            data,
         })
     }
 }

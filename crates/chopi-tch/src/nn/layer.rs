@@ -2,8 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use chopi_core::backend::{FloatType, collected, copied, repeated};
 use chopi_core::training::{FakeQuantizer, LearnedParams, Phase, Quantizers, SharedQuantizer};
-use chopi_core::{Chopi, Error, QParams, Result, Symmetry, backend::FloatType};
+use chopi_core::{Chopi, Error, QParams, Result, Symmetry};
 use tch::nn::{Init, Module, ModuleT, Path};
 use tch::{Device, Kind, Tensor};
 
@@ -115,10 +116,10 @@ impl IntQuantizedLayer {
         let quantizer = self.quantizer.state();
         let params = quantizer.params().ok_or(Error::NotCalibrated)?;
         Ok(Chopi::from_params(match &self.learned {
-            None => params.clone(),
+            None => params.try_clone()?,
             Some(learned) => {
                 let learned = learned.params(&quantizer, params, params.float_type())?;
-                learned.params().clone()
+                learned.params().try_clone()?
             }
         }))
     }
@@ -166,8 +167,8 @@ impl Learned {
     /// Sets the variables to the parameters that learning begins with.
     fn initialize(&self, params: &QParams) -> Result<()> {
         let variables = [
-            (Some(&self.scale), params.scale().to_vec()),
-            (self.zero_point.as_ref(), zero_points(params)),
+            (Some(&self.scale), copied(params.scale())?),
+            (self.zero_point.as_ref(), zero_points(params)?),
         ];
         for (variable, values) in variables {
             if let Some(variable) = variable {
@@ -192,17 +193,18 @@ impl Learned {
         let numbers = |variable: &Tensor| -> Result<Vec<f64>> {
             let host = || {
                 let host = variable.detach().f_to_device(Device::Cpu)?;
-                let host = host.f_to_kind(Kind::Double)?.f_contiguous()?;
-                let mut values = vec![0.0; host.numel()];
-                host.f_copy_data(&mut values, host.numel())?;
-                Ok(values)
+                host.f_to_kind(Kind::Double)?.f_contiguous()
             };
-            host().map_err(framework)
+            let host = host().map_err(framework)?;
+            let mut values = repeated(0.0, host.numel())?;
+            host.f_copy_data(&mut values, host.numel())
+                .map_err(framework)?;
+            Ok(values)
         };
         let scale = numbers(&self.scale)?;
         let zero_point = match &self.zero_point {
             Some(zero_point) => numbers(zero_point)?,
-            None => zero_points(initial),
+            None => zero_points(initial)?,
         };
         let factor = quantizer.learned().map(|learning| learning.factor);
         LearnedParams::new(
@@ -216,11 +218,11 @@ impl Learned {
     }
 }
 
-fn zero_points(params: &QParams) -> Vec<f64> {
-    match params.real_zero_point() {
-        Some(zero_point) => zero_point.to_vec(),
-        None => params.zero_point().iter().map(|&z| z as f64).collect(),
-    }
+fn zero_points(params: &QParams) -> Result<Vec<f64>> {
+    Ok(match params.real_zero_point() {
+        Some(zero_point) => copied(zero_point)?,
+        None => collected(params.zero_point().iter().map(|&z| z as f64))?,
+    })
 }
 
 /// # Panics

@@ -1,7 +1,8 @@
 //! Fake quantization, with gradients composed from libtorch's operations.
 
+use chopi_core::backend::{Layout, collected};
 use chopi_core::training::{LearnedParams, Ste};
-use chopi_core::{Granularity, QParams, Result, backend::Layout};
+use chopi_core::{Granularity, QParams, Result};
 use tch::{Kind, Tensor};
 
 use crate::framework;
@@ -67,9 +68,10 @@ pub fn fake_quantize_learned(
         .f_sub(&term(scale, &factors, &derivative)?)
         .map_err(framework)?;
     if let Some(zero_point) = zero_point {
-        let factors = factors.iter().zip(forward.scale()).map(|(g, s)| -g * s);
+        let factors: Vec<f64> =
+            collected(factors.iter().zip(forward.scale()).map(|(g, s)| -g * s))?;
         let outside = inside.f_logical_not().map_err(framework)?;
-        let term = term(zero_point, &factors.collect::<Vec<_>>(), &outside)?;
+        let term = term(zero_point, &factors, &outside)?;
         y = y.f_sub(&term).map_err(framework)?;
     }
     Ok(y)
@@ -90,7 +92,7 @@ fn learnable(
     let zero_point = match zero_point {
         Some(zero_point) => zero_point,
         None => {
-            let zeros: Vec<f32> = forward.zero_point().iter().map(|&z| z as f32).collect();
+            let zeros: Vec<f32> = collected(forward.zero_point().iter().map(|&z| z as f32))?;
             fixed = Tensor::f_from_slice(&zeros)
                 .and_then(|zeros| zeros.f_to_device(x.device()))
                 .map_err(framework)?;
@@ -148,9 +150,10 @@ fn spread(
         }
         Granularity::PerGroup { axis, size } => {
             let axis = resolve(axis);
-            let group = |i: i64| i / size as i64;
-            let index: Vec<i64> = (0..x.size()[axis]).map(group).collect();
-            let index = Tensor::f_from_slice(&index)?.f_to_device(groups.device())?;
+            let length = x.size()[axis];
+            let options = (Kind::Int64, groups.device());
+            let index =
+                Tensor::f_arange(length, options)?.f_divide_scalar_mode(size as i64, "floor")?;
             groups.f_index_select(axis as i64, &index)
         }
     }
