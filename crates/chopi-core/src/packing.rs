@@ -14,9 +14,9 @@
 //! # Ok::<(), chopi_core::Error>(())
 //! ```
 
-use chopi_kernels::{
-    Int, IntSliceMut, IntType, Sign, any_outside, match_int, memory::repeated, pack, unpack,
-};
+use std::mem::MaybeUninit;
+
+use chopi_kernels::{Int, IntSliceMut, IntType, Sign, match_int, pack, unpack};
 
 use crate::backend::Fill;
 use crate::error::{Error, Result};
@@ -97,12 +97,16 @@ impl Packing {
 
     /// The bytes of a row of this many codes; `usize::MAX` where there are more, as no memory holds.
     pub fn row_bytes(&self, codes: usize) -> usize {
-        let bits = self.bits as usize;
-        // Without overflow for any number of codes: bits ≤ 8.
-        let bytes = codes / 8 * bits + (codes % 8 * bits).div_ceil(8);
-        bytes
+        self.code_bytes(codes)
             .checked_next_multiple_of(self.unit)
             .unwrap_or(usize::MAX)
+    }
+
+    /// The bytes that this many codes fill.
+    fn code_bytes(&self, codes: usize) -> usize {
+        let bits = self.bits as usize;
+        // Without overflow for any number of codes: bits ≤ 8.
+        codes / 8 * bits + (codes % 8 * bits).div_ceil(8)
     }
 
     /// Packs rows of `row` codes each.
@@ -113,30 +117,20 @@ impl Packing {
     pub fn pack<I: Int>(&self, codes: &[I], row: usize) -> Result<Vec<u8>> {
         let rows = self.rows(codes.len(), row)?;
         let row_bytes = self.row_bytes(row);
-        let mut packed = repeated(0, rows.saturating_mul(row_bytes))?;
-        let mut fields = [0; BLOCK];
-        let Sign { offset, .. } = self.sign();
-        let mask = u8::MAX >> (8 - self.bits);
-        // Two's complement needs nothing added; its mask takes the low bits.
-        let add = if self.field == Field::Offset {
-            offset
-        } else {
-            0
-        };
-        for (r, codes) in codes.chunks_exact(row.max(1)).enumerate() {
-            let mut start = r * row_bytes;
-            for (i, codes) in codes.chunks(BLOCK).enumerate() {
-                self.check(codes, r * row + i * BLOCK)?;
-                let fields = &mut fields[..codes.len()];
-                for (field, code) in fields.iter_mut().zip(codes) {
-                    *field = (code.to_i64() as u8).wrapping_add(add) & mask;
+        let packed = |out: IntSliceMut<'_>| {
+            let bytes = u8::from_slice_mut(out).expect("bytes were asked for");
+            // Rows of no codes have no bytes.
+            let bytes = bytes.chunks_exact_mut(row_bytes.max(1));
+            for (r, (codes, out)) in codes.chunks_exact(row.max(1)).zip(bytes).enumerate() {
+                let (fields, left_over) = out.split_at_mut(self.code_bytes(row));
+                if !pack(I::slice(codes), self.bits, self.sign(), fields) {
+                    return Err(self.outside(codes, r * row));
                 }
-                let bytes = (fields.len() * self.bits as usize).div_ceil(8);
-                pack(fields, self.bits, &mut packed[start..start + bytes]);
-                start += bytes;
+                left_over.fill(MaybeUninit::new(0));
             }
-        }
-        Ok(packed)
+            Ok(())
+        };
+        Fill::new(rows.saturating_mul(row_bytes), packed).into_ints()
     }
 
     /// Unpacks `rows` rows of `row` codes each: `i8` for signed codes, `u8` for unsigned ones.
@@ -181,21 +175,17 @@ impl Packing {
         }
     }
 
-    /// Checks that the bits hold the codes, the first of which has this index.
-    fn check<I: Int>(&self, codes: &[I], first: usize) -> Result<()> {
+    /// The error for the first of these codes that the bits do not hold; the first of all has this index.
+    fn outside<I: Int>(&self, codes: &[I], first: usize) -> Error {
         let (qmin, qmax) = self.bounds();
-        if !any_outside(I::slice(codes), qmin, qmax) {
-            return Ok(());
-        }
-        let outside = |code: &I| !(qmin..=qmax).contains(&code.to_i64());
-        match codes.iter().position(outside) {
-            None => Ok(()),
-            Some(i) => Err(Error::Code {
-                index: vec![first + i],
-                code: codes[i].to_i64(),
-                qmin,
-                qmax,
-            }),
+        let mut codes = codes.iter().map(|code| code.to_i64()).zip(first..);
+        let outside = codes.find(|(code, _)| !(qmin..=qmax).contains(code));
+        let (code, index) = outside.expect("a code is outside");
+        Error::Code {
+            index: vec![index],
+            code,
+            qmin,
+            qmax,
         }
     }
 
@@ -218,9 +208,6 @@ impl Packing {
         }
     }
 }
-
-/// The codes that are packed at once: whole bytes of any number of bits.
-const BLOCK: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,25 +1,25 @@
-//! Fields of 1 to 8 bits, from a byte each to dense bits and back.
+//! Codes of 1 to 8 bits, from an integer each to dense bits and back.
 //!
-//! Bits go from the lowest of the first byte on. Eight fields fill as many bytes as they have bits:
-//! they go through one `u64`, in which neighbours are brought together in three steps.
+//! A code is packed as the field (code + offset) ^ flip of as many bits. Fields follow one another from
+//! the lowest bit of the first byte on.
 
 use std::mem::MaybeUninit;
 
 use crate::element::unsigned;
+use crate::int::Int;
 use crate::isa::{Loop, dispatch};
-use crate::slice::IntSliceMut;
-use crate::vector::Arch;
+use crate::loops::dequantize::any_outside;
+use crate::match_int;
+use crate::slice::{IntSlice, IntSliceMut};
+use crate::vector::{Arch, Bytes, MAX_BYTES};
 
-const BYTES: u64 = 0x00ff_00ff_00ff_00ff;
-const PAIRS: u64 = 0x0000_ffff_0000_ffff;
-const FOURS: u64 = 0x0000_0000_ffff_ffff;
-
-/// How a field becomes a code: (field ^ flip) − offset modulo 256.
+/// How a code becomes a field: (code + offset) ^ flip, modulo 256. The codes of b bits are
+/// −offset..=2^b − 1 − offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sign {
-    /// The bits that are inverted.
+    /// The bits that are inverted, b of them at most.
     pub flip: u8,
-    /// What is subtracted.
+    /// What is added: 0 for unsigned codes, 2^(b−1) for signed ones.
     pub offset: u8,
 }
 
@@ -44,18 +44,21 @@ macro_rules! with_bits {
     }};
 }
 
-/// Packs fields, a byte each, less than 2^bits, into the ⌈len·bits/8⌉ bytes of `out`; the bits that are
-/// left over are 0.
+/// Packs codes into the ⌈len·bits/8⌉ bytes of `out`; the bits that are left over are 0. Returns whether
+/// every code has as few bits; the bytes are written, but mean nothing, where one has more.
 ///
 /// # Panics
 /// Where `bits` is not in 1..=8, or `out` has another length.
-pub fn pack(fields: &[u8], bits: u32, out: &mut [u8]) {
-    assert_eq!(out.len(), packed_len(fields.len(), bits), "packed bytes");
-    with_bits!(bits, B => dispatch(Pack::<B> { fields, out }));
+pub fn pack(codes: IntSlice<'_>, bits: u32, sign: Sign, out: &mut [MaybeUninit<u8>]) -> bool {
+    assert_eq!(out.len(), packed_len(codes.len(), bits), "packed bytes");
+    match codes {
+        IntSlice::U8(codes) if sign.offset == 0 => pack_bytes(codes, bits, sign, out),
+        IntSlice::I8(codes) if sign.offset != 0 => pack_bytes(as_unsigned(codes), bits, sign, out),
+        codes => match_int!(IntSlice, codes, codes => pack_wide(codes, bits, sign, out)),
+    }
 }
 
-/// Unpacks `out.len()` fields of the ⌈len·bits/8⌉ first bytes, and turns each into a code, of type `i8` or
-/// `u8`.
+/// Unpacks `out.len()` codes, of type `i8` or `u8`, of the ⌈len·bits/8⌉ first bytes.
 ///
 /// # Panics
 /// Where `bits` is not in 1..=8, there are fewer bytes, or `out` is of another type.
@@ -76,26 +79,73 @@ fn packed_len(fields: usize, bits: u32) -> usize {
     fields / 8 * bits as usize + (fields % 8 * bits as usize).div_ceil(8)
 }
 
+/// Packs codes that are signed or not as their type is.
+fn pack_bytes(codes: &[u8], bits: u32, sign: Sign, out: &mut [MaybeUninit<u8>]) -> bool {
+    with_bits!(bits, B => dispatch(Pack::<B> { codes, sign, out }))
+}
+
+/// Packs codes of any type, which are narrowed block by block.
+fn pack_wide<I: Int>(codes: &[I], bits: u32, sign: Sign, out: &mut [MaybeUninit<u8>]) -> bool {
+    /// Whole bytes of any number of bits.
+    const BLOCK: usize = 1024;
+    let qmin = -i64::from(sign.offset);
+    let qmax = qmin + (1 << bits) - 1;
+    let mut narrow = [0; BLOCK];
+    let mut fit = true;
+    let blocks = out.chunks_mut(packed_len(BLOCK, bits));
+    for (codes, out) in codes.chunks(BLOCK).zip(blocks) {
+        fit &= !any_outside(I::slice(codes), qmin, qmax);
+        let narrow = &mut narrow[..codes.len()];
+        for (narrow, code) in narrow.iter_mut().zip(codes) {
+            *narrow = code.to_i64() as u8;
+        }
+        pack_bytes(narrow, bits, sign, out);
+    }
+    fit
+}
+
+/// Integers by their bits.
+fn as_unsigned(codes: &[i8]) -> &[u8] {
+    // SAFETY: i8 and u8 have one layout, and every bit pattern is a value of both.
+    unsafe { &*(std::ptr::from_ref(codes) as *const [u8]) }
+}
+
 struct Pack<'a, const B: usize> {
-    fields: &'a [u8],
-    out: &'a mut [u8],
+    codes: &'a [u8],
+    sign: Sign,
+    out: &'a mut [MaybeUninit<u8>],
 }
 
 impl<const B: usize> Loop for Pack<'_, B> {
-    type Output = ();
+    type Output = bool;
 
     #[inline(always)]
-    fn run<A: Arch>(self, _: A) {
-        let (fields, rest) = self.fields.as_chunks::<8>();
-        let (whole, last) = self.out.split_at_mut(fields.len() * B);
-        for (fields, out) in fields.iter().zip(whole.as_chunks_mut::<B>().0) {
-            let packed = join::<B>(u64::from_le_bytes(*fields)).to_le_bytes();
-            out.copy_from_slice(&packed[..B]);
+    fn run<A: Arch>(self, arch: A) -> bool {
+        let Self {
+            mut codes,
+            sign,
+            mut out,
+        } = self;
+        let lanes = A::Bytes::LANES;
+        let splat = |x| A::Bytes::splat(arch, x);
+        let (offset, flip, mut all) = (splat(sign.offset), splat(sign.flip), splat(0));
+        // A vector writes more bytes than the fields fill.
+        while codes.len() >= lanes && out.len() >= lanes {
+            let fields = A::Bytes::load(arch, codes).add(offset).xor(flip);
+            fields.store_fields::<B>(out);
+            all = all.or(fields);
+            (codes, out) = (&codes[lanes..], &mut out[lanes / 8 * B..]);
         }
-        let mut fields = [0; 8];
-        fields[..rest.len()].copy_from_slice(rest);
-        let packed = join::<B>(u64::from_le_bytes(fields)).to_le_bytes();
-        last.copy_from_slice(&packed[..last.len()]);
+        let none = sign.flip.wrapping_sub(sign.offset);
+        for (codes, out) in codes.chunks(lanes).zip(out.chunks_mut(lanes / 8 * B)) {
+            let (mut whole, mut packed) = ([none; MAX_BYTES], [MaybeUninit::uninit(); MAX_BYTES]);
+            whole[..codes.len()].copy_from_slice(codes);
+            let fields = A::Bytes::load(arch, &whole).add(offset).xor(flip);
+            fields.store_fields::<B>(&mut packed);
+            all = all.or(fields);
+            out.copy_from_slice(&packed[..out.len()]);
+        }
+        !all.and(splat(!(u8::MAX >> (8 - B)))).any()
     }
 }
 
@@ -109,40 +159,27 @@ impl<const B: usize> Loop for Unpack<'_, B> {
     type Output = ();
 
     #[inline(always)]
-    fn run<A: Arch>(self, _: A) {
-        let sign = self.sign;
-        let (codes, rest) = self.out.as_chunks_mut::<8>();
-        let (whole, last) = self.bytes.split_at(codes.len() * B);
-        let unpack = |bytes: &[u8], out: &mut [MaybeUninit<u8>]| {
-            let mut packed = [0; 8];
-            packed[..bytes.len()].copy_from_slice(bytes);
-            let fields = split::<B>(u64::from_le_bytes(packed)).to_le_bytes();
-            for (out, field) in out.iter_mut().zip(fields) {
-                out.write((field ^ sign.flip).wrapping_sub(sign.offset));
-            }
-        };
-        for (bytes, codes) in whole.as_chunks::<B>().0.iter().zip(codes) {
-            unpack(bytes, codes);
+    fn run<A: Arch>(self, arch: A) {
+        let Self {
+            mut bytes,
+            sign,
+            mut out,
+        } = self;
+        let lanes = A::Bytes::LANES;
+        let splat = |x| A::Bytes::splat(arch, x);
+        let (offset, flip) = (splat(sign.offset), splat(sign.flip));
+        // A vector reads more bytes than the fields fill.
+        while out.len() >= lanes && bytes.len() >= lanes {
+            let fields = A::Bytes::load_fields::<B>(arch, bytes);
+            fields.xor(flip).sub(offset).store(out);
+            (bytes, out) = (&bytes[lanes / 8 * B..], &mut out[lanes..]);
         }
-        unpack(&last[..last.len().min(B)], rest);
+        for (bytes, out) in bytes.chunks(lanes / 8 * B).zip(out.chunks_mut(lanes)) {
+            let (mut packed, mut whole) = ([0; MAX_BYTES], [MaybeUninit::uninit(); MAX_BYTES]);
+            packed[..bytes.len()].copy_from_slice(bytes);
+            let fields = A::Bytes::load_fields::<B>(arch, &packed);
+            fields.xor(flip).sub(offset).store(&mut whole);
+            out.copy_from_slice(&whole[..out.len()]);
+        }
     }
-}
-
-/// The fields of eight bytes side by side.
-#[inline(always)]
-fn join<const B: usize>(x: u64) -> u64 {
-    let x = (x & BYTES) | ((x >> 8) & BYTES) << B;
-    let x = (x & PAIRS) | ((x >> 16) & PAIRS) << (2 * B);
-    (x & FOURS) | (x >> 32) << (4 * B)
-}
-
-/// The inverse of [`join`].
-#[inline(always)]
-fn split<const B: usize>(x: u64) -> u64 {
-    let ones = |bits: usize| (1_u64 << bits) - 1;
-    let x = (x & ones(4 * B)) | ((x >> (4 * B)) & ones(4 * B)) << 32;
-    let pairs = ones(2 * B) * 0x1_0000_0001;
-    let x = (x & pairs) | ((x >> (2 * B)) & pairs) << 16;
-    let bytes = ones(B) * 0x0001_0001_0001_0001;
-    (x & bytes) | ((x >> B) & bytes) << 8
 }

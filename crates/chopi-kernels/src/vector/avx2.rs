@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 
 use half::{bf16, f16};
 
-use super::{Arch, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
+use super::fields::Fields;
+use super::{Arch, Bytes, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
 
 /// The instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,7 @@ impl Avx2 {
 impl Arch for Avx2 {
     type F32 = F32;
     type F64 = F64;
+    type Bytes = Bytes32;
     const SPECIALIZED: bool = true;
 }
 
@@ -42,6 +44,10 @@ pub struct Words8(__m256i);
 /// 4 lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Words4(__m128i);
+
+/// 32 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes32(__m256i);
 
 /// 8 lanes, of all ones or all zeros.
 #[derive(Clone, Copy, Debug)]
@@ -311,6 +317,82 @@ impl Words for Words4 {
     }
 }
 
+impl Bytes32 {
+    #[inline(always)]
+    fn arch(self) -> Avx2 {
+        Avx2(())
+    }
+
+    intrinsics! {
+        // A table of bytes, twice.
+        fn bytes(_: Avx2, table: &[u8; 16]) -> __m256i {
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()))
+        }
+        // A table of 16-bit words, twice.
+        fn words(_: Avx2, table: &[u16; 8]) -> __m256i {
+            _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()))
+        }
+    }
+}
+
+impl Bytes for Bytes32 {
+    type Arch = Avx2;
+    const LANES: usize = 32;
+
+    intrinsics! {
+        fn splat(_: Avx2, x: u8) -> Self { Self(_mm256_set1_epi8(x as i8)) }
+        fn load(_: Avx2, from: &[u8]) -> Self { Self(_mm256_loadu_si256(first::<32, _>(from).as_ptr().cast())) }
+        fn store(self, to: &mut [MaybeUninit<u8>]) {
+            _mm256_storeu_si256(first_mut::<32, _>(to).as_mut_ptr().cast(), self.0)
+        }
+        fn add(self, other: Self) -> Self { Self(_mm256_add_epi8(self.0, other.0)) }
+        fn sub(self, other: Self) -> Self { Self(_mm256_sub_epi8(self.0, other.0)) }
+        fn and(self, other: Self) -> Self { Self(_mm256_and_si256(self.0, other.0)) }
+        fn or(self, other: Self) -> Self { Self(_mm256_or_si256(self.0, other.0)) }
+        fn xor(self, other: Self) -> Self { Self(_mm256_xor_si256(self.0, other.0)) }
+        fn any(self) -> bool { _mm256_testz_si256(self.0, self.0) == 0 }
+        fn load_fields[const B: usize](arch: Avx2, from: &[u8]) -> Self {
+            if B == 8 {
+                return Self::load(arch, from);
+            }
+            let low = _mm_loadu_si128(first::<16, _>(from).as_ptr().cast());
+            if B == 4 {
+                let both = _mm256_cvtepu8_epi16(low);
+                let apart = _mm256_or_si256(both, _mm256_slli_epi16::<4>(both));
+                return Self(_mm256_and_si256(apart, _mm256_set1_epi8(0x0f)));
+            }
+            let high = _mm_loadu_si128(first::<16, _>(&from[2 * B..]).as_ptr().cast());
+            let halves = _mm256_set_m128i(high, low);
+            let even = _mm256_shuffle_epi8(halves, Self::bytes(arch, &Fields::<B>::EVEN));
+            let odd = _mm256_shuffle_epi8(halves, Self::bytes(arch, &Fields::<B>::ODD));
+            let even = _mm256_mullo_epi16(even, Self::words(arch, &Fields::<B>::EVEN_UP));
+            let odd = _mm256_mullo_epi16(odd, Self::words(arch, &Fields::<B>::ODD_UP));
+            let upper = _mm256_set1_epi16(0xff00_u16 as i16);
+            let both = _mm256_or_si256(_mm256_srli_epi16::<8>(even), _mm256_and_si256(odd, upper));
+            Self(_mm256_and_si256(both, _mm256_set1_epi8((u8::MAX >> (8 - B)) as i8)))
+        }
+        fn store_fields[const B: usize](self, to: &mut [MaybeUninit<u8>]) {
+            if B == 8 {
+                return self.store(to);
+            }
+            let mut joined = _mm256_maddubs_epi16(Self::bytes(self.arch(), &Fields::<B>::OF_TWO), self.0);
+            if Fields::<B>::JOINED > 2 {
+                joined = _mm256_madd_epi16(joined, Self::words(self.arch(), &Fields::<B>::OF_PAIRS));
+            }
+            if Fields::<B>::JOINED > 4 {
+                // The lower four go to the upper end of their half, and all down again.
+                let unused = 32 - 4 * B as i64;
+                joined = _mm256_sllv_epi32(joined, _mm256_set1_epi64x(unused));
+                joined = _mm256_srl_epi64(joined, _mm_cvtsi64_si128(unused));
+            }
+            let dense = _mm256_shuffle_epi8(joined, Self::bytes(self.arch(), &Fields::<B>::DENSE));
+            let (low, high) = (_mm256_castsi256_si128(dense), _mm256_extracti128_si256::<1>(dense));
+            _mm_storeu_si128(first_mut::<16, _>(to).as_mut_ptr().cast(), low);
+            _mm_storeu_si128(first_mut::<16, _>(&mut to[2 * B..]).as_mut_ptr().cast(), high)
+        }
+    }
+}
+
 impl crate::sealed::Sealed for Avx2 {}
 impl crate::sealed::Sealed for F32 {}
 impl crate::sealed::Sealed for F64 {}
@@ -318,3 +400,4 @@ impl crate::sealed::Sealed for Mask8 {}
 impl crate::sealed::Sealed for Mask4 {}
 impl crate::sealed::Sealed for Words8 {}
 impl crate::sealed::Sealed for Words4 {}
+impl crate::sealed::Sealed for Bytes32 {}

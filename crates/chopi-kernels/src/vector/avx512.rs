@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 
 use half::{bf16, f16};
 
-use super::{Arch, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
+use super::fields::Fields;
+use super::{Arch, Bytes, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
 
 /// The instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,7 @@ impl Avx512 {
 impl Arch for Avx512 {
     type F32 = F32;
     type F64 = F64;
+    type Bytes = Bytes64;
     const SPECIALIZED: bool = true;
 }
 
@@ -42,6 +44,10 @@ pub struct Words16(__m512i);
 /// 8 lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Words8(__m256i);
+
+/// 64 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes64(__m512i);
 
 /// 16 lanes.
 #[derive(Clone, Copy, Debug)]
@@ -313,6 +319,84 @@ impl Words for Words8 {
     }
 }
 
+impl Bytes64 {
+    #[inline(always)]
+    fn arch(self) -> Avx512 {
+        Avx512(())
+    }
+
+    intrinsics! {
+        // A table of bytes, four times.
+        fn bytes(_: Avx512, table: &[u8; 16]) -> __m512i {
+            _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()))
+        }
+        // A table of 16-bit words, four times.
+        fn words(_: Avx512, table: &[u16; 8]) -> __m512i {
+            _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()))
+        }
+    }
+}
+
+impl Bytes for Bytes64 {
+    type Arch = Avx512;
+    const LANES: usize = 64;
+
+    intrinsics! {
+        fn splat(_: Avx512, x: u8) -> Self { Self(_mm512_set1_epi8(x as i8)) }
+        fn load(_: Avx512, from: &[u8]) -> Self { Self(_mm512_loadu_si512(first::<64, _>(from).as_ptr().cast())) }
+        fn store(self, to: &mut [MaybeUninit<u8>]) {
+            _mm512_storeu_si512(first_mut::<64, _>(to).as_mut_ptr().cast(), self.0)
+        }
+        fn add(self, other: Self) -> Self { Self(_mm512_add_epi8(self.0, other.0)) }
+        fn sub(self, other: Self) -> Self { Self(_mm512_sub_epi8(self.0, other.0)) }
+        fn and(self, other: Self) -> Self { Self(_mm512_and_si512(self.0, other.0)) }
+        fn or(self, other: Self) -> Self { Self(_mm512_or_si512(self.0, other.0)) }
+        fn xor(self, other: Self) -> Self { Self(_mm512_xor_si512(self.0, other.0)) }
+        fn any(self) -> bool { _mm512_test_epi8_mask(self.0, self.0) != 0 }
+        fn load_fields[const B: usize](arch: Avx512, from: &[u8]) -> Self {
+            if B == 8 {
+                return Self::load(arch, from);
+            }
+            if B == 4 {
+                let both = _mm512_cvtepu8_epi16(_mm256_loadu_si256(first::<32, _>(from).as_ptr().cast()));
+                let apart = _mm512_or_si512(both, _mm512_slli_epi16::<4>(both));
+                return Self(_mm512_and_si512(apart, _mm512_set1_epi8(0x0f)));
+            }
+            let apart = _mm512_loadu_si512(Fields::<B>::APART.as_ptr().cast());
+            let lanes = _mm512_permutexvar_epi16(apart, Self::load(arch, from).0);
+            let even = _mm512_shuffle_epi8(lanes, Self::bytes(arch, &Fields::<B>::EVEN));
+            let odd = _mm512_shuffle_epi8(lanes, Self::bytes(arch, &Fields::<B>::ODD));
+            let even = _mm512_mullo_epi16(even, Self::words(arch, &Fields::<B>::EVEN_UP));
+            let odd = _mm512_mullo_epi16(odd, Self::words(arch, &Fields::<B>::ODD_UP));
+            let low = _mm512_mask_blend_epi8(0xaaaa_aaaa_aaaa_aaaa, _mm512_srli_epi16::<8>(even), odd);
+            Self(_mm512_and_si512(low, _mm512_set1_epi8((u8::MAX >> (8 - B)) as i8)))
+        }
+        fn store_fields[const B: usize](self, to: &mut [MaybeUninit<u8>]) {
+            if B == 8 {
+                return self.store(to);
+            }
+            let mut joined = _mm512_maddubs_epi16(Self::bytes(self.arch(), &Fields::<B>::OF_TWO), self.0);
+            if Fields::<B>::JOINED > 2 {
+                joined = _mm512_madd_epi16(joined, Self::words(self.arch(), &Fields::<B>::OF_PAIRS));
+            }
+            if Fields::<B>::JOINED > 4 {
+                // The lower four go to the upper end of their half, and all down again.
+                let unused = 32 - 4 * B as i64;
+                joined = _mm512_sllv_epi32(joined, _mm512_set1_epi64(unused));
+                joined = _mm512_srl_epi64(joined, _mm_cvtsi64_si128(unused));
+            }
+            let dense = _mm512_shuffle_epi8(joined, Self::bytes(self.arch(), &Fields::<B>::DENSE));
+            let together = _mm512_loadu_si512(Fields::<B>::TOGETHER.as_ptr().cast());
+            let packed = _mm512_permutexvar_epi16(together, dense);
+            let to = first_mut::<64, _>(to).as_mut_ptr();
+            match B {
+                1..=4 => _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(packed)),
+                _ => _mm512_storeu_si512(to.cast(), packed),
+            }
+        }
+    }
+}
+
 impl crate::sealed::Sealed for Avx512 {}
 impl crate::sealed::Sealed for F32 {}
 impl crate::sealed::Sealed for F64 {}
@@ -320,3 +404,4 @@ impl crate::sealed::Sealed for Mask16 {}
 impl crate::sealed::Sealed for Mask8 {}
 impl crate::sealed::Sealed for Words16 {}
 impl crate::sealed::Sealed for Words8 {}
+impl crate::sealed::Sealed for Bytes64 {}

@@ -39,6 +39,9 @@ pub mod avx512;
 pub mod neon;
 pub mod portable;
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod fields;
+
 use std::fmt::Debug;
 use std::mem::MaybeUninit;
 
@@ -53,6 +56,8 @@ pub trait Arch: Sealed + Copy + Debug {
     type F32: Vector<Arch = Self, Scalar = f32> + Halves;
     /// Vectors of `f64`.
     type F64: Vector<Arch = Self, Scalar = f64>;
+    /// Vectors of bytes.
+    type Bytes: Bytes<Arch = Self>;
     /// Whether a loop for each kind of [`Steps`](crate::Steps), and one by blocks of vectors, are worth
     /// their size. They are not for plain Rust, which old CPUs alone run.
     const SPECIALIZED: bool;
@@ -60,6 +65,9 @@ pub trait Arch: Sealed + Copy + Debug {
 
 /// The most lanes that a vector has.
 pub const MAX_LANES: usize = 16;
+
+/// The most bytes that a vector has.
+pub const MAX_BYTES: usize = 64;
 
 /// How many vectors the loops take at a time: as many as fill one with bytes where a vector has 8
 /// lanes.
@@ -241,6 +249,43 @@ pub trait Words: Sealed + Copy {
     fn shift_right<const N: i32>(self) -> Self;
 }
 
+/// Bytes, with wrapping arithmetic: codes of at most 8 bits, or the fields that they are packed as.
+///
+/// # Panics
+/// Loads and stores panic where a slice is shorter than the vector.
+pub trait Bytes: Sealed + Copy {
+    /// The instruction set.
+    type Arch: Arch;
+    /// The number of lanes, a multiple of 8.
+    const LANES: usize;
+
+    /// `x` in every lane.
+    fn splat(arch: Self::Arch, x: u8) -> Self;
+    /// The first bytes of a slice.
+    fn load(arch: Self::Arch, from: &[u8]) -> Self;
+    /// Writes the bytes.
+    fn store(self, to: &mut [MaybeUninit<u8>]);
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self − other`.
+    fn sub(self, other: Self) -> Self;
+    /// The bits that both have.
+    fn and(self, other: Self) -> Self;
+    /// The bits that either has.
+    fn or(self, other: Self) -> Self;
+    /// The bits of which one of the two has one.
+    fn xor(self, other: Self) -> Self;
+    /// Whether any bit is 1.
+    fn any(self) -> bool;
+    /// The first `LANES` fields of `B` bits, 1 to 8, which lie densely in the slice, from the lowest bit of
+    /// its first byte on. The slice must be as long as the vector all the same.
+    fn load_fields<const B: usize>(arch: Self::Arch, from: &[u8]) -> Self;
+    /// Writes fields of `B` bits, 1 to 8, densely: the inverse of [`load_fields`](Self::load_fields). What
+    /// is written means nothing where a field has more bits. Bytes after the fields, up to the length of
+    /// the vector, may be overwritten with anything.
+    fn store_fields<const B: usize>(self, to: &mut [MaybeUninit<u8>]);
+}
+
 /// The first `N` elements of a slice.
 #[inline(always)]
 fn first<const N: usize, T>(from: &[T]) -> &[T; N] {
@@ -272,8 +317,8 @@ fn shorter_than_a_vector() -> ! {
 /// 1. *The instructions exist.* Each function takes a vector, a mask or the instruction set itself. All of
 ///    them have private fields, and come from [`Isa`](crate::Isa) alone, which looks at the CPU.
 /// 2. *The memory is there.* The bodies take pointers from nothing but the arrays that [`first`] and
-///    [`first_mut`] give, which are as long as what is read or written; the instructions need no
-///    alignment but that of the elements. Written memory may be uninitialized.
+///    [`first_mut`] give, or a type that says their length, which are as long as what is read or written; the
+///    instructions need no alignment but that of the elements. Written memory may be uninitialized.
 macro_rules! intrinsics {
     ($(fn $name:ident $([$($generic:tt)*])? ($($argument:tt)*) $(-> $result:ty)? { $($body:tt)* })*) => {$(
         #[inline(always)]

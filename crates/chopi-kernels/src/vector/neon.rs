@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 
 use half::{bf16, f16};
 
-use super::{Arch, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
+use super::fields::Fields;
+use super::{Arch, Bytes, Halves, Mask, Vector, Words, first, first_mut, intrinsics};
 
 /// The instruction set.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,7 @@ impl Neon {
 impl Arch for Neon {
     type F32 = F32;
     type F64 = F64;
+    type Bytes = Bytes16;
     const SPECIALIZED: bool = true;
 }
 
@@ -43,6 +45,10 @@ pub struct Words4(uint32x4_t);
 /// 2 lanes.
 #[derive(Clone, Copy, Debug)]
 pub struct Words2(uint32x2_t);
+
+/// 16 lanes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes16(uint8x16_t);
 
 /// 4 lanes, of all ones or all zeros.
 #[derive(Clone, Copy, Debug)]
@@ -286,6 +292,59 @@ impl Words for Words2 {
     }
 }
 
+impl Bytes for Bytes16 {
+    type Arch = Neon;
+    const LANES: usize = 16;
+
+    intrinsics! {
+        fn splat(_: Neon, x: u8) -> Self { Self(vdupq_n_u8(x)) }
+        fn load(_: Neon, from: &[u8]) -> Self { Self(vld1q_u8(first::<16, _>(from).as_ptr())) }
+        fn store(self, to: &mut [MaybeUninit<u8>]) {
+            vst1q_u8(first_mut::<16, _>(to).as_mut_ptr().cast(), self.0)
+        }
+        fn add(self, other: Self) -> Self { Self(vaddq_u8(self.0, other.0)) }
+        fn sub(self, other: Self) -> Self { Self(vsubq_u8(self.0, other.0)) }
+        fn and(self, other: Self) -> Self { Self(vandq_u8(self.0, other.0)) }
+        fn or(self, other: Self) -> Self { Self(vorrq_u8(self.0, other.0)) }
+        fn xor(self, other: Self) -> Self { Self(veorq_u8(self.0, other.0)) }
+        fn any(self) -> bool { vmaxvq_u8(self.0) != 0 }
+        fn load_fields[const B: usize](arch: Neon, from: &[u8]) -> Self {
+            if B == 8 {
+                return Self::load(arch, from);
+            }
+            let dense = Self::load(arch, from).0;
+            let even = vqtbl1q_u8(dense, vld1q_u8(Fields::<B>::EVEN.as_ptr()));
+            let even = vmulq_u16(vreinterpretq_u16_u8(even), vld1q_u16(Fields::<B>::EVEN_UP.as_ptr()));
+            let odd = vqtbl1q_u8(dense, vld1q_u8(Fields::<B>::ODD.as_ptr()));
+            let odd = vmulq_u16(vreinterpretq_u16_u8(odd), vld1q_u16(Fields::<B>::ODD_UP.as_ptr()));
+            let (even, odd) = (vreinterpretq_u8_u16(even), vreinterpretq_u8_u16(odd));
+            // The upper bytes of both, in turn.
+            Self(vandq_u8(vtrn2q_u8(even, odd), vdupq_n_u8(u8::MAX >> (8 - B))))
+        }
+        fn store_fields[const B: usize](self, to: &mut [MaybeUninit<u8>]) {
+            if B == 8 {
+                return self.store(to);
+            }
+            // Two side by side, then four, then eight: the odd ones move to the even ones.
+            let bytes = vreinterpretq_u16_u8(self.0);
+            let odd = vshlq_u16(vshrq_n_u16::<8>(bytes), vdupq_n_s16(B as i16));
+            let mut joined = vreinterpretq_u32_u16(vorrq_u16(vandq_u16(bytes, vdupq_n_u16(0xff)), odd));
+            if Fields::<B>::JOINED > 2 {
+                let odd = vshlq_u32(vshrq_n_u32::<16>(joined), vdupq_n_s32(2 * B as i32));
+                joined = vorrq_u32(vandq_u32(joined, vdupq_n_u32(0xffff)), odd);
+            }
+            let mut joined = vreinterpretq_u64_u32(joined);
+            if Fields::<B>::JOINED > 4 {
+                let odd = vshlq_u64(vshrq_n_u64::<32>(joined), vdupq_n_s64(4 * B as i64));
+                joined = vorrq_u64(vandq_u64(joined, vdupq_n_u64(0xffff_ffff)), odd);
+            }
+            let bytes = vreinterpretq_u8_u64(joined);
+            let dense = vqtbl1q_u8(bytes, vld1q_u8(Fields::<B>::DENSE.as_ptr()));
+            Self(dense).store(to)
+        }
+    }
+}
+
 impl crate::sealed::Sealed for Neon {}
 impl crate::sealed::Sealed for F32 {}
 impl crate::sealed::Sealed for F64 {}
@@ -293,3 +352,4 @@ impl crate::sealed::Sealed for Mask4 {}
 impl crate::sealed::Sealed for Mask2 {}
 impl crate::sealed::Sealed for Words4 {}
 impl crate::sealed::Sealed for Words2 {}
+impl crate::sealed::Sealed for Bytes16 {}

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use half::{bf16, f16};
 
-use super::{Arch, Halves, Mask, Vector, Words, first, first_mut};
+use super::{Arch, Bytes, Halves, Mask, Vector, Words, first, first_mut};
 use crate::float::Compute;
 
 /// No instruction set in particular.
@@ -14,6 +14,7 @@ pub struct Portable;
 impl Arch for Portable {
     type F32 = Array<f32>;
     type F64 = Array<f64>;
+    type Bytes = Bytes16;
     const SPECIALIZED: bool = false;
 }
 
@@ -22,6 +23,10 @@ impl Arch for Portable {
 pub struct Array<T>([T; LANES]);
 
 const LANES: usize = 4;
+
+/// 16 lanes, eight in an integer.
+#[derive(Clone, Copy, Debug)]
+pub struct Bytes16([u64; 2]);
 
 impl<T: Copy> Array<T> {
     #[inline(always)]
@@ -113,6 +118,76 @@ impl Words for Array<u32> {
     #[inline(always)] fn shift_right<const N: i32>(self) -> Self { Self(self.each(|x| x >> N)) }
 }
 
+impl Bytes16 {
+    #[inline(always)]
+    fn each(self, f: impl Fn(u64) -> u64) -> Self {
+        Self(self.0.map(f))
+    }
+
+    #[inline(always)]
+    fn both(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        Self([f(self.0[0], other.0[0]), f(self.0[1], other.0[1])])
+    }
+
+    /// Writes the second eight bytes so many after the first.
+    #[inline(always)]
+    fn store_apart(self, apart: usize, to: &mut [MaybeUninit<u8>]) {
+        let to = first_mut::<16, _>(to);
+        *first_mut(to) = self.0[0].to_le_bytes().map(MaybeUninit::new);
+        *first_mut(&mut to[apart..]) = self.0[1].to_le_bytes().map(MaybeUninit::new);
+    }
+}
+
+/// The highest bit of each byte.
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+#[rustfmt::skip]
+impl Bytes for Bytes16 {
+    type Arch = Portable;
+    const LANES: usize = 16;
+
+    #[inline(always)] fn splat(_: Portable, x: u8) -> Self { Self([u64::from_le_bytes([x; 8]); 2]) }
+    #[inline(always)] fn load(_: Portable, from: &[u8]) -> Self {
+        let from = first::<16, _>(from);
+        Self([u64::from_le_bytes(*first(from)), u64::from_le_bytes(*first(&from[8..]))])
+    }
+    #[inline(always)] fn store(self, to: &mut [MaybeUninit<u8>]) { self.store_apart(8, to) }
+    // Without the highest bits, of which none carries into the next byte.
+    #[inline(always)] fn add(self, other: Self) -> Self { self.both(other, |a, b| ((a & !HIGH) + (b & !HIGH)) ^ ((a ^ b) & HIGH)) }
+    #[inline(always)] fn sub(self, other: Self) -> Self { self.both(other, |a, b| ((a | HIGH) - (b & !HIGH)) ^ ((a ^ !b) & HIGH)) }
+    #[inline(always)] fn and(self, other: Self) -> Self { self.both(other, |a, b| a & b) }
+    #[inline(always)] fn or(self, other: Self) -> Self { self.both(other, |a, b| a | b) }
+    #[inline(always)] fn xor(self, other: Self) -> Self { self.both(other, |a, b| a ^ b) }
+    #[inline(always)] fn any(self) -> bool { (self.0[0] | self.0[1]) != 0 }
+    #[inline(always)] fn load_fields<const B: usize>(_: Portable, from: &[u8]) -> Self {
+        let from = first::<16, _>(from);
+        Self([u64::from_le_bytes(*first(from)), u64::from_le_bytes(*first(&from[B..]))]).each(split::<B>)
+    }
+    #[inline(always)] fn store_fields<const B: usize>(self, to: &mut [MaybeUninit<u8>]) { self.each(join::<B>).store_apart(B, to) }
+}
+
+/// The fields of eight bytes side by side: two, then four, then eight, the odd ones as many bits above
+/// the even ones.
+#[inline(always)]
+fn join<const B: usize>(x: u64) -> u64 {
+    let (bytes, pairs, fours) = (0x00ff_00ff_00ff_00ff, 0x0000_ffff_0000_ffff, 0xffff_ffff);
+    let x = (x & bytes) | (x & !bytes) >> (8 - B);
+    let x = (x & pairs) | (x & !pairs) >> (16 - 2 * B);
+    (x & fours) | (x & !fours) >> (32 - 4 * B)
+}
+
+/// The inverse of [`join`].
+#[inline(always)]
+fn split<const B: usize>(x: u64) -> u64 {
+    let ones = |bits: usize| (1_u64 << bits) - 1;
+    let x = (x & ones(4 * B)) | ((x >> (4 * B)) & ones(4 * B)) << 32;
+    let pairs = ones(2 * B) * 0x1_0000_0001;
+    let x = (x & pairs) | ((x >> (2 * B)) & pairs) << 16;
+    let bytes = ones(B) * 0x0001_0001_0001_0001;
+    (x & bytes) | ((x >> B) & bytes) << 8
+}
+
 impl crate::sealed::Sealed for Portable {}
 impl<T> crate::sealed::Sealed for Array<T> {}
 impl crate::sealed::Sealed for [bool; LANES] {}
+impl crate::sealed::Sealed for Bytes16 {}
