@@ -7,10 +7,9 @@ use chopi_core::backend::{collected, repeated};
 use crate::codes::{CodeSlice, Matrix};
 use crate::error::{Error, Result};
 use crate::kernel::{
-    Engine, MAX_CELLS, Operands, PAIR, PANEL, QUAD, QUAD_BYTES, Quad, Sums, Tiles,
+    Engine, MAX_CELLS, Operands, PAIR, PANEL, Pairs, QUAD, QUAD_BYTES, Quad, Sums, Tiles,
 };
 use crate::output::{Dequantize, Floats};
-use crate::product::without_zero_point;
 use crate::tiled::Tiled;
 use crate::walk::{self, Job};
 use crate::window::{Memory, Window};
@@ -29,15 +28,38 @@ pub struct GroupedMatrix {
     nibbles: bool,
     /// The panels one after the other, each with its groups; see [`kernel`](crate::kernel).
     lines: Vec<Quad>,
-    /// The zero points, less by what the codes are less: for each panel, and each of its groups, one for
-    /// each column, as the kernel reads them. The columns are filled up to whole panels.
-    zero_points: Vec<i32>,
-    /// Σ (code − zero point) of each group and column, wrapped, in the order of the zero points.
-    sums: Vec<i32>,
-    /// The scales, in the order of the zero points.
+    /// The scales: for each panel, and each of its groups, one for each column, as the kernel reads them.
+    /// The columns are filled up to whole panels.
     scales: Vec<f32>,
+    /// In the order of the scales.
+    terms: Terms,
+    /// Whether a zero point is not 0, in terms of the codes that are kept.
+    has_zeros: bool,
     /// The largest Σ |code − zero point| of a group.
     magnitude: u64,
+}
+
+/// What a product needs of each group and column beside its codes: Σ (code − zero point), wrapped, and the
+/// zero point, less by what the kept codes are less than the codes.
+#[derive(Clone, Debug)]
+enum Terms {
+    /// All of them in 16 bits, which halves what is read of small groups.
+    Narrow(Vec<Pairs>),
+    Wide(Vec<[[i32; 2]; PANEL]>),
+}
+
+impl Terms {
+    /// In 16 bits where all of them fit.
+    fn new(terms: Vec<[[i32; 2]; PANEL]>) -> Result<Self> {
+        let fits = |&number: &i32| i16::try_from(number).is_ok();
+        if !terms.as_flattened().as_flattened().iter().all(fits) {
+            return Ok(Self::Wide(terms));
+        }
+        let narrow = terms
+            .iter()
+            .map(|terms| terms.map(|pair| pair.map(|number| number as i16)));
+        Ok(Self::Narrow(collected(narrow)?))
+    }
 }
 
 impl GroupedMatrix {
@@ -99,22 +121,16 @@ impl GroupedMatrix {
         let width = columns.next_multiple_of(PANEL);
         // What overflows has no element, or more than memory holds.
         let of_groups = groups.saturating_mul(width);
-        let of_columns = |values: &dyn Fn(usize) -> i32| {
-            let value = |at: usize| match at / (groups * PANEL) * PANEL + at % PANEL {
-                column if column < columns => values(column * groups + at / PANEL % groups),
-                _ => 0,
-            };
-            collected((0..of_groups).map(value))
-        };
+        let mut terms = repeated([[0; 2]; PANEL], of_groups / PANEL)?;
         let mut packed = Self {
             depth,
             columns,
             group,
             nibbles,
             lines: Vec::new(),
-            zero_points: of_columns(&|at| zero_points[at].wrapping_sub(offset))?,
-            sums: repeated(0, of_groups)?,
             scales: repeated(0.0, of_groups)?,
+            terms: Terms::Wide(Vec::new()),
+            has_zeros: zero_points.iter().any(|&zero| zero != offset),
             magnitude: 0,
         };
         let panel_lines = packed.lines_to(depth);
@@ -149,12 +165,13 @@ impl GroupedMatrix {
                     sum += number;
                     magnitude += number.unsigned_abs();
                 }
-                let at = (column / PANEL * groups + g) * PANEL + column % PANEL;
-                packed.sums[at] = sum as i32;
-                packed.scales[at] = scales[place];
+                let (at, lane) = (column / PANEL * groups + g, column % PANEL);
+                terms[at][lane] = [sum as i32, zero_points[place].wrapping_sub(offset)];
+                packed.scales[at * PANEL + lane] = scales[place];
                 packed.magnitude = packed.magnitude.max(magnitude);
             }
         }
+        packed.terms = Terms::new(terms)?;
         Ok(packed)
     }
 
@@ -222,8 +239,8 @@ impl GroupedMatrix {
         };
         let output = Floats::new(&scales, left.rows(), self.columns)?;
         let out = Window::new(left.rows(), self.columns, out.into())?;
-        let has_zeros = self.zero_points.iter().any(|&zero| zero != 0);
-        let left = Tiled::new(left, has_zeros.then_some(self.group), engine.rows())?;
+        let sums_over = self.has_zeros.then_some(self.group);
+        let left = Tiled::new(left, sums_over, engine.rows())?;
         match self.nibbles {
             true => {
                 let job = Product::<true> {
@@ -274,7 +291,9 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
         let right = self.right;
         let panel_lines = right.lines_to(right.depth);
         let rows = left.rows_of(tile);
+        let quads = left.quads_of(tile);
         let groups = right.depth.div_ceil(right.group);
+        let scales: &[[f32; PANEL]] = right.scales.as_chunks().0;
         let mut sums = [[0; PANEL]; MAX_CELLS];
         let mut panel = panels.start;
         while panel < panels.end {
@@ -287,24 +306,33 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
                 let first = group * right.group;
                 let line = panel * panel_lines + right.lines_to(first);
                 let operands = Operands {
-                    left: left.quads_from(tile, first),
+                    left: &quads[rows.len() * (first / QUAD)..],
                     right: &right.lines[line..],
                     right_stride: panel_lines,
                     lines: right.lines_to((right.depth - first).min(right.group)),
                 };
                 arch.tile::<NIBBLES>(rows.len(), width, operands, &mut sums);
-                for column in 0..width {
-                    let place = (panel + column) * groups + group;
-                    let right_sums = &right.sums.as_chunks().0[place];
-                    let right_zeros = &right.zero_points.as_chunks().0[place];
-                    let scales: &[f32; PANEL] = &right.scales.as_chunks().0[place];
-                    for (at, row) in rows.clone().enumerate() {
+                for (at, row) in rows.clone().enumerate() {
+                    let zero = left.zero_points[row];
+                    let sum = left.sums.get(row * groups + group).copied().unwrap_or(0);
+                    let narrow =
+                        i16::try_from(zero).and_then(|zero| Ok([zero, i16::try_from(sum)?]));
+                    for column in 0..width {
                         let cell = at * width + column;
-                        let zero = left.zero_points[row];
-                        let mut exact: Sums = without_zero_point(&sums[cell], zero, right_sums);
-                        if let Some(&left) = left.sums.get(row * groups + group) {
-                            exact = without_zero_point(&exact, left, right_zeros);
-                        }
+                        let place = (panel + column) * groups + group;
+                        let exact = match (&right.terms, narrow) {
+                            (Terms::Narrow(terms), Ok(left)) => {
+                                arch.without_pairs(&sums[cell], left, &terms[place])
+                            }
+                            (Terms::Narrow(terms), Err(_)) => {
+                                let terms = terms[place].map(|pair| pair.map(i32::from));
+                                without_terms(&sums[cell], [zero, sum], &terms)
+                            }
+                            (Terms::Wide(terms), _) => {
+                                without_terms(&sums[cell], [zero, sum], &terms[place])
+                            }
+                        };
+                        let scales = &scales[place];
                         for (i, total) in totals[cell].iter_mut().enumerate() {
                             *total += exact[i] as f32 * scales[i];
                         }
@@ -321,6 +349,19 @@ impl<const NIBBLES: bool> Job for Product<'_, NIBBLES> {
             panel += width;
         }
     }
+}
+
+/// Σ (a − z_a)(b − z_b) = Σ ab − z_a·Σ(b − z_b) − z_b·Σa of each column, all of it modulo 2^32: the sums
+/// less what z_a and Σa, and the terms of the columns, make.
+#[inline(always)]
+fn without_terms(sums: &Sums, [zero, sum]: [i32; 2], terms: &[[i32; 2]; PANEL]) -> Sums {
+    std::array::from_fn(|i| {
+        let [right_sum, right_zero] = terms[i];
+        let products = zero
+            .wrapping_mul(right_sum)
+            .wrapping_add(sum.wrapping_mul(right_zero));
+        sums[i].wrapping_sub(products)
+    })
 }
 
 #[cfg(test)]
@@ -385,13 +426,14 @@ mod tests {
 
     fn cases() -> impl Strategy<Value = Case> {
         let bounds = prop::sample::select(vec![(-8, 7), (0, 15), (-7, 7), (-2, 1), (-128, 127)]);
-        let shape = (1_usize..16, 1_usize..70, 1_usize..70);
-        let group = prop::sample::select(vec![8_usize, 16, 32, 128]);
+        let depth = prop_oneof![9 => 1_usize..70, 1 => 70_usize..900];
+        let shape = (1_usize..16, depth, 1_usize..70);
+        let group = prop::sample::select(vec![8_usize, 16, 32, 128, 512]);
         (shape, group, bounds).prop_flat_map(|((rows, depth, columns), group, bounds)| {
             let count = columns * depth.div_ceil(group);
             (
                 prop::collection::vec(any::<i8>(), rows * depth),
-                prop::collection::vec(-128..=127, rows),
+                prop::collection::vec(prop_oneof![9 => -128..=127, 1 => -40_000..=40_000], rows),
                 prop::collection::vec(bounds.0 as i8..=bounds.1 as i8, columns * depth),
                 prop::collection::vec(0.01..2.0_f32, count),
                 prop::collection::vec(bounds.0..=bounds.1, count),
@@ -420,6 +462,7 @@ mod tests {
             let packed = case.packed().unwrap();
             let left =
                 Matrix::new(&case.left[..], case.rows, case.depth, &case.left_zeros).unwrap();
+            prop_assume!(packed.magnitude * left.magnitude() <= i32::MAX as u64);
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
                 for engine in Engine::of(isa) {
                     let mut out = vec![f32::NAN; expected.len()];

@@ -133,7 +133,7 @@ impl<O: Output> Job for Product<'_, O> {
             };
             let lines = left.depth / QUAD;
             let operands = Operands {
-                left: left.quads_from(tile, 0),
+                left: left.quads_of(tile),
                 right: self.right.panels_from(panel),
                 right_stride: lines,
                 lines,

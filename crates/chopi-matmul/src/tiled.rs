@@ -102,11 +102,11 @@ impl Tiled {
         Ok(tiled)
     }
 
-    /// The quads of a tile from a depth, a multiple of [`PAIR`], on.
-    pub(crate) fn quads_from(&self, tile: usize, depth: usize) -> &[LeftQuad] {
+    /// The quads of a tile: the first of every row, then the second of every row, and so on.
+    pub(crate) fn quads_of(&self, tile: usize) -> &[LeftQuad] {
         let rows = self.rows_of(tile);
         let of_row = self.depth / QUAD;
-        &self.quads[rows.start * of_row..rows.end * of_row][rows.len() * (depth / QUAD)..]
+        &self.quads[rows.start * of_row..rows.end * of_row]
     }
 
     /// The rows of a tile.

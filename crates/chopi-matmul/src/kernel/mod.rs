@@ -28,6 +28,9 @@ pub(crate) const MAX_CELLS: usize = 24;
 /// The sums of one row over a panel.
 pub(crate) type Sums = [i32; PANEL];
 
+/// Two numbers for each column of a panel.
+pub(crate) type Pairs = [[i16; 2]; PANEL];
+
 /// 4 depths of a row of the left matrix.
 pub(crate) type LeftQuad = [u8; QUAD];
 
@@ -73,6 +76,8 @@ pub(crate) trait Arch: Copy {
     /// To each sum, the products of the 4 depths of its column.
     fn dot(self, sums: Self::Sums, left: Self::Left, right: Self::Right) -> Self::Sums;
     fn store(self, sums: Self::Sums, to: &mut Sums);
+    /// The sums, each less by left\[0\]·right\[0\] + left\[1\]·right\[1\] of its column, wrapped.
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums;
 }
 
 /// The tiles that an instruction set has registers for.

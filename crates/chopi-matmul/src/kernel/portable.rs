@@ -1,6 +1,6 @@
 //! Plain Rust, which the compiler vectorizes as it can.
 
-use super::{Arch, LeftQuad, PANEL, QUAD, Quad, Sums, tiles};
+use super::{Arch, LeftQuad, PANEL, Pairs, QUAD, Quad, Sums, tiles};
 
 /// What every CPU can.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,15 @@ impl Arch for Portable {
     #[inline(always)]
     fn store(self, sums: Sums, to: &mut Sums) {
         *to = sums;
+    }
+
+    #[inline(always)]
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums {
+        let [a, b] = left.map(i32::from);
+        std::array::from_fn(|i| {
+            let [c, d] = right[i].map(i32::from);
+            sums[i].wrapping_sub((a * c).wrapping_add(b * d))
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Arch, Kernel, LeftQuad, QUAD_BYTES, Quad, Sums, tiles};
+use super::{Arch, Kernel, LeftQuad, Pairs, QUAD_BYTES, Quad, Sums, tiles};
 
 /// Defines an engine: the proof that the CPU has these features, and `run`, which compiles a kernel for
 /// them. An engine that is more than another one holds that one's proof.
@@ -60,9 +60,9 @@ engine! {
 ///
 /// 1. *The instructions exist.* Each function takes the engine whose instructions it uses, or one that
 ///    holds it. Engines have private fields, and come from `new` alone, which looks at the CPU.
-/// 2. *The memory is there.* The bodies take pointers from nothing but references to a [`Quad`] and to
-///    [`Sums`], which are 64 bytes each, and read or write bytes 0 to 63; the instructions need no
-///    alignment.
+/// 2. *The memory is there.* The bodies take pointers from nothing but references to a [`Quad`], to
+///    [`Sums`] and to [`Pairs`], which are 64 bytes each, and read or write bytes 0 to 63; the
+///    instructions need no alignment.
 macro_rules! intrinsics {
     ($(fn $name:ident($($argument:tt)*) $(-> $result:ty)? { $($body:tt)* })*) => {$(
         #[inline(always)]
@@ -73,6 +73,12 @@ macro_rules! intrinsics {
     )*};
 }
 const _: () = assert!(size_of::<Quad>() == 64 && size_of::<Sums>() == 64 && QUAD_BYTES == 64);
+const _: () = assert!(size_of::<Pairs>() == 64);
+
+/// Two numbers of 16 bits as the lanes hold them.
+fn pair([low, high]: [i16; 2]) -> i32 {
+    i32::from(low as u16) | i32::from(high) << 16
+}
 
 impl Avx2 {
     intrinsics! {
@@ -103,6 +109,14 @@ impl Avx2 {
         fn signed_pairs(self, quads: __m256i) -> [__m256i; 2] {
             let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quads));
             [even, _mm256_srai_epi16::<8>(quads)]
+        }
+        fn less_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> [__m256i; 2] {
+            let left = _mm256_set1_epi32(pair(left));
+            let (sums, right) = (sums.as_ptr().cast::<__m256i>(), right.as_ptr().cast::<__m256i>());
+            let products = _mm256_madd_epi16(left, _mm256_loadu_si256(right));
+            let low = _mm256_sub_epi32(_mm256_loadu_si256(sums), products);
+            let products = _mm256_madd_epi16(left, _mm256_loadu_si256(right.add(1)));
+            [low, _mm256_sub_epi32(_mm256_loadu_si256(sums.add(1)), products)]
         }
         fn dot_half(self, sums: __m256i, left: [__m256i; 2], right: [__m256i; 2]) -> __m256i {
             let even = _mm256_madd_epi16(left[0], right[0]);
@@ -158,6 +172,13 @@ impl Arch for Avx2 {
     fn store(self, sums: [__m256i; 2], to: &mut Sums) {
         self.store_halves(sums, to);
     }
+
+    #[inline(always)]
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums {
+        let mut less = *sums;
+        self.store_halves(self.less_pairs(sums, left, right), &mut less);
+        less
+    }
 }
 
 tiles!(Avx2: 4 rows, 1 => 2, 2 => 1, 3 => 1, 4 => 1);
@@ -205,6 +226,11 @@ impl Arch for AvxVnni {
     fn store(self, sums: [__m256i; 2], to: &mut Sums) {
         self.0.store_halves(sums, to);
     }
+
+    #[inline(always)]
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums {
+        self.0.without_pairs(sums, left, right)
+    }
 }
 
 tiles!(AvxVnni: 6 rows, 1 => 4, 2 => 2, 3 => 2, 4 => 1, 5 => 1, 6 => 1);
@@ -220,6 +246,11 @@ impl Avx512 {
         }
         fn high_whole(self, from: &Quad) -> __m512i {
             _mm512_and_si512(_mm512_srli_epi16::<4>(self.whole(from)), _mm512_set1_epi8(15))
+        }
+        fn less_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> __m512i {
+            let right = _mm512_loadu_si512(right.as_ptr().cast());
+            let products = _mm512_madd_epi16(_mm512_set1_epi32(pair(left)), right);
+            _mm512_sub_epi32(_mm512_loadu_si512(sums.as_ptr().cast()), products)
         }
         // 4 bytes in every lane.
         fn four(self, from: &LeftQuad) -> __m512i {
@@ -276,6 +307,13 @@ impl Arch for Avx512 {
     fn high_nibbles(self, from: &Quad) -> [__m512i; 2] {
         self.unsigned_pairs(self.high_whole(from))
     }
+
+    #[inline(always)]
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums {
+        let mut less = *sums;
+        self.store(self.less_pairs(sums, left, right), &mut less);
+        less
+    }
 }
 
 tiles!(Avx512: 8 rows, 1 => 4, 2 => 4, 3 => 2, 4 => 2, 5 => 2, 6 => 2, 7 => 2, 8 => 2);
@@ -319,6 +357,11 @@ impl Arch for Avx512Vnni {
     #[inline(always)]
     fn store(self, sums: __m512i, to: &mut Sums) {
         self.0.store(sums, to);
+    }
+
+    #[inline(always)]
+    fn without_pairs(self, sums: &Sums, left: [i16; 2], right: &Pairs) -> Sums {
+        self.0.without_pairs(sums, left, right)
     }
 }
 
