@@ -88,13 +88,7 @@ pub mod models {
     pub use chopi_models::*;
 }
 
-#[doc = include_str!("../../../docs/qat.md")]
-pub mod qat {}
-
-// Its example uses ndarray.
-#[cfg_attr(feature = "ndarray", doc = include_str!("../../../docs/calibration.md"))]
-#[cfg_attr(not(feature = "ndarray"), doc = "How to calibrate.")]
-pub mod calibration {}
+pub mod guide;
 
 /// The names of the frameworks that are compiled in.
 pub fn backends() -> &'static [&'static str] {
