@@ -77,7 +77,7 @@ impl Network {
                 learning_rate,
                 quantizer_learning_rate,
                 ..AdamConfig::default()
-            });
+            })?;
             let mut sum = 0.0;
             for batch in training.batches(args.seed, epoch) {
                 let (x, y) = tensors(&batch)?;

@@ -65,7 +65,7 @@ impl<N: Network> Trainee<N> {
                 learning_rate,
                 quantizer_learning_rate,
                 ..AdamConfig::default()
-            });
+            })?;
             let mut sum = 0.0;
             for batch in training.batches(args.seed, epoch) {
                 let (x, y) = tensors(&batch)?;

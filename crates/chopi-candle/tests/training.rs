@@ -162,6 +162,38 @@ impl Network {
 }
 
 #[test]
+fn an_optimizer_takes_only_numbers_that_it_can_step_by() {
+    let mut network = Network::new(false);
+    let bad = AdamConfig {
+        beta2: 1.0,
+        ..AdamConfig::default()
+    };
+    let error = network.adam.set_config(bad).unwrap_err().to_string();
+    assert!(error.contains("beta2 is 1.0, expected"), "{error}");
+    assert_eq!(network.adam.config(), &AdamConfig::default());
+    let error = Adam::new(&network.variables, &network.quantizers, bad).unwrap_err();
+    assert!(error.to_string().contains("beta2 is 1.0"), "{error}");
+}
+
+#[test]
+fn a_step_that_fails_is_not_counted_and_changes_nothing() {
+    let mut network = Network::new(false);
+    network.train(0..2);
+    let before = network.state();
+    // The gradients of a network whose first variable, by name, has a gradient, and whose second has one of
+    // another shape, as of one that was changed after the optimizer was made.
+    let weight = network.layer.layer().weight().clone();
+    let bias = network.layer.layer().bias().unwrap().clone();
+    let x = ramp(&[8, 10], DType::F32);
+    let loss = network.layer.forward_t(&x, true).unwrap().sqr().unwrap();
+    let mut gradients = loss.mean_all().unwrap().backward().unwrap();
+    assert!(gradients.get(&bias).is_some() && gradients.get(&weight).is_some());
+    gradients.insert(&weight, ramp(&[3, 7], DType::F32));
+    network.adam.step(&gradients).unwrap_err();
+    assert_eq!((network.adam.steps(), network.state()), (2, before));
+}
+
+#[test]
 fn training_goes_on_from_a_checkpoint_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");

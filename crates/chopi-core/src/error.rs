@@ -248,6 +248,17 @@ pub enum Error {
         bytes: usize,
     },
 
+    /// A number of an optimizer that is out of its range.
+    #[error("{name} is {value:?}, expected {expected}")]
+    AdamConfig {
+        /// The name of the number.
+        name: &'static str,
+        /// The number.
+        value: f64,
+        /// The numbers that the optimizer can step by.
+        expected: &'static str,
+    },
+
     /// The averaging constant of a moving average is outside (0, 1].
     #[error("the averaging constant is {constant:?}, expected a number over 0 and up to 1")]
     AveragingConstant {

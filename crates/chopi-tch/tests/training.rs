@@ -235,6 +235,40 @@ impl Network {
 }
 
 #[test]
+fn an_optimizer_takes_only_numbers_that_it_can_step_by() {
+    let mut network = Network::new(false);
+    let bad = AdamConfig {
+        learning_rate: f64::NAN,
+        ..AdamConfig::default()
+    };
+    let error = network.adam.set_config(bad).unwrap_err().to_string();
+    assert!(error.contains("learning_rate is NaN, expected"), "{error}");
+    assert_eq!(network.adam.config(), &AdamConfig::default());
+    let error = Adam::new(&network.variables, &network.quantizers, bad).unwrap_err();
+    assert!(
+        error.to_string().contains("learning_rate is NaN"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_step_that_fails_is_not_counted_and_changes_nothing() {
+    let mut network = Network::new(false);
+    network.train(0..2);
+    let x = ramp(&[8, 10], Kind::Float);
+    let loss = network.layer.f_forward_t(&x, true).unwrap().square();
+    loss.mean(Kind::Float).backward();
+    // The bias, which is the first variable by name, has a gradient that fits. The weight has become one of
+    // another shape after the optimizer was made, and so has no gradient that fits its moments.
+    let mut weight = network.layer.layer().weight().shallow_clone();
+    weight.set_data(&ramp(&[3, 7], Kind::Float));
+    weight.grad().set_data(&ramp(&[3, 7], Kind::Float));
+    let before = network.state();
+    network.adam.step().unwrap_err();
+    assert_eq!((network.adam.steps(), network.state()), (2, before));
+}
+
+#[test]
 fn training_goes_on_from_a_checkpoint_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("checkpoint.safetensors");

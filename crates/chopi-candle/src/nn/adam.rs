@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use candle_nn::VarMap;
-use chopi_core::training::Quantizers;
+use chopi_core::training::{AdamConfig, Quantizers};
+
+use super::chopi;
 
 /// Adam (Kingma and Ba 2015), whose state goes into a
 /// [checkpoint](super::save_checkpoint): [`candle_nn::AdamW`] does not give its moments away, so a
@@ -21,22 +23,6 @@ pub struct Adam {
     step: u32,
 }
 
-/// The numbers of [`Adam`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamConfig {
-    /// The learning rate lr.
-    pub learning_rate: f64,
-    /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
-    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
-    pub quantizer_learning_rate: f64,
-    /// The decay β₁ of the mean of gradients.
-    pub beta1: f64,
-    /// The decay β₂ of the mean of their squares.
-    pub beta2: f64,
-    /// ε.
-    pub eps: f64,
-}
-
 #[derive(Debug)]
 struct Slot {
     variable: Var,
@@ -46,26 +32,14 @@ struct Slot {
     is_learned_parameter: bool,
 }
 
-/// Learning rates 10⁻³ and 10⁻⁴, β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
-impl Default for AdamConfig {
-    fn default() -> Self {
-        Self {
-            learning_rate: 1e-3,
-            quantizer_learning_rate: 1e-4,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-        }
-    }
-}
-
 impl Adam {
     /// An optimizer of all float variables that there are now, some of them learned by
     /// `quantizers`.
     ///
     /// # Errors
-    /// What candle says.
+    /// The errors of [`AdamConfig::check`]; what candle says.
     pub fn new(variables: &VarMap, quantizers: &Quantizers, config: AdamConfig) -> Result<Self> {
+        config.check().map_err(chopi)?;
         let variables = variables
             .data()
             .lock()
@@ -98,27 +72,24 @@ impl Adam {
     /// Changes each variable that has a gradient.
     ///
     /// # Errors
-    /// What candle says.
+    /// What candle says. A step that fails is not counted, and where its numbers cannot be computed, nothing
+    /// is changed.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        self.step += 1;
-        let AdamConfig { beta1, beta2, .. } = self.config;
-        let correction = |beta: f64| 1.0 / (1.0 - beta.powf(self.step.into()));
-        let (mean, square) = (correction(beta1), correction(beta2));
+        let step = self.step.saturating_add(1);
+        let mut changes = Vec::new();
         for slot in self.slots.values_mut() {
-            let Some(g) = gradients.get(&slot.variable) else {
-                continue;
-            };
-            let rate = match slot.is_learned_parameter {
-                true => self.config.quantizer_learning_rate,
-                false => self.config.learning_rate,
-            };
-            slot.mean = ((&slot.mean * beta1)? + (g * (1.0 - beta1))?)?.detach();
-            slot.square = ((&slot.square * beta2)? + (g.sqr()? * (1.0 - beta2))?)?.detach();
-            let deviation = ((&slot.square * square)?.sqrt()? + self.config.eps)?;
-            let change = ((&slot.mean * mean)? / deviation)?;
-            let variable = slot.variable.as_detached_tensor();
-            slot.variable.set(&(variable - (change * rate)?)?)?;
+            if let Some(g) = gradients.get(&slot.variable) {
+                let next = slot.next(g, &self.config, step)?;
+                changes.push((slot, next));
+            }
         }
+        for (slot, Next { variable, .. }) in &changes {
+            slot.variable.set(variable)?;
+        }
+        for (slot, Next { mean, square, .. }) in changes {
+            (slot.mean, slot.square) = (mean, square);
+        }
+        self.step = step;
         Ok(())
     }
 
@@ -128,8 +99,13 @@ impl Adam {
     }
 
     /// Sets them, for the steps to come.
-    pub fn set_config(&mut self, config: AdamConfig) {
+    ///
+    /// # Errors
+    /// The errors of [`AdamConfig::check`]; they are as they were then.
+    pub fn set_config(&mut self, config: AdamConfig) -> Result<()> {
+        config.check().map_err(chopi)?;
         self.config = config;
+        Ok(())
     }
 
     /// How many steps there were.
@@ -150,5 +126,33 @@ impl Adam {
             (slot.mean, slot.square) = (mean, square);
         }
         self.step = step;
+    }
+}
+
+/// What a variable and its moments become.
+struct Next {
+    mean: Tensor,
+    square: Tensor,
+    variable: Tensor,
+}
+
+impl Slot {
+    /// What this step makes of them, for this gradient.
+    fn next(&self, g: &Tensor, config: &AdamConfig, step: u32) -> Result<Next> {
+        let AdamConfig { beta1, beta2, .. } = *config;
+        let correction = |beta: f64| 1.0 / (1.0 - beta.powf(step.into()));
+        let rate = match self.is_learned_parameter {
+            true => config.quantizer_learning_rate,
+            false => config.learning_rate,
+        };
+        let mean = ((&self.mean * beta1)? + (g * (1.0 - beta1))?)?.detach();
+        let square = ((&self.square * beta2)? + (g.sqr()? * (1.0 - beta2))?)?.detach();
+        let deviation = ((&square * correction(beta2))?.sqrt()? + config.eps)?;
+        let change = ((&mean * correction(beta1))? / deviation)?;
+        Ok(Next {
+            variable: (self.variable.as_detached_tensor() - (change * rate)?)?,
+            mean,
+            square,
+        })
     }
 }

@@ -42,8 +42,9 @@ mod layer;
 mod ops;
 mod qat;
 
-pub use adam::{Adam, AdamConfig};
+pub use adam::Adam;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use chopi_core::training::AdamConfig;
 pub use composed::{composed_fake_quantize, composed_fake_quantize_learned};
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};

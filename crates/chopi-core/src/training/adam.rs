@@ -41,7 +41,13 @@ impl AdamConfig {
     /// # Errors
     /// [`Error::AdamConfig`] for the first one that is out of its range.
     pub fn check(&self) -> Result<()> {
-        let refuse = |name, value, expected| Err(Error::AdamConfig { name, value, expected });
+        let refuse = |name, value, expected| {
+            Err(Error::AdamConfig {
+                name,
+                value,
+                expected,
+            })
+        };
         for (name, rate) in [
             ("learning_rate", self.learning_rate),
             ("quantizer_learning_rate", self.quantizer_learning_rate),
@@ -72,11 +78,31 @@ mod tests {
         let (inf, nan) = (f64::INFINITY, f64::NAN);
         type Field = fn(&mut AdamConfig) -> &mut f64;
         let cases: [(&str, Field, &[f64], &[f64]); 5] = [
-            ("learning_rate", |c| &mut c.learning_rate, &[0.0, 1.0], &[-1e-9, inf, nan]),
-            ("quantizer_learning_rate", |c| &mut c.quantizer_learning_rate, &[0.0], &[-1.0, nan]),
+            (
+                "learning_rate",
+                |c| &mut c.learning_rate,
+                &[0.0, 1.0],
+                &[-1e-9, inf, nan],
+            ),
+            (
+                "quantizer_learning_rate",
+                |c| &mut c.quantizer_learning_rate,
+                &[0.0],
+                &[-1.0, nan],
+            ),
             ("beta1", |c| &mut c.beta1, &[0.0, 0.5], &[-0.1, 1.0, nan]),
-            ("beta2", |c| &mut c.beta2, &[0.0, 0.9999], &[-0.1, 1.0, inf, nan]),
-            ("eps", |c| &mut c.eps, &[1e-300, 1.0], &[0.0, -1e-8, inf, nan]),
+            (
+                "beta2",
+                |c| &mut c.beta2,
+                &[0.0, 0.9999],
+                &[-0.1, 1.0, inf, nan],
+            ),
+            (
+                "eps",
+                |c| &mut c.eps,
+                &[1e-300, 1.0],
+                &[0.0, -1e-8, inf, nan],
+            ),
         ];
         for (name, field, good, bad) in cases {
             let with = |value: f64| {
@@ -89,7 +115,10 @@ mod tests {
             }
             for &value in bad {
                 let error = with(value).unwrap_err().to_string();
-                assert!(error.starts_with(&format!("{name} is {value:?}, expected")), "{error}");
+                assert!(
+                    error.starts_with(&format!("{name} is {value:?}, expected")),
+                    "{error}"
+                );
             }
         }
     }

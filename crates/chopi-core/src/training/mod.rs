@@ -6,6 +6,7 @@
 //! same from [`Chopi::fake_quantize_with_mask`](crate::Chopi::fake_quantize_with_mask) and
 //! [`LearnedParams::scale_derivative`].
 
+mod adam;
 mod checkpoint;
 mod config;
 mod fake_quantizer;
@@ -14,6 +15,7 @@ mod learned;
 mod quantizers;
 mod straight_through;
 
+pub use adam::AdamConfig;
 pub use checkpoint::{
     CHECKPOINT_MEAN, CHECKPOINT_QUANTIZERS, CHECKPOINT_SQUARE, CHECKPOINT_STEPS, write_checkpoint,
 };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chopi_core::Result;
-use chopi_core::training::Quantizers;
+use chopi_core::training::{AdamConfig, Quantizers};
 use tch::nn::VarStore;
 use tch::{TchError, Tensor};
 
@@ -23,22 +23,6 @@ pub struct Adam {
     step: u32,
 }
 
-/// The numbers of [`Adam`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamConfig {
-    /// The learning rate lr.
-    pub learning_rate: f64,
-    /// The learning rate of learned scales and zero points. Adam's steps are as long as the learning
-    /// rate, whatever the gradient, and scales are small numbers: theirs should be smaller.
-    pub quantizer_learning_rate: f64,
-    /// The decay β₁ of the mean of gradients.
-    pub beta1: f64,
-    /// The decay β₂ of the mean of their squares.
-    pub beta2: f64,
-    /// ε.
-    pub eps: f64,
-}
-
 #[derive(Debug)]
 struct Slot {
     variable: Tensor,
@@ -48,26 +32,14 @@ struct Slot {
     is_learned_parameter: bool,
 }
 
-/// Learning rates 10⁻³ and 10⁻⁴, β₁ = 0.9, β₂ = 0.999, ε = 10⁻⁸.
-impl Default for AdamConfig {
-    fn default() -> Self {
-        Self {
-            learning_rate: 1e-3,
-            quantizer_learning_rate: 1e-4,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-        }
-    }
-}
-
 impl Adam {
     /// An optimizer of all trainable variables that there are now, some of them learned by
     /// `quantizers`.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// The errors of [`AdamConfig::check`]; what libtorch says.
     pub fn new(variables: &VarStore, quantizers: &Quantizers, config: AdamConfig) -> Result<Self> {
+        config.check()?;
         let mut slots = BTreeMap::new();
         for (name, variable) in variables.variables() {
             if !variable.requires_grad() {
@@ -104,18 +76,29 @@ impl Adam {
     /// Changes each variable that has a gradient.
     ///
     /// # Errors
-    /// What libtorch says.
+    /// What libtorch says. A step that fails is not counted, and where its numbers cannot be computed,
+    /// nothing is changed.
     pub fn step(&mut self) -> Result<()> {
-        self.step += 1;
-        let step = self.step;
-        let config = self.config;
-        tch::no_grad(|| {
-            for slot in self.slots.values_mut() {
-                slot.step(&config, step)?;
+        let step = self.step.saturating_add(1);
+        let (slots, config) = (self.slots.values_mut(), &self.config);
+        let change = || -> std::result::Result<_, TchError> {
+            let mut changes = Vec::new();
+            for slot in slots {
+                if let Some(next) = slot.next(config, step)? {
+                    changes.push((slot, next));
+                }
             }
-            Ok(())
-        })
-        .map_err(framework)
+            for (slot, Next { variable, .. }) in &mut changes {
+                slot.variable.f_copy_(variable)?;
+            }
+            Ok(changes)
+        };
+        let changes = tch::no_grad(change).map_err(framework)?;
+        for (slot, Next { mean, square, .. }) in changes {
+            (slot.mean, slot.square) = (mean, square);
+        }
+        self.step = step;
+        Ok(())
     }
 
     /// The numbers that it steps by.
@@ -124,8 +107,13 @@ impl Adam {
     }
 
     /// Sets them, for the steps to come.
-    pub fn set_config(&mut self, config: AdamConfig) {
+    ///
+    /// # Errors
+    /// The errors of [`AdamConfig::check`]; they are as they were then.
+    pub fn set_config(&mut self, config: AdamConfig) -> Result<()> {
+        config.check()?;
         self.config = config;
+        Ok(())
     }
 
     /// How many steps there were.
@@ -149,11 +137,19 @@ impl Adam {
     }
 }
 
+/// What a variable and its moments become.
+struct Next {
+    mean: Tensor,
+    square: Tensor,
+    variable: Tensor,
+}
+
 impl Slot {
-    fn step(&mut self, config: &AdamConfig, step: u32) -> std::result::Result<(), TchError> {
+    /// What this step makes of them, where the variable has a gradient.
+    fn next(&self, config: &AdamConfig, step: u32) -> std::result::Result<Option<Next>, TchError> {
         let g = self.variable.f_grad()?;
         if !g.defined() {
-            return Ok(());
+            return Ok(None);
         }
         let AdamConfig { beta1, beta2, .. } = *config;
         let correction = |beta: f64| 1.0 / (1.0 - beta.powf(step.into()));
@@ -165,15 +161,16 @@ impl Slot {
             old.f_mul_scalar(beta)?
                 .f_add(&new.f_mul_scalar(1.0 - beta)?)
         };
-        self.mean = blend(&self.mean, beta1, &g)?;
-        self.square = blend(&self.square, beta2, &g.f_square()?)?;
-        let deviation = self.square.f_mul_scalar(correction(beta2))?.f_sqrt()?;
+        let mean = blend(&self.mean, beta1, &g)?;
+        let square = blend(&self.square, beta2, &g.f_square()?)?;
+        let deviation = square.f_mul_scalar(correction(beta2))?.f_sqrt()?;
         let deviation = deviation.f_add_scalar(config.eps)?;
-        let change = self
-            .mean
-            .f_mul_scalar(correction(beta1))?
-            .f_div(&deviation)?;
-        let next = self.variable.detach().f_sub(&change.f_mul_scalar(rate)?)?;
-        self.variable.f_copy_(&next)
+        let change = mean.f_mul_scalar(correction(beta1))?.f_div(&deviation)?;
+        let variable = self.variable.detach().f_sub(&change.f_mul_scalar(rate)?)?;
+        Ok(Some(Next {
+            mean,
+            square,
+            variable,
+        }))
     }
 }

@@ -44,8 +44,9 @@ mod ops;
 mod qat;
 mod weighted;
 
-pub use adam::{Adam, AdamConfig};
+pub use adam::Adam;
 pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use chopi_core::training::AdamConfig;
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
 pub(crate) use ops::shape;
