@@ -3,12 +3,11 @@
 //! What has a small size that no input changes is allocated as usual: the shape of a tensor, the text of an
 //! error, the tasks that threads take.
 
-use std::fmt;
-
 use crate::lanes::PerGroup;
 
 /// There is not as much memory as an input asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no memory for {bytes} bytes")]
 pub struct NoMemory {
     /// The number of bytes that are wanted; `usize::MAX` where there are more.
     pub bytes: usize,
@@ -23,14 +22,6 @@ impl NoMemory {
         }
     }
 }
-
-impl fmt::Display for NoMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no memory for {} bytes", self.bytes)
-    }
-}
-
-impl std::error::Error for NoMemory {}
 
 /// A vector without elements that has room for `len` of them.
 ///
