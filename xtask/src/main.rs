@@ -9,6 +9,7 @@ mod cache;
 mod check_backends;
 mod check_crates;
 mod check_export;
+mod check_gguf;
 mod check_model;
 mod check_models;
 mod check_pychop;
@@ -71,6 +72,8 @@ enum Command {
     CheckModels(check_models::Args),
     /// Check that transformers opens what the program exports, with compressed-tensors' own numbers
     CheckExport(check_export::Args),
+    /// Check the blocks of GGUF that the program writes and reads against the Python package `gguf`
+    CheckGguf(check_gguf::Args),
     /// Make the table of what is special in each architecture of transformers, which the program has built in
     Architectures,
     /// Check what the program would take of every model of transformers against the model's own modules
@@ -116,6 +119,7 @@ fn run(command: Command) -> Result<()> {
         Command::CheckModel(args) => check_model::run(&args),
         Command::CheckModels(args) => check_models::run(&args),
         Command::CheckExport(args) => check_export::run(&args),
+        Command::CheckGguf(args) => check_gguf::run(&args),
         Command::Architectures => architectures::make(),
         Command::CheckArchitectures(args) => architectures::check(&args),
         Command::CheckBackends(args) => check_backends::run(&args),

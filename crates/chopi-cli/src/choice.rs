@@ -112,9 +112,8 @@ impl Choice {
     }
 
     /// The error where no tensor of a file is quantized.
-    pub fn nothing(&self, archive: &Archive) -> Error {
-        self.selection
-            .nothing(&archive.path, archive.tensors.values())
+    pub fn nothing<'a>(&self, path: &Path, tensors: impl Iterator<Item = &'a Entry>) -> Error {
+        self.selection.nothing(path, tensors)
     }
 
     /// Checks that a model has all tensors of the plan, and that they can be quantized.

@@ -15,7 +15,6 @@ use crate::element::{FloatElement, float_bytes};
 use crate::error::{Error, Fault, Result};
 use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
-use crate::interrupt;
 use crate::print::{as_text, printable};
 use crate::report::{Report, ReportRow, grouped};
 use crate::workers;
@@ -26,9 +25,7 @@ use crate::write::{Output, Target};
 pub fn run(args: &DequantizeArgs) -> Result<()> {
     let start = Instant::now();
     let model = Model::open(&args.files.input)?;
-    interrupt::watch();
-    let (inputs, force) = (model.files().inputs(), args.files.force);
-    let target = Target::new(&args.files.output, &inputs, force)?;
+    let target = args.files.target(&model.files().inputs())?;
     let rows = with_framework!(args.work.backend, K => write::<K>(&model, args, target)?);
     Report::new(rows, start).print(&args.print)
 }
@@ -125,10 +122,7 @@ impl DequantizeTask<'_> {
         let convention = params.convention();
         let (shape, rank) = (tensor.shape(), tensor.shape().len());
         let granularity = convention.granularity_for(params.scheme().granularity, rank);
-        let chunks = match tensor.is_packed() {
-            true => Chunks::of_rows(shape, granularity),
-            false => Chunks::new(shape, granularity),
-        };
+        let chunks = Chunks::of(shape, granularity, tensor.is_packed());
         let fault = |fault: Fault| Error::from(tensor.fault(fault));
         for chunk in chunks.iter() {
             let codes = tensor.codes_of(chunk.elements.clone()).map_err(fault)?;

@@ -12,10 +12,8 @@ use safetensors::{Dtype, SafeTensorError};
 
 use crate::element::{Element, bytes_mut, from_file_order};
 use crate::error::{Error, Fault, Result};
-use crate::files::QUANTIZATION;
 use crate::gguf::{GgmlType, Gguf, is_gguf};
 use crate::header::Header;
-use crate::json;
 use crate::lazy::Dequantized;
 use crate::source::Source;
 use crate::watch;
@@ -31,6 +29,8 @@ pub struct Archive {
     pub tensors: BTreeMap<String, Entry>,
     /// The length of the file in bytes.
     pub len: u64,
+    /// Whether it is a GGUF file.
+    pub is_gguf: bool,
 }
 
 /// A tensor of a file, which is read when it is asked for.
@@ -72,8 +72,8 @@ impl Archive {
     /// describe the file; [`Error::GgufBlocks`] for a GGUF file that is quantized.
     pub fn open(path: &Path) -> Result<Self> {
         if path.is_dir() {
-            let (path, hint) = (path.to_owned(), folder_hint(path));
-            return Err(Error::Folder { path, hint });
+            let path = path.to_owned();
+            return Err(Error::Folder { path });
         }
         if is_gguf(path)? {
             return Self::of_gguf(Gguf::open(path)?);
@@ -105,6 +105,7 @@ impl Archive {
             metadata: BTreeMap::new(),
             tensors,
             len: gguf.len,
+            is_gguf: true,
         })
     }
 
@@ -147,6 +148,7 @@ impl Archive {
             tensors: tensors.collect(),
             metadata: header.metadata().clone().into_iter().flatten().collect(),
             len: source.len,
+            is_gguf: false,
         })
     }
 }
@@ -174,15 +176,6 @@ fn header_of(bytes: &[u8], len: u64) -> std::result::Result<Metadata, SafeTensor
     match (header.data_len() as u64).checked_add(bytes.len() as u64) {
         Some(expected) if expected == len => Ok(header),
         _ => Err(SafeTensorError::MetadataIncompleteBuffer),
-    }
-}
-
-/// What to say of a folder where a file is needed.
-fn folder_hint(folder: &Path) -> &'static str {
-    let quantized = json::object(&folder.join("config.json"));
-    match quantized.is_ok_and(|config| config.get(QUANTIZATION).is_some_and(|v| !v.is_null())) {
-        true => " (chopi report reads the folder of a quantized model)",
-        false => " (chopi quantize --format compressed-tensors reads a model's folder)",
     }
 }
 

@@ -39,8 +39,16 @@ impl<'a> Chunks<'a> {
         Self::of_at_most(Self::ELEMENTS, shape, granularity)
     }
 
+    /// The pieces of a tensor that is read or written in whole rows only, or at any element.
+    pub fn of(shape: &'a [usize], granularity: Granularity, is_packed: bool) -> Self {
+        match is_packed {
+            true => Self::of_rows(shape, granularity),
+            false => Self::new(shape, granularity),
+        }
+    }
+
     /// The pieces of whole rows along axis 0; a tensor of fewer than two axes in one piece.
-    pub fn of_rows(shape: &'a [usize], granularity: Granularity) -> Self {
+    fn of_rows(shape: &'a [usize], granularity: Granularity) -> Self {
         let (rows, width) = match shape {
             [] | [_] => return Self::new(shape, granularity).whole(),
             [rows, row @ ..] => (*rows, row.iter().product::<usize>()),

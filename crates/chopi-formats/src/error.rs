@@ -31,12 +31,10 @@ pub enum Error {
     },
 
     /// A folder stands where a single file is needed.
-    #[error("{path}: is a folder, expected a safetensors file{hint}")]
+    #[error("{path}: is a folder, expected a safetensors or a GGUF file")]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What reads folders.
-        hint: &'static str,
     },
 
     /// The file is of another kind.

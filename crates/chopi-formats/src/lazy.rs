@@ -68,10 +68,7 @@ impl Dequantized {
             Storage::Quantized { granularity, .. } => granularity,
             Storage::Plain(_) | Storage::Blocks(_) => chopi_core::Granularity::PerTensor,
         };
-        let chunks = match self.tensor.is_packed() {
-            true => Chunks::of_rows(self.tensor.shape(), granularity),
-            false => Chunks::new(self.tensor.shape(), granularity),
-        };
+        let chunks = Chunks::of(self.tensor.shape(), granularity, self.tensor.is_packed());
         let chunk = chunks.with(element);
         let elements = chunk.elements.clone();
         let values = match &self.params {

@@ -43,7 +43,7 @@ use crate::interrupt;
 use crate::others;
 use crate::print::print_json;
 use crate::quantize::row::QuantizeRow;
-use crate::quantize::task::{self, Shared, Task};
+use crate::quantize::task::{self, How, Shared, Task};
 use crate::report::Report;
 use crate::workers;
 use crate::write::{OutputFolder, Target};
@@ -74,6 +74,10 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let mut rows = Vec::new();
     let mut index = Index::default();
     for (shard, archive) in model.shards.iter().zip(&archives) {
+        let shard = match archive.is_gguf {
+            true => "model.safetensors",
+            false => shard,
+        };
         let written = with_framework!(args.work.backend, K => {
             write_shard::<K>(archive, args, &plan, &folder, shard, &progress)?
         });
@@ -137,23 +141,24 @@ fn write_shard<K: Framework>(
         let fault = |fault| archive.fault(&tensor.name, fault);
         tasks.push(match plan.of(tensor) {
             Decision::Keep(reason) => {
-                let kept = task::plan::<K>(tensor, None).map_err(fault)?;
-                let parts = CompressedTensors.plan(&kept, &mut header).map_err(fault)?;
-                Task::kept(tensor, reason.to_string(), parts)
+                let kept = How::Copy(Some(reason.to_string()));
+                let planned = task::plan::<K>(tensor, &kept).map_err(fault)?;
+                let parts = CompressedTensors.plan(&planned, &mut header);
+                Task::new(&archive.path, tensor, kept, parts.map_err(fault)?)
             }
             Decision::Quantize(how) => {
-                let quantized = Some((how.float, how.settings));
-                let planned = task::plan::<K>(tensor, quantized).map_err(fault)?;
+                let codes = How::Codes(how.float, how.settings);
+                let planned = task::plan::<K>(tensor, &codes).map_err(fault)?;
                 let scheme = &how.settings.scheme;
                 let parts = how.format.plan(&planned, scheme, how.float, &mut header);
-                Task::new(tensor, quantized, Parts::Codes(parts.map_err(fault)?))
+                let parts = Parts::Codes(parts.map_err(fault)?);
+                Task::new(&archive.path, tensor, codes, parts)
             }
         });
     }
     let output = Target::new_file(folder.path().join(shard)).create(&header)?;
     let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
         task.run::<K>(Shared {
-            archive,
             output: &output,
             progress,
         })

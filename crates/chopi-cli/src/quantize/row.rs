@@ -1,5 +1,6 @@
 //! What `quantize` reports of one tensor.
 
+use chopi::formats::gguf::BlockType;
 use chopi::{Granularity, Symmetry, metrics::Metrics};
 use safetensors::Dtype;
 use serde::Serialize;
@@ -29,9 +30,9 @@ pub struct QuantizeRow {
     /// Why it was copied, where the format asks for more than a float.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<String>,
-    /// The dtype of the codes, and the scheme in words.
+    /// The dtype of the codes or the type of the blocks, and the scheme in words.
     #[serde(skip)]
-    codes: Option<(Dtype, String)>,
+    codes: Option<(String, String)>,
 }
 
 /// How a quantized tensor is kept.
@@ -89,7 +90,26 @@ impl QuantizeRow {
             sqnr_db: Some(metrics.sqnr_db()),
             mse: Some(metrics.mse()),
             max_abs_error: Some(metrics.max_abs_error()),
-            codes: Some((kept.dtype, scheme_cell(scheme, granularity))),
+            codes: Some((kept.dtype.to_string(), scheme_cell(scheme, granularity))),
+            ..Self::copied(tensor)
+        }
+    }
+}
+
+impl QuantizeRow {
+    /// A tensor that was quantized to blocks of GGUF, which take `len` bytes.
+    pub fn blocks(tensor: &Entry, block_type: BlockType, len: usize, metrics: &Metrics) -> Self {
+        let (bits, block) = (block_type.bits(), block_type.elements());
+        let granularity = format!("blocks of {block}");
+        Self {
+            bits: Some(bits),
+            granularity: Some(granularity.clone()),
+            convention: Some("ggml".to_owned()),
+            bytes_out: len,
+            sqnr_db: Some(metrics.sqnr_db()),
+            mse: Some(metrics.mse()),
+            max_abs_error: Some(metrics.max_abs_error()),
+            codes: Some((block_type.to_string(), format!("{bits} bits {granularity}"))),
             ..Self::copied(tensor)
         }
     }

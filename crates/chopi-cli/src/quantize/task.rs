@@ -1,17 +1,22 @@
 //! One tensor: where its results go, and the work.
 
+use std::path::Path;
+
 use chopi::backend::{FloatType, IntType};
 use chopi::formats::chopi::Spec;
+use chopi::formats::gguf::BlockType;
 use chopi::formats::{CodeParts, Keep, Parts, TensorPlan, with_float};
 use chopi::metrics::Metrics;
 use chopi::{Granularity, convention::ZeroPoints};
 use indicatif::ProgressBar;
 
+use super::blocks;
 use super::calibrate::{calibrate, zero_point_type};
 use super::piece;
 use super::row::{Kept, QuantizeRow};
-use crate::archive::{Archive, Entry, Reader};
+use crate::archive::{Entry, Reader};
 use crate::args::Settings;
+use crate::choice::Choice;
 use crate::chunks::Chunks;
 use crate::error::{Error, Fault, Result};
 use crate::framework::Framework;
@@ -20,41 +25,70 @@ use crate::write::Output;
 /// What is to be done with one tensor, and where the result goes.
 #[derive(Debug)]
 pub struct Task<'a> {
+    /// The file that holds the tensor.
+    path: &'a Path,
     tensor: &'a Entry,
+    how: How<'a>,
     parts: Parts,
-    /// How it is quantized, if it is.
-    how: Option<(FloatType, &'a Settings)>,
-    /// Why it is not, where there is more to say than that it is no float.
-    reason: Option<String>,
+}
+
+/// How a tensor is kept.
+#[derive(Clone, Debug)]
+pub enum How<'a> {
+    /// It is copied, and for this reason where there is more to say than that it is not asked for.
+    Copy(Option<String>),
+    /// It is quantized to codes.
+    Codes(FloatType, &'a Settings),
+    /// It is quantized to blocks of GGUF.
+    Blocks(FloatType, BlockType),
 }
 
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
-    pub archive: &'a Archive,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
 
-/// How a tensor of the file is to be kept.
+impl<'a> How<'a> {
+    /// How a tensor is kept, in a GGUF file where there is a type of blocks.
+    pub fn of(tensor: &Entry, choice: &'a Choice, gguf: Option<BlockType>) -> Self {
+        match (choice.of(tensor), gguf) {
+            (None, _) => Self::Copy(None),
+            (Some((float, settings)), None) => Self::Codes(float, settings),
+            (Some((float, _)), Some(block_type)) => {
+                let (block, row) = (block_type.elements(), tensor.shape.last().copied());
+                let fits = row.is_some_and(|row| row.is_multiple_of(block));
+                match fits || choice.is_explicit() {
+                    true => Self::Blocks(float, block_type),
+                    false => Self::Copy(Some(format!("rows of no whole blocks of {block}"))),
+                }
+            }
+        }
+    }
+
+    pub fn is_codes(&self) -> bool {
+        matches!(self, Self::Codes(..))
+    }
+}
+
+/// How a tensor is to lie in the file.
 ///
 /// # Errors
 /// Numbers that the convention cannot represent; a file that cannot be read.
-pub fn plan<K: Framework>(
-    tensor: &Entry,
-    how: Option<(FloatType, &Settings)>,
-) -> std::result::Result<TensorPlan, Fault> {
+pub fn plan<K: Framework>(tensor: &Entry, how: &How<'_>) -> std::result::Result<TensorPlan, Fault> {
     let keep = match how {
-        None => Keep::Plain(tensor.dtype),
-        Some((float, settings)) => {
-            let spec = Spec::new(settings.scheme.clone(), settings.convention, float);
+        How::Copy(_) => Keep::Plain(tensor.dtype),
+        How::Blocks(_, block_type) => Keep::Blocks(*block_type),
+        How::Codes(float, settings) => {
+            let spec = Spec::new(settings.scheme.clone(), settings.convention, *float);
             let zero_point = match settings.convention.zero_points(&settings.scheme) {
                 ZeroPoints::Integers => {
                     // The granularity must fit the tensor.
                     let granularity = granularity(tensor, settings);
                     granularity.params_shape(&tensor.shape)?;
                     let chunks = Chunks::new(&tensor.shape, granularity);
-                    zero_point_type::<K>(tensor, float, &chunks, settings)?
+                    zero_point_type::<K>(tensor, *float, &chunks, settings)?
                 }
                 ZeroPoints::None | ZeroPoints::Real => IntType::I32,
             };
@@ -76,21 +110,13 @@ fn granularity(tensor: &Entry, settings: &Settings) -> Granularity {
 }
 
 impl<'a> Task<'a> {
-    /// A tensor that is copied, or quantized to codes.
-    pub fn new(tensor: &'a Entry, how: Option<(FloatType, &'a Settings)>, parts: Parts) -> Self {
+    /// A tensor of the file at `path`.
+    pub fn new(path: &'a Path, tensor: &'a Entry, how: How<'a>, parts: Parts) -> Self {
         Self {
+            path,
             tensor,
-            parts,
             how,
-            reason: None,
-        }
-    }
-
-    /// A tensor that is copied for a reason.
-    pub fn kept(tensor: &'a Entry, reason: String, parts: Parts) -> Self {
-        Self {
-            reason: Some(reason),
-            ..Self::new(tensor, None, parts)
+            parts,
         }
     }
 
@@ -99,7 +125,7 @@ impl<'a> Task<'a> {
     }
 
     pub fn is_quantized(&self) -> bool {
-        self.how.is_some()
+        !matches!(self.how, How::Copy(_))
     }
 
     /// The bytes to read.
@@ -110,23 +136,36 @@ impl<'a> Task<'a> {
     /// # Errors
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
-        match (&self.parts, self.how) {
-            (Parts::Codes(parts), Some((float, settings))) => {
-                self.quantize::<K>(parts, float, settings, shared)
+        match (&self.how, &self.parts) {
+            (How::Codes(float, settings), Parts::Codes(parts)) => {
+                self.quantize::<K>(parts, *float, settings, shared)
             }
-            (Parts::Plain(slot) | Parts::Blocks(slot, _), _) => {
-                let fault = |fault| self.fault(fault, shared);
-                self.tensor.data.pieces(fault, |offset, piece| {
-                    shared.output.write(*slot, offset, piece)?;
-                    shared.progress.inc(piece.len() as u64);
-                    Ok(())
-                })?;
-                Ok(match &self.reason {
-                    Some(reason) => QuantizeRow::kept(self.tensor, reason.clone()),
-                    None => QuantizeRow::copied(self.tensor),
+            (How::Blocks(float, block_type), Parts::Blocks(slot, _)) => {
+                let row = with_float!(*float, F => {
+                    blocks::quantize::<F>(self.tensor, *block_type, |offset, bytes| {
+                        shared.output.write(*slot, offset, bytes)?;
+                        let elements = bytes.len() / block_type.bytes() * block_type.elements();
+                        shared.progress.inc((elements * size_of::<F>()) as u64);
+                        Ok(())
+                    }, |fault| self.fault(fault))?
+                });
+                Ok(row)
+            }
+            (how, Parts::Plain(slot) | Parts::Blocks(slot, _)) => {
+                self.tensor.data.pieces(
+                    |fault| self.fault(fault),
+                    |offset, piece| {
+                        shared.output.write(*slot, offset, piece)?;
+                        shared.progress.inc(piece.len() as u64);
+                        Ok(())
+                    },
+                )?;
+                Ok(match how {
+                    How::Copy(Some(reason)) => QuantizeRow::kept(self.tensor, reason.clone()),
+                    _ => QuantizeRow::copied(self.tensor),
                 })
             }
-            (Parts::Codes(_), None) => Ok(QuantizeRow::copied(self.tensor)),
+            (_, Parts::Codes(_)) => Ok(QuantizeRow::copied(self.tensor)),
         }
     }
 
@@ -138,17 +177,14 @@ impl<'a> Task<'a> {
         settings: &Settings,
         shared: Shared<'_>,
     ) -> Result<QuantizeRow> {
-        let fault = |fault| self.fault(fault, shared);
+        let fault = |fault| self.fault(fault);
         let granularity = granularity(self.tensor, settings);
-        let chunks = match parts.is_packed() {
-            true => Chunks::of_rows(&self.tensor.shape, granularity),
-            false => Chunks::new(&self.tensor.shape, granularity),
-        };
+        let chunks = Chunks::of(&self.tensor.shape, granularity, parts.is_packed());
         let metrics = with_float!(float, F => {
             let mut elements = Reader::<F>::new(self.tensor);
             let (params, abs_max) =
                 calibrate::<K, F>(&mut elements, &chunks, settings).map_err(fault)?;
-            parts.write_params(&params, shared.output, |e| self.read_fault(e, shared))?;
+            parts.write_params(&params, shared.output, |e| self.format_fault(e))?;
             let mut metrics = Metrics::new(abs_max);
             for chunk in chunks.iter() {
                 let data = elements.read(chunk.elements.clone()).map_err(fault)?;
@@ -157,7 +193,7 @@ impl<'a> Task<'a> {
                     let shape = chunks.shape(&chunk);
                     piece::quantize::<K, F>(data, &shape, &params, &mut metrics, |codes| {
                         let start = chunk.elements.start;
-                        let fault = |e| self.read_fault(e, shared);
+                        let fault = |e| self.format_fault(e);
                         written = parts.write_codes(start, codes, shared.output, fault);
                         Ok(())
                     })
@@ -181,11 +217,15 @@ impl<'a> Task<'a> {
         ))
     }
 
-    fn fault(&self, fault: Fault, shared: Shared<'_>) -> Error {
-        self.read_fault(fault, shared).into()
+    fn fault(&self, fault: Fault) -> Error {
+        self.format_fault(fault).into()
     }
 
-    fn read_fault(&self, fault: Fault, shared: Shared<'_>) -> chopi::formats::Error {
-        shared.archive.fault(&self.tensor.name, fault)
+    fn format_fault(&self, fault: Fault) -> chopi::formats::Error {
+        chopi::formats::Error::Tensor {
+            path: self.path.to_owned(),
+            tensor: self.tensor.name.clone(),
+            fault: Box::new(fault),
+        }
     }
 }

@@ -6,6 +6,7 @@ mod bits_from;
 mod compare;
 mod compressed_tensors;
 mod folders;
+mod formats;
 mod fuzz;
 #[cfg(unix)]
 mod hostile;

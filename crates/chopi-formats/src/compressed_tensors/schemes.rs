@@ -28,6 +28,8 @@ const LINEAR: &str = "Linear";
 #[derive(Deserialize)]
 struct Quantization {
     quant_method: String,
+    // Other methods have none.
+    #[serde(default)]
     config_groups: BTreeMap<String, Group>,
 }
 
