@@ -49,7 +49,11 @@ pub(crate) fn rows_of(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [len] => (1, *len),
-        [rows, row @ ..] => (*rows, row.iter().product()),
+        [rows, row @ ..] => {
+            // Without overflow where there are no rows.
+            let row = row.iter().fold(1_usize, |n, &len| n.saturating_mul(len));
+            (*rows, row)
+        }
     }
 }
 

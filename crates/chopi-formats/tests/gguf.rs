@@ -167,6 +167,13 @@ fn lying_headers_are_refused() {
         (
             Bytes::new(3, 0, 1)
                 .text(b"general.alignment")
+                .u32(4)
+                .u32(1 << 31),
+            "up to 65536",
+        ),
+        (
+            Bytes::new(3, 0, 1)
+                .text(b"general.alignment")
                 .u32(8)
                 .text(b"32"),
             "a power of two",
@@ -192,7 +199,11 @@ fn lying_headers_are_refused() {
         ),
         (one().tensor("a", &[u64::MAX, 2], 0, 0), "too many elements"),
         (one().tensor("a", &[1 << 62], 0, 0), "too many bytes"),
-        (one().tensor("a", &[1 << 61, 0], 0, 0), "read"),
+        (one().tensor("a", &[1 << 60, 0], 0, 0), "read"),
+        (
+            one().tensor("a", &[0, 1 << 62, 8], 0, 0),
+            "too many elements",
+        ),
         (
             Bytes::new(3, 2, 0)
                 .tensor("a", &[1], 0, 0)

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::reader::AXES;
 use super::types::GgmlType;
 use super::value::{Scalar, Value};
-use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC, byte_len};
+use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC, byte_len, is_alignment};
 use crate::error::Fault;
 use crate::format::{Format, Keep, TensorPlan};
 use crate::header::{Entry, Header, Layout};
@@ -95,7 +95,7 @@ impl Format for GgufFile {
 /// Lays a file out: the header, and each tensor at a multiple of the alignment, to which the end is filled up, too.
 pub(crate) fn layout(metadata: &BTreeMap<String, Value>, entries: &[Entry]) -> Layout {
     let alignment = match metadata.get(ALIGNMENT_KEY) {
-        Some(Value::U32(alignment)) if alignment.is_power_of_two() => u64::from(*alignment),
+        Some(Value::U32(alignment)) if is_alignment(*alignment) => u64::from(*alignment),
         _ => ALIGNMENT,
     };
     let mut bytes = MAGIC.to_vec();

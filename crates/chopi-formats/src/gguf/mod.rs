@@ -31,3 +31,10 @@ pub(crate) const MAGIC: [u8; 4] = *b"GGUF";
 /// Tensors begin at multiples of so many bytes, unless the metadata say otherwise.
 const ALIGNMENT: u64 = 32;
 const ALIGNMENT_KEY: &str = "general.alignment";
+/// The largest alignment that is read: larger ones would make files of nothing but gaps.
+const MAX_ALIGNMENT: u32 = 1 << 16;
+
+/// Whether tensors may be aligned so.
+fn is_alignment(alignment: u32) -> bool {
+    alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT
+}

@@ -9,7 +9,7 @@ use super::blocks::Blocks;
 use super::cursor::{Cursor, Stop};
 use super::types::GgmlType;
 use super::value::{Scalar, Value};
-use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC};
+use super::{ALIGNMENT, ALIGNMENT_KEY, MAGIC, MAX_ALIGNMENT, is_alignment};
 use crate::archive::Data;
 use crate::error::{Error, Fault, Result};
 use crate::source::Source;
@@ -158,10 +158,10 @@ fn read(source: &Arc<Source>) -> std::result::Result<Gguf, Stop> {
     }
     let alignment = match metadata.get(ALIGNMENT_KEY) {
         None => ALIGNMENT,
-        Some(Value::U32(alignment)) if alignment.is_power_of_two() => u64::from(*alignment),
+        Some(Value::U32(alignment)) if is_alignment(*alignment) => u64::from(*alignment),
         Some(other) => {
             return Err(cursor.wrong(format!(
-                "{ALIGNMENT_KEY:?} is {other}, expected a power of two as an unsigned integer of 32 bits"
+                "{ALIGNMENT_KEY:?} is {other}, expected a power of two up to {MAX_ALIGNMENT} as an unsigned integer of 32 bits"
             )));
         }
     };
@@ -198,10 +198,13 @@ fn info(cursor: &mut Cursor<'_>) -> std::result::Result<Info, Stop> {
         ));
     }
     let mut shape = Vec::with_capacity(axes);
+    // Without the axes of length 0, so that the axes can be multiplied in any order.
     let mut elements = 1_u64;
     for _ in 0..axes {
         let len = u64::read(cursor)?;
-        let product = elements.checked_mul(len).filter(|&n| n <= i64::MAX as u64);
+        let product = elements
+            .checked_mul(len.max(1))
+            .filter(|&n| n <= i64::MAX as u64);
         let (Some(product), Ok(len)) = (product, usize::try_from(len)) else {
             return Err(wrong(
                 cursor,
@@ -210,6 +213,9 @@ fn info(cursor: &mut Cursor<'_>) -> std::result::Result<Info, Stop> {
         };
         elements = product;
         shape.insert(0, len);
+    }
+    if shape.contains(&0) {
+        elements = 0;
     }
     let ggml_type = GgmlType::of(u32::read(cursor)?).map_err(|what| wrong(cursor, what))?;
     let block = ggml_type.block_elements();
