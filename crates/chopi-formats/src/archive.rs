@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chopi_core::backend::repeated;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
@@ -257,7 +258,7 @@ impl Entry {
     /// # Errors
     /// The errors of [`Data::read`].
     pub fn bytes(&self) -> std::result::Result<Vec<u8>, Fault> {
-        let mut bytes = vec![0; self.data.len()];
+        let mut bytes = repeated(0, self.data.len())?;
         self.data.read(0, &mut bytes)?;
         Ok(bytes)
     }
@@ -278,7 +279,7 @@ impl Entry {
         &self,
         range: Range<usize>,
     ) -> std::result::Result<Vec<T>, Fault> {
-        let mut elements = vec![T::zeroed(); range.len()];
+        let mut elements = repeated(T::zeroed(), range.len())?;
         self.data
             .read(range.start * size_of::<T>(), bytes_mut(&mut elements))?;
         from_file_order(&mut elements);

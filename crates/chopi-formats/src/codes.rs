@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use chopi_core::backend::{Int, IntSlice, IntType, Layout, collected, match_int};
+use chopi_core::backend::{Int, IntSlice, IntType, Layout, collected, match_int, repeated};
 use chopi_core::packing::Packing;
 use chopi_core::{Error, Result};
 
@@ -151,7 +151,7 @@ pub(crate) fn unpacked_rows(
 ) -> std::result::Result<Ints, Fault> {
     let (start, rows) = (elements.start / row.max(1), elements.len() / row.max(1));
     let row_bytes = packing.row_bytes(row);
-    let mut bytes = vec![0; rows * row_bytes];
+    let mut bytes = repeated(0, rows * row_bytes)?;
     codes.data.read(start * row_bytes, &mut bytes)?;
     Ok(unpack(packing, &bytes, rows, row)?)
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use chopi_core::backend::NoMemory;
 use safetensors::{Dtype, SafeTensorError};
 
 use crate::gguf::{BlockType, GgmlType};
@@ -416,4 +417,10 @@ pub enum Fault {
         /// The shape that it should have.
         expected: Vec<usize>,
     },
+}
+
+impl From<NoMemory> for Fault {
+    fn from(error: NoMemory) -> Self {
+        Self::Quantizer(error.into())
+    }
 }

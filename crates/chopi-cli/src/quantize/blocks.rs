@@ -35,7 +35,7 @@ pub fn quantize<F: FloatElement>(
         let blocks = Blocks::quantize(&x, &[x.len()], block_type);
         let blocks =
             blocks.map_err(|error| fault(in_tensor(error, &chunk.elements, block_type)))?;
-        let values = blocks.dequantize();
+        let values = blocks.dequantize().map_err(|error| fault(error.into()))?;
         metrics.add(&x, &values.elements::<f32>().unwrap_or_default());
         write(written, blocks.bytes())?;
         written += blocks.bytes().len();

@@ -78,7 +78,7 @@ impl Blocks {
             let shape = shape.to_vec();
             return Err(Fault::Rows { shape, block_type });
         };
-        let mut bytes = vec![0; len];
+        let mut bytes = repeated(0, len)?;
         let out = bytes.chunks_exact_mut(block_type.bytes());
         for (index, (x, out)) in x.chunks_exact(block_type.elements()).zip(out).enumerate() {
             if let Some(value) = x.iter().find(|x| !x.is_finite()) {

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use chopi_core::backend::repeated;
+
 use super::blocks::Blocks;
 use super::cursor::{Cursor, Stop};
 use super::types::GgmlType;
@@ -60,7 +62,7 @@ impl GgufEntry {
     /// # Errors
     /// Where it cannot be read.
     pub fn read(&self) -> std::result::Result<Tensor, Fault> {
-        let mut bytes = vec![0; self.data.len()];
+        let mut bytes = repeated(0, self.data.len())?;
         self.data.read(0, &mut bytes)?;
         let shape = self.shape.clone();
         Ok(match self.ggml_type {
@@ -77,7 +79,7 @@ impl GgufEntry {
             self.ggml_type.block_elements(),
             self.ggml_type.block_bytes(),
         );
-        let mut piece = vec![0; elements.len() / block * bytes];
+        let mut piece = repeated(0, elements.len() / block * bytes)?;
         self.data.read(elements.start / block * bytes, &mut piece)?;
         let shape = vec![elements.len()];
         match self.ggml_type {
