@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
+use chopi_core::backend::{Backend, IntTensor};
 use chopi_core::{
     Chopi, QParams,
     backend::{NoMemory, repeated, with_room},
@@ -11,7 +12,7 @@ use chopi_matmul::{Activations, Error};
 
 use crate::nn::Converted;
 
-fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
+pub(crate) fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
 
@@ -66,8 +67,8 @@ impl QuantizedLinear {
         Self::new(codes, weights, activations, layer.bias.as_ref())
     }
 
-    fn new(
-        codes: &Tensor,
+    pub(crate) fn new<B: Backend>(
+        codes: &impl IntTensor<B>,
         weights: &QParams,
         activations: Activations,
         bias: Option<&Tensor>,
@@ -153,8 +154,8 @@ impl QuantizedConv {
         Self::new(codes, weights, params, activations, layer.bias.as_ref())
     }
 
-    fn new(
-        codes: &Tensor,
+    pub(crate) fn new<B: Backend>(
+        codes: &impl IntTensor<B>,
         weights: &QParams,
         params: ConvParams,
         activations: Activations,
@@ -215,7 +216,7 @@ fn trained(layer: &Converted) -> Result<(&Tensor, &QParams, Activations)> {
 }
 
 /// The codes of weights, and the parameters that a quantizer has or takes from them.
-fn quantized(weights: &Tensor, mut quantizer: Chopi) -> Result<(Tensor, QParams)> {
+pub(crate) fn quantized(weights: &Tensor, mut quantizer: Chopi) -> Result<(Tensor, QParams)> {
     let codes = quantizer.quantize(weights).map_err(wrap)?;
     let params = quantizer.into_params();
     let params = params.ok_or(chopi_core::Error::NotCalibrated);
@@ -258,9 +259,7 @@ impl QuantizedEmbedding {
     /// The errors of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_table(table: &Tensor, codes: Chopi) -> Result<Self> {
         let (codes, params) = quantized(table, codes)?;
-        Ok(Self(
-            chopi_matmul::QuantizedEmbedding::new(&codes, &params).map_err(wrap)?,
-        ))
+        Self::new(&codes, &params)
     }
 
     /// A trained embedding as [`convert`](crate::nn::Qat::convert) gives it.
@@ -269,9 +268,12 @@ impl QuantizedEmbedding {
     /// A table that was not quantized; the errors of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
         let (codes, params, _) = trained(layer)?;
-        Ok(Self(
-            chopi_matmul::QuantizedEmbedding::new(codes, params).map_err(wrap)?,
-        ))
+        Self::new(codes, params)
+    }
+
+    pub(crate) fn new<B: Backend>(codes: &impl IntTensor<B>, params: &QParams) -> Result<Self> {
+        let table = chopi_matmul::QuantizedEmbedding::new(codes, params);
+        Ok(Self(table.map_err(wrap)?))
     }
 }
 

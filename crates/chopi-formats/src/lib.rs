@@ -58,6 +58,7 @@ pub mod write;
 pub use codes::{Codes, Ints, PackedCodes};
 pub use error::{Error, Fault, Result};
 pub use format::{Format, Keep, TensorPlan};
+pub use host::Host;
 pub use model::{Model, Storage, StoredTensor, open};
 pub use parts::{CodeParts, Parts};
 pub use safetensors::Dtype;

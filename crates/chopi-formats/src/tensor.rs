@@ -13,7 +13,6 @@ use crate::dtype::float_dtype;
 use crate::element::bytes;
 use crate::error::Fault;
 use crate::gguf::Blocks;
-use crate::host::HostCodes;
 
 /// A tensor of a model, in memory.
 #[derive(Clone, Debug)]
@@ -229,8 +228,6 @@ impl Quantized {
     /// # Errors
     /// [`chopi_core::Error::Code`] for a code outside of the range of the scheme.
     pub fn dequantize(&self) -> chopi_core::Result<Plain> {
-        let codes = self.codes.unpacked()?;
-        self.params
-            .dequantize(&HostCodes::new(codes.as_slice(), &self.shape))
+        self.params.dequantize(self)
     }
 }

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
-use candle_core::{DType, Device, Storage, Tensor};
+use candle_core::{Device, Tensor};
 use chopi_candle::Candle;
 use chopi_core::QParams;
 use chopi_core::backend::{Backend, IntTensor};
+use chopi_formats::Quantized;
 use chopi_matmul::{Activations, QuantizedEmbedding, QuantizedLinear};
-use ndarray::ArrayView2;
 
 use crate::error::{Error, Result};
 use crate::observe::Observe;
 use crate::scheme::{Inputs, Scheme};
-use crate::weights::{Codes, Matrix, Weights, codes};
+use crate::weights::{Matrix, Weights};
 
 /// A linear layer of a model, y = x·Wᵀ + b: in floats, or with integer weights.
 #[derive(Clone)]
@@ -68,10 +68,7 @@ impl Linear {
         let name = name.to_owned();
         let weight = match matrix {
             Matrix::Float(weight) => Weight::Float(weight.clone()),
-            Matrix::Codes(codes) => {
-                let (codes, params) = &**codes;
-                Weight::integer(&name, (codes, params), bias.as_ref(), &inputs)?
-            }
+            Matrix::Codes(codes) => Weight::integer(&name, codes, bias.as_ref(), &inputs)?,
         };
         Ok(Self {
             name,
@@ -124,8 +121,8 @@ impl Linear {
         let Weight::Float(weight) = &self.weight else {
             return Ok(());
         };
-        let (codes, params) = quantized(&self.name, weight, scheme)?;
-        self.set_codes(&codes, &params, scheme.inputs.clone())
+        let codes = quantized(&self.name, weight, scheme)?;
+        self.set_made(made(codes), scheme.inputs.clone())
     }
 
     /// Gives the layer integer weights, \[outputs, inputs\], with parameters per tensor, per channel of axis 0
@@ -139,20 +136,17 @@ impl Linear {
         params: &QParams,
         inputs: Inputs,
     ) -> Result<()> {
-        self.weight = Weight::integer(&self.name, (codes, params), self.bias.as_ref(), &inputs)?;
-        self.made = Some(made(&self.name, codes, params)?);
-        self.inputs = inputs;
-        Ok(())
+        let codes = Quantized::of(params.clone(), codes).map_err(Error::layer(&self.name))?;
+        self.set_made(made(codes), inputs)
     }
 
-    /// Gives the layer codes that another has too.
-    pub(crate) fn set_made(&mut self, made: &Made, inputs: Inputs) -> Result<()> {
-        let chopi_formats::Tensor::Quantized(quantized) = &**made else {
-            return Ok(());
-        };
-        let codes = codes((**quantized).clone()).map_err(Error::layer(&self.name))?;
-        self.set_codes(&codes.0, &codes.1, inputs)?;
-        self.made = Some(made.clone());
+    /// Gives the layer codes, which another may have too.
+    pub(crate) fn set_made(&mut self, made: Made, inputs: Inputs) -> Result<()> {
+        if let chopi_formats::Tensor::Quantized(codes) = &*made {
+            self.weight = Weight::integer(&self.name, codes, self.bias.as_ref(), &inputs)?;
+            self.made = Some(made);
+            self.inputs = inputs;
+        }
         Ok(())
     }
 
@@ -188,13 +182,13 @@ impl Linear {
 
 impl Weight {
     /// Integer weights of the layer of this name.
-    fn integer<B: Backend, Q: IntTensor<B> + ?Sized>(
+    fn integer(
         name: &str,
-        (codes, params): (&Q, &QParams),
+        codes: &Quantized,
         bias: Option<&Tensor>,
         inputs: &Inputs,
     ) -> Result<Self> {
-        let named = || Error::layer(name);
+        let (named, params) = (|| Error::layer(name), codes.params());
         match inputs {
             Inputs::Float => {
                 let table = QuantizedEmbedding::new(codes, params).map_err(named())?;
@@ -266,7 +260,7 @@ impl Table {
         };
         let codes = quantized(&self.name, rows, scheme)?;
         self.rows = Rows::integer(&self.name, &codes)?;
-        self.made = Some(made(&self.name, &codes.0, &codes.1)?);
+        self.made = Some(made(codes));
         Ok(())
     }
 
@@ -293,8 +287,8 @@ impl Table {
 }
 
 impl Rows {
-    fn integer(name: &str, (codes, params): &Codes) -> Result<Self> {
-        let table = QuantizedEmbedding::new(codes, params).map_err(Error::layer(name))?;
+    fn integer(name: &str, codes: &Quantized) -> Result<Self> {
+        let table = QuantizedEmbedding::new(codes, codes.params()).map_err(Error::layer(name))?;
         Ok(Self::Integer(Box::new(table)))
     }
 }
@@ -313,36 +307,20 @@ fn lookup(table: &QuantizedEmbedding, indices: &[u32]) -> chopi_matmul::Result<T
 }
 
 /// Codes as a file keeps them.
-fn made<B: Backend, Q: IntTensor<B> + ?Sized>(
-    name: &str,
-    codes: &Q,
-    params: &QParams,
-) -> Result<Made> {
-    let quantized = chopi_formats::Quantized::of(params.clone(), codes);
-    let quantized = quantized.map_err(Error::layer(name))?;
-    Ok(Arc::new(chopi_formats::Tensor::Quantized(Box::new(
-        quantized,
-    ))))
+fn made(codes: Quantized) -> Made {
+    Arc::new(chopi_formats::Tensor::Quantized(Box::new(codes)))
 }
 
-/// The codes of a matrix, in 8 bits where candle would take 16, and their parameters.
-fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Codes> {
-    let shape = weight.dims2()?;
-    let weight = weight.to_dtype(DType::F32)?.contiguous()?;
-    let (storage, layout) = weight.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else {
-        let error = candle_core::Error::Msg(format!("{name} is not on the CPU"));
-        return Err(error.into());
-    };
-    let values = &storage.as_slice::<f32>()?[layout.start_offset()..][..shape.0 * shape.1];
-    let view = ArrayView2::from_shape(shape, values)
-        .map_err(|error| Error::Candle(candle_core::Error::wrap(error)))?;
+/// The codes of a matrix and their parameters.
+fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Quantized> {
     let quantize = || {
         let quantizer = scheme.weights.clone().build()?;
         let (scheme_of, convention) = (quantizer.scheme(), quantizer.convention());
-        let ranges = scheme.calibration.observe(&view, scheme_of, convention)?;
+        let ranges = scheme.calibration.observe(weight, scheme_of, convention)?;
         let params = QParams::from_ranges(&ranges, scheme_of, convention)?;
-        Ok::<_, chopi_core::Error>((params.quantize(&view)?, params))
+        let codes = params.quantize(weight)?;
+        // candle has no type of 8 signed bits; here they take no more.
+        Quantized::of(params, &codes)
     };
-    quantize().map_err(|error| Error::layer(name)(chopi_matmul::Error::Quantization(error)))
+    quantize().map_err(Error::layer(name))
 }

@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use chopi_core::QParams;
-use chopi_formats::{Dtype, Ints, Plain, Quantized};
-use chopi_ndarray::IntArray;
-use ndarray::{Array2, Ix2};
+use chopi_formats::{Dtype, Plain, Quantized};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -24,13 +21,10 @@ pub(crate) struct Weights {
 /// The key of the inputs of layers in `config.json`.
 pub(crate) const INPUTS: &str = "chopi_inputs";
 
-/// The codes of a matrix, with their parameters.
-pub(crate) type Codes = (IntArray<f32, Ix2>, QParams);
-
 /// A matrix: floats in `f32`, or codes.
 pub(crate) enum Matrix {
     Float(Tensor),
-    Codes(Box<Codes>),
+    Codes(Box<Quantized>),
 }
 
 impl Weights {
@@ -66,10 +60,7 @@ impl Weights {
     /// A matrix that has to be there and to have this shape.
     pub(crate) fn matrix(&self, name: &str, (rows, columns): (usize, usize)) -> Result<Matrix> {
         match self.read(name, &[rows, columns])? {
-            chopi_formats::Tensor::Quantized(quantized) => {
-                let codes = codes(*quantized).map_err(Error::layer(name))?;
-                Ok(Matrix::Codes(Box::new(codes)))
-            }
+            chopi_formats::Tensor::Quantized(codes) => Ok(Matrix::Codes(codes)),
             plain => float(name, plain.dequantize()).map(Matrix::Float),
         }
     }
@@ -112,31 +103,4 @@ fn float(name: &str, plain: Result<Plain, chopi_formats::Fault>) -> Result<Tenso
     };
     let tensor = Tensor::from_raw_buffer(plain.bytes(), dtype, plain.shape(), &Device::Cpu)?;
     Ok(tensor.to_dtype(DType::F32)?)
-}
-
-/// The codes of a matrix as an array.
-pub(crate) fn codes(quantized: Quantized) -> chopi_core::Result<Codes> {
-    let shape = match *quantized.shape() {
-        [rows, columns] => (rows, columns),
-        ref other => (other.iter().product(), 1),
-    };
-    let (params, codes) = quantized.into_parts();
-    let codes = match codes {
-        chopi_formats::Codes::Ints(ints) => ints,
-        packed => packed.unpacked()?.into_owned(),
-    };
-    let wrong = |_| chopi_core::Error::Elements {
-        elements: 0,
-        shape: vec![shape.0, shape.1],
-    };
-    let codes = match codes {
-        Ints::I8(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::U8(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::I16(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::U16(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::I32(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::U32(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-        Ints::I64(codes) => Array2::from_shape_vec(shape, codes).map(IntArray::from),
-    };
-    Ok((codes.map_err(wrong)?, params))
 }

@@ -176,7 +176,7 @@ impl Decoder {
             let scheme = scheme.of_embeddings();
             self.embedding.quantize(&scheme)?;
             match self.embedding.made().filter(|_| self.config.tied) {
-                Some(made) => self.head.set_made(made, scheme.inputs)?,
+                Some(made) => self.head.set_made(made.clone(), scheme.inputs)?,
                 None => self.head.quantize(&scheme)?,
             }
         }
