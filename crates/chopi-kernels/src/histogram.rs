@@ -329,12 +329,6 @@ impl Histogram {
         }
     }
 
-    /// Whether values from `min` to `max` would change neither the range nor the bins.
-    #[inline(always)]
-    pub(crate) fn holds(&self, min: f64, max: f64) -> bool {
-        self.min <= min && max <= self.max
-    }
-
     /// The number that gives bins when |x| is multiplied by it: 1/w.
     #[inline(always)]
     pub(crate) fn bins_per_unit(&self) -> f64 {
@@ -529,6 +523,14 @@ mod tests {
         assert_eq!(parts.len(), 100_000);
         let doubles: Vec<f64> = data.iter().map(|&x| x.into()).collect();
         assert_eq!(of(&doubles), parts);
+    }
+
+    #[test]
+    fn no_count_is_lost_where_all_elements_fall_into_one_bin() {
+        // More than 16 bits hold for each table, on one thread.
+        let histogram = of(&[1.5_f32; 300_001]);
+        let counts: Vec<u64> = histogram.bins().map(|bin| bin.count).collect();
+        assert_eq!(counts, [300_001]);
     }
 
     #[test]

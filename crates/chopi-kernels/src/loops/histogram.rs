@@ -7,27 +7,36 @@ use crate::float::Compute;
 use crate::histogram::{BINS, Histogram};
 use crate::isa::{Loop, dispatch};
 use crate::loops::minmax;
-use crate::memory::{NoMemory, repeated};
+use crate::memory::NoMemory;
 use crate::vector::Arch;
 
 /// Tables that count side by side, so that equal neighbours do not wait for one another. They are
 /// added to the histogram at the end.
 ///
-/// An element takes an increment in memory, of which a processor finishes about one a cycle: that is
-/// what bounds the whole, not the arithmetic.
-struct Tables(Box<[Table; TABLES]>);
+/// An element takes an increment in memory, and a processor writes to one place a cycle: that is what
+/// bounds the whole, not the arithmetic. (On a Zen 4, bare writes to as many random places take 0.276 ns
+/// an element, the increments 0.287, and all of this 0.39.)
+struct Tables {
+    tables: [Table; TABLES],
+    /// The number of elements.
+    counted: usize,
+}
 
 /// A count for each slot, and a cache line that nobody uses: without it the same slot of two tables lies
 /// at the same place in a page, and the processor takes a load of the one for a load of what it has just
 /// stored in the other.
-type Table = [u32; BINS + 16];
+type Table = [u16; BINS + 32];
 
 const TABLES: usize = 4;
-const BLOCK: usize = 2048;
+/// The range of so many elements is found at once, while they stay in cache.
+const PART: usize = 1 << 15;
+/// As many elements as a processor has writes under way: the arithmetic of a block fills the time in which
+/// those of the one before are done.
+const BLOCK: usize = 64;
 /// Fewer elements than this are counted one by one: adding up the tables would cost more.
 const MANY: usize = 4 * BINS;
-/// A table is added up before it could overflow.
-const MOST: usize = 1 << 31;
+/// The tables are added up before one could overflow.
+const MOST: usize = u16::MAX as usize * TABLES;
 
 /// Adds elements to a histogram. Returns whether all are finite; the histogram means nothing where one
 /// is not.
@@ -49,46 +58,54 @@ impl<F: Element> Loop for Count<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self, arch: A) -> Result<bool, NoMemory> {
         let Self { data, histogram } = self;
-        let mut widened = [MaybeUninit::uninit(); WIDE_BLOCK];
-        let mut slots = [0_u16; BLOCK];
         let infinity = <F::Compute as num_traits::Float>::infinity();
-        let size = match F::TYPE == F::TYPE.compute() {
-            true => BLOCK,
-            false => WIDE_BLOCK,
-        };
-        let mut tables = match data.len() >= MANY {
-            true => Some(Tables::new()?),
-            false => None,
-        };
-        for part in data.chunks(MOST) {
-            for block in part.chunks(size) {
-                let (mut min, mut max) = ([infinity], [-infinity]);
-                if !minmax::extend(arch, block, &mut min, &mut max) {
-                    return Ok(false);
-                }
-                let x = F::widen_block(block, &mut widened);
-                let (min, max) = (min[0].as_f64(), max[0].as_f64());
-                if !histogram.holds(min, max) {
-                    if let Some(tables) = &mut tables
-                        && histogram.widens(min, max, F::TYPE)
-                    {
-                        tables.add_to(histogram);
-                    }
-                    histogram.extend(min, max, F::TYPE)?;
-                }
-                let slots = &mut slots[..x.len()];
-                slots_of(x, F::Compute::from_f64(histogram.bins_per_unit()), slots);
-                match &mut tables {
-                    Some(tables) => tables.count(slots),
-                    None => histogram.count(slots),
-                }
+        let mut tables = (data.len() >= MANY).then(Tables::new);
+        for part in data.chunks(PART) {
+            let (mut min, mut max) = ([infinity], [-infinity]);
+            if !minmax::extend(arch, part, &mut min, &mut max) {
+                return Ok(false);
             }
-            if let Some(tables) = &mut tables {
+            let (min, max) = (min[0].as_f64(), max[0].as_f64());
+            if let Some(tables) = &mut tables
+                && (tables.counted + part.len() > MOST || histogram.widens(min, max, F::TYPE))
+            {
                 tables.add_to(histogram);
             }
+            histogram.extend(min, max, F::TYPE)?;
+            let bins_per_unit = F::Compute::from_f64(histogram.bins_per_unit());
+            match &mut tables {
+                Some(tables) => tables.count(part, bins_per_unit),
+                None => for_each_block(part, bins_per_unit, |slots| histogram.count(slots)),
+            }
+        }
+        if let Some(tables) = &mut tables {
+            tables.add_to(histogram);
         }
         Ok(true)
     }
+}
+
+/// Calls `count` with the slots of each block.
+#[inline(always)]
+fn for_each_block<F: Element>(
+    data: &[F],
+    bins_per_unit: F::Compute,
+    mut count: impl FnMut(&[u16]),
+) {
+    let mut widened = [MaybeUninit::uninit(); WIDE_BLOCK];
+    // A block is counted after the slots of the next one are found, so that nothing waits for slots that
+    // are still under way to memory.
+    let (mut slots, mut others) = ([0; BLOCK], [0; BLOCK]);
+    let (mut found, mut last) = (&mut slots, &mut others);
+    let mut left = 0;
+    for block in data.chunks(BLOCK) {
+        let x = F::widen_block(block, &mut widened);
+        slots_of(x, bins_per_unit, &mut found[..x.len()]);
+        count(&last[..left]);
+        std::mem::swap(&mut found, &mut last);
+        left = x.len();
+    }
+    count(&last[..left]);
 }
 
 /// The slot of each element: the bin m of |x|, or −1 − m for a negative x, modulo [`BINS`].
@@ -102,36 +119,40 @@ fn slots_of<C: Compute>(x: &[C], bins_per_unit: C, slots: &mut [u16]) {
 }
 
 impl Tables {
-    fn new() -> Result<Self, NoMemory> {
-        let tables = repeated([0; BINS + 16], TABLES)?.into_boxed_slice();
-        let bytes = size_of_val(&*tables);
-        Box::try_from(tables)
-            .map(Self)
-            .map_err(|_| NoMemory { bytes })
+    fn new() -> Self {
+        Self {
+            tables: [[0; BINS + 32]; TABLES],
+            counted: 0,
+        }
     }
 
+    /// Counts elements.
     #[inline(always)]
-    fn count(&mut self, slots: &[u16]) {
-        let (chunks, rest) = slots.as_chunks::<TABLES>();
-        for chunk in chunks {
-            for (table, &slot) in self.0.iter_mut().zip(chunk) {
+    fn count<F: Element>(&mut self, data: &[F], bins_per_unit: F::Compute) {
+        self.counted += data.len();
+        let tables = &mut self.tables;
+        for_each_block(data, bins_per_unit, |slots| {
+            let (chunks, rest) = slots.as_chunks::<TABLES>();
+            for chunk in chunks {
+                for (table, &slot) in tables.iter_mut().zip(chunk) {
+                    table[usize::from(slot) % BINS] += 1;
+                }
+            }
+            for (table, &slot) in tables.iter_mut().zip(rest) {
                 table[usize::from(slot) % BINS] += 1;
             }
-        }
-        for &slot in rest {
-            self.0[0][usize::from(slot) % BINS] += 1;
-        }
+        });
     }
 
-    #[inline(never)]
+    /// Adds the counts to those of a histogram, and begins again.
+    #[inline(always)]
     fn add_to(&mut self, histogram: &mut Histogram) {
-        let [a, b, c, d] = &*self.0;
+        let [a, b, c, d] = &self.tables;
         let tables = a.iter().zip(b).zip(c.iter().zip(d));
-        histogram.add(
-            tables.map(|((&a, &b), (&c, &d))| {
-                u64::from(a) + u64::from(b) + u64::from(c) + u64::from(d)
-            }),
-        );
-        *self.0 = [[0; BINS + 16]; TABLES];
+        histogram.add(tables.map(|((&a, &b), (&c, &d))| {
+            u64::from(u32::from(a) + u32::from(b) + u32::from(c) + u32::from(d))
+        }));
+        self.tables.as_flattened_mut().fill(0);
+        self.counted = 0;
     }
 }
