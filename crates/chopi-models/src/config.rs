@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::gelu::gelu;
 
 /// A file with one JSON object.
 #[derive(Clone, Debug)]
@@ -142,7 +143,7 @@ impl Activation {
     pub(crate) fn apply(self, x: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Silu => x.silu(),
-            Self::Gelu => x.gelu_erf(),
+            Self::Gelu => gelu(x),
             Self::GeluTanh => x.gelu(),
             Self::Relu => x.relu(),
         }

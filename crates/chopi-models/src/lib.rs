@@ -28,6 +28,7 @@ mod decoder;
 mod encoder;
 mod error;
 mod evaluate;
+mod gelu;
 mod generate;
 mod linear;
 mod model;
