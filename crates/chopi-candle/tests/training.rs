@@ -1,11 +1,13 @@
 //! Quantization-aware training with candle: gradients, layers, checkpoints.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Conv2dConfig, Module, ModuleT, VarBuilder, VarMap};
 use chopi_candle::nn::{
     Adam, AdamConfig, QatConvBn2d, QatEmbedding, QatLinear, composed_fake_quantize,
     composed_fake_quantize_learned, fake_quantize, fake_quantize_learned, load_checkpoint,
-    save_checkpoint,
+    load_float, save_checkpoint,
 };
 use chopi_core::training::{
     FakeQuantizer, GradientFactor, LearnedParams, Learning, QatConfig, Quantizers, RangeObserver,
@@ -216,6 +218,55 @@ fn training_goes_on_from_a_checkpoint_to_the_bit() {
         assert_eq!(second.state(), whole.state());
         assert_eq!(second.quantizers.states(), whole.quantizers.states());
         assert_ne!(first.state(), whole.state());
+    }
+}
+
+#[test]
+fn training_starts_from_the_weights_of_a_network_in_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("float.safetensors");
+    let mut floats = HashMap::from([
+        ("fc.weight", ramp(&[4, 10], DType::F64)),
+        ("fc.bias", ramp(&[4], DType::F32)),
+        ("head.weight", ramp(&[2, 4], DType::F32)),
+    ]);
+    let save = |floats: &HashMap<&str, Tensor>| {
+        candle_core::safetensors::save(floats, &path).unwrap();
+    };
+    for learned in [false, true] {
+        save(&floats);
+        let mut expected = Network::new(learned);
+        let mut network = Network::new(learned);
+        for name in ["fc.weight", "fc.bias"] {
+            let variables = network.variables.data().lock().unwrap();
+            variables[name]
+                .set(&variables[name].ones_like().unwrap())
+                .unwrap();
+        }
+        load_float(&path, &network.variables, &network.quantizers).unwrap();
+        assert_eq!(network.state(), expected.state());
+        expected.train(0..5);
+        network.train(0..5);
+        assert_eq!(network.state(), expected.state());
+        assert_eq!(network.quantizers.states(), expected.quantizers.states());
+
+        let refused = |floats: &HashMap<&str, Tensor>, named: &str| {
+            save(floats);
+            let error = load_float(&path, &network.variables, &network.quantizers);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+            assert_eq!(network.state(), expected.state());
+        };
+        let weight = floats
+            .insert("fc.weight", ramp(&[4, 9], DType::F32))
+            .unwrap();
+        refused(
+            &floats,
+            "fc.weight is F32 [4, 9], expected floats of shape [4, 10]",
+        );
+        floats.remove("fc.weight");
+        refused(&floats, "fc.weight");
+        floats.insert("fc.weight", weight);
     }
 }
 

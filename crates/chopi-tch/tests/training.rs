@@ -7,7 +7,8 @@ use chopi_core::training::{
 use chopi_core::{Chopi, Convention, backend::FloatType};
 use chopi_tch::nn::{
     Adam, AdamConfig, Convolution, IntQuantizedLayer, QatConv2d, QatConvBn2d, QatEmbedding,
-    QatLinear, Weighted, fake_quantize, fake_quantize_learned, load_checkpoint, save_checkpoint,
+    QatLinear, Weighted, fake_quantize, fake_quantize_learned, load_checkpoint, load_float,
+    save_checkpoint,
 };
 use tch::nn::{self, ConvConfigND, EmbeddingConfig, Module, ModuleT, VarStore};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -297,6 +298,54 @@ fn training_goes_on_from_a_checkpoint_to_the_bit() {
             .iter()
             .any(|(name, _)| name.ends_with("scale"));
         assert_eq!(learns, learned);
+    }
+}
+
+#[test]
+fn training_starts_from_the_weights_of_a_network_in_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("float.safetensors");
+    let save = |weight: Option<Tensor>| {
+        let mut floats = vec![
+            ("fc.bias", ramp(&[4], Kind::Float)),
+            ("head.weight", ramp(&[2, 4], Kind::Float)),
+        ];
+        floats.extend(weight.map(|weight| ("fc.weight", weight)));
+        Tensor::write_safetensors(&floats, &path).unwrap();
+    };
+    for learned in [false, true] {
+        save(Some(ramp(&[4, 10], Kind::Double)));
+        let mut expected = Network::new(learned);
+        let mut network = Network::new(learned);
+        for variable in [
+            network.layer.layer().weight(),
+            network.layer.layer().bias().unwrap(),
+        ] {
+            set(variable, &variable.ones_like());
+        }
+        load_float(&path, &network.variables, &network.quantizers).unwrap();
+        assert_eq!(network.state(), expected.state());
+        expected.train(0..5);
+        network.train(0..5);
+        assert_eq!(network.state(), expected.state());
+        assert_eq!(network.quantizers.states(), expected.quantizers.states());
+
+        let refused = |weight, named: &str| {
+            save(weight);
+            let error = load_float(&path, &network.variables, &network.quantizers);
+            let error = format!("{:?}", error.unwrap_err());
+            assert!(error.contains(named), "{error}");
+            assert_eq!(network.state(), expected.state());
+        };
+        refused(
+            Some(ramp(&[4, 9], Kind::Float)),
+            "fc.weight is of shape [4, 9], expected [4, 10]",
+        );
+        refused(
+            Some(ramp(&[4, 10], Kind::Float).to_kind(Kind::Int64)),
+            "fc.weight is I64",
+        );
+        refused(None, "fc.weight");
     }
 }
 

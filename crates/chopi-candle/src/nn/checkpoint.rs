@@ -109,6 +109,44 @@ pub fn load_checkpoint(
     Ok(())
 }
 
+/// Gives a network in training the weights of one in floats: every variable but learned scales and zero
+/// points, which start on the first batch, comes by its name from a safetensors file, converted to its dtype
+/// if the file has another float one. The file may hold more.
+///
+/// # Errors
+/// A file that cannot be read, or that has no tensor of a variable's name, or one of another shape or of
+/// integers; then nothing is changed.
+pub fn load_float(
+    path: impl AsRef<Path>,
+    variables: &VarMap,
+    quantizers: &Quantizers,
+) -> Result<()> {
+    // SAFETY: as everywhere that a file is mapped, nobody may change it meanwhile.
+    let file = unsafe { MmapedSafetensors::new(path.as_ref())? };
+    let learned = quantizers.learned_variables();
+    let variables = variables.data().lock();
+    let variables = variables.unwrap_or_else(PoisonError::into_inner);
+    let of_floats = variables.iter().filter(|(name, _)| !learned.contains(name));
+    let values = of_floats
+        .map(|(name, variable)| {
+            let value = file.load(name, variable.device())?;
+            if value.shape() != variable.shape() || !value.dtype().is_float() {
+                candle_core::bail!(
+                    "{name} is {:?} {:?}, expected floats of shape {:?}",
+                    value.dtype(),
+                    value.shape(),
+                    variable.shape()
+                );
+            }
+            Ok((variable, value.to_dtype(variable.dtype())?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for (variable, value) in values {
+        variable.set(&value)?;
+    }
+    Ok(())
+}
+
 fn metadata(path: &Path) -> Result<HashMap<String, String>> {
     let data = std::fs::read(path)?;
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&data).map_err(Error::wrap)?;

@@ -43,7 +43,7 @@ mod ops;
 mod qat;
 
 pub use adam::Adam;
-pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use checkpoint::{load_checkpoint, load_float, save_checkpoint};
 pub use chopi_core::training::AdamConfig;
 pub use composed::{composed_fake_quantize, composed_fake_quantize_learned};
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};

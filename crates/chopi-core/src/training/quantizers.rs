@@ -137,6 +137,22 @@ impl Quantizers {
         Ok(shared)
     }
 
+    /// The names of the variables of learned scales and zero points: `scale` and `zero_point` in the places
+    /// of the fake-quantizers that learn.
+    pub fn learned_variables(&self) -> Vec<String> {
+        let quantizers = self.lock();
+        let learned = quantizers.iter().filter_map(|(name, quantizer)| {
+            let learned = quantizer.lock().learned().is_some();
+            learned.then(|| {
+                ["scale", "zero_point"].map(|of| match name.as_str() {
+                    "" => of.to_owned(),
+                    name => format!("{name}.{of}"),
+                })
+            })
+        });
+        learned.flatten().collect()
+    }
+
     /// The fake-quantizer of this name.
     pub fn get(&self, name: &str) -> Option<SharedQuantizer> {
         self.lock().get(name).cloned()

@@ -99,6 +99,53 @@ pub fn load_checkpoint(
     Ok(())
 }
 
+/// Gives a network in training the weights of one in floats: every variable but learned scales and zero
+/// points, which start on the first batch, comes by its name from a safetensors file, converted to its kind
+/// if the file has another float one. The file may hold more.
+///
+/// # Errors
+/// A file that cannot be read, or that has no tensor of a variable's name, or one of another shape or of
+/// integers; then nothing is changed.
+pub fn load_float(
+    path: impl AsRef<Path>,
+    variables: &VarStore,
+    quantizers: &Quantizers,
+) -> Result<()> {
+    let data = std::fs::read(path).map_err(other)?;
+    let tensors = SafeTensors::deserialize(&data).map_err(other)?;
+    let learned = quantizers.learned_variables();
+    let of_floats = variables.variables().into_iter();
+    let values = of_floats
+        .filter(|(name, _)| !learned.contains(name))
+        .map(|(name, variable)| {
+            let value = tensors
+                .tensor(&name)
+                .map_err(|error| message(format!("{name}: {error}")))?;
+            let kind = match value.dtype() {
+                Dtype::F16 => Kind::Half,
+                Dtype::BF16 => Kind::BFloat16,
+                Dtype::F32 => Kind::Float,
+                Dtype::F64 => Kind::Double,
+                dtype => return Err(message(format!("{name} is {dtype:?}, expected floats"))),
+            };
+            if value.shape() != shape(&variable) {
+                return Err(message(format!(
+                    "{name} is of shape {:?}, expected {:?}",
+                    value.shape(),
+                    variable.size()
+                )));
+            }
+            let value = Tensor::f_from_data_size(value.data(), &lengths(value.shape()), kind);
+            Ok((value.map_err(framework)?, variable))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for (value, mut variable) in values {
+        // The copy converts.
+        tch::no_grad(|| variable.f_copy_(&value)).map_err(framework)?;
+    }
+    Ok(())
+}
+
 /// The saved tensor of this name, which must be of the shape and kind of `like`, on its device.
 fn saved(tensors: &SafeTensors<'_>, name: &str, like: &Tensor) -> Result<Tensor> {
     let saved = tensors.tensor(name).map_err(other)?;

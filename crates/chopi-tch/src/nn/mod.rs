@@ -45,7 +45,7 @@ mod qat;
 mod weighted;
 
 pub use adam::Adam;
-pub use checkpoint::{load_checkpoint, save_checkpoint};
+pub use checkpoint::{load_checkpoint, load_float, save_checkpoint};
 pub use chopi_core::training::AdamConfig;
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
