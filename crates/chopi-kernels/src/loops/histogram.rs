@@ -112,7 +112,11 @@ fn for_each_block<F: Element>(
 #[inline(always)]
 fn slots_of<C: Compute>(x: &[C], bins_per_unit: C, slots: &mut [u16]) {
     for (&x, slot) in x.iter().zip(slots) {
-        let bin = ((x.abs() * bins_per_unit).floor() + C::MAGIC).low_bits();
+        // The nearest integer, or the one below: plain Rust has no instruction for the floor.
+        let bins = x.abs() * bins_per_unit;
+        let nearest = bins + C::MAGIC;
+        let above = u32::from(nearest - C::MAGIC > bins);
+        let bin = nearest.low_bits().wrapping_sub(above);
         let negative = if x < C::zero() { u32::MAX } else { 0 };
         *slot = (bin ^ negative) as u16 % BINS as u16;
     }
