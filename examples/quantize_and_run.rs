@@ -19,7 +19,9 @@ fn main() -> Result<()> {
     print!("Once upon a time");
     model.generate_with("Once upon a time", 40, |piece| {
         print!("{piece}");
-        Ok(stdout().flush().unwrap_or_default())
+        // Text that cannot be shown at once is shown later.
+        let _ = stdout().flush();
+        Ok(())
     })?;
     println!();
     Ok(std::fs::remove_dir_all(&saved)?)
