@@ -6,6 +6,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chopi::formats::gguf::{Array, BlockType, Blocks, GgufFile, Value};
+use chopi::formats::{Format, Plain, Plan, Tensor, TensorPlan, save};
 use chopi::model::ObservationPoints;
 use chopi::observer::{Histograms, MovingAverage, Ranges};
 use chopi::training::{FakeQuantizer, Learning};
@@ -20,6 +22,7 @@ fn main() {
     files(&Seeds::new(&root, "program_file"));
     folders(&Seeds::new(&root, "program_folder"));
     plans(&Seeds::new(&root, "plan"));
+    ggufs(&Seeds::new(&root, "gguf"));
     saved(&Seeds::new(&root, "saved"));
     for target in [
         "observe",
@@ -56,6 +59,55 @@ impl Seeds {
     fn write(&self, name: &str, input: &[u8]) {
         fs::write(self.0.join(name), input).unwrap();
     }
+}
+
+/// GGUF files that are well made, of each type of blocks and of floats, with metadata, and one cut short.
+fn ggufs(seeds: &Seeds) {
+    let x: Vec<f32> = (0..256).map(|i| (i as f32 - 100.0) / 7.0).collect();
+    let blocks = |kind: BlockType| match BlockType::QUANTIZED.contains(&kind) {
+        true => Blocks::quantize(&x[..64], &[2, 32], kind).unwrap(),
+        false => Blocks::new(kind, vec![1, 256], vec![7; kind.bytes()]).unwrap(),
+    };
+    for (i, kind) in BlockType::ALL.into_iter().enumerate() {
+        let folder = Folder::new();
+        let path = folder.path("f.gguf");
+        let mut header = GgufFile.header();
+        let names = Array::String(vec!["a".to_owned(), "b".to_owned()]);
+        header.gguf_metadata().unwrap().extend([
+            ("names".to_owned(), Value::Array(names)),
+            ("number".to_owned(), Value::F32(0.5)),
+            ("general.alignment".to_owned(), Value::U32(8 << (i % 4))),
+        ]);
+        let plain = Plain::of(&array![[1.5_f32, -2.0], [0.0, 3.0]]).unwrap();
+        let tensors = [
+            ("a.weight", Tensor::Blocks(blocks(kind))),
+            ("bias", Tensor::Plain(plain)),
+        ];
+        let mut plan = Plan::new(&GgufFile).with_header(header);
+        for (name, tensor) in &tensors[..1 + i % 2] {
+            plan.add(TensorPlan::of(name, tensor));
+        }
+        let writer = plan.create(&path, false).unwrap();
+        for (name, tensor) in &tensors[..1 + i % 2] {
+            writer.write(name, tensor).unwrap();
+        }
+        writer.finish().unwrap();
+        let bytes = fs::read(path).unwrap();
+        seeds.write(&kind.to_string(), &[&[i as u8][..], &bytes].concat());
+        if i == 0 {
+            seeds.write("cut", &[&[0][..], &bytes[..bytes.len() / 2]].concat());
+        }
+    }
+    let folder = Folder::new();
+    let path = folder.path("f.gguf");
+    let plain = Tensor::Plain(Plain::of(&array![[1.5_f32, -2.0], [0.0, 3.0]]).unwrap());
+    save(
+        &path,
+        &GgufFile,
+        [("a.weight", &plain), ("b.weight", &plain)],
+    )
+    .unwrap();
+    seeds.write("floats", &[&[3][..], &fs::read(path).unwrap()].concat());
 }
 
 /// Files that are well made, and files that are not.
