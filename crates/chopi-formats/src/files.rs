@@ -1,6 +1,6 @@
 //! The model that is read: a folder of shards and other files, or a file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -85,12 +85,24 @@ impl Files {
     /// Opens its safetensors files and reads their headers.
     ///
     /// # Errors
-    /// Where one cannot be read or is not valid.
+    /// Where one cannot be read or is not valid; [`Error::TensorTwice`] where two have a tensor of one name.
     pub fn archives(&self) -> Result<Vec<Archive>> {
-        self.paths()
-            .iter()
-            .map(|path| Archive::open(path))
-            .collect()
+        let paths = self.paths();
+        let archives = paths.iter().map(|path| Archive::open(path));
+        let archives = archives.collect::<Result<Vec<_>>>()?;
+        let mut found = BTreeMap::new();
+        for archive in &archives {
+            for tensor in archive.tensors.keys() {
+                if let Some(other) = found.insert(tensor, &archive.path) {
+                    return Err(Error::TensorTwice {
+                        path: archive.path.clone(),
+                        tensor: tensor.clone(),
+                        other: other.clone(),
+                    });
+                }
+            }
+        }
+        Ok(archives)
     }
 
     /// The path of its `config.json`, if it has one.

@@ -350,6 +350,39 @@ fn models_that_cannot_be_opened_are_refused() {
 }
 
 #[test]
+fn shards_that_have_a_tensor_in_common_are_refused() {
+    let folder = Folder::new();
+    let path = folder.path("model");
+    fs::create_dir(&path).unwrap();
+    let name = "layers.0.q_proj.weight";
+    let mut weight_map = serde_json::Map::new();
+    for shard in ["a", "b"] {
+        let model = Model::new()
+            .array(name, &noise::<f32>(&[8, 32]))
+            .array(&format!("{shard}.bias"), &noise::<f32>(&[8]));
+        let file = format!("{shard}.safetensors");
+        fs::write(path.join(&file), model.bytes()).unwrap();
+        weight_map.insert(name.to_owned(), file.clone().into());
+        weight_map.insert(format!("{shard}.bias"), file.into());
+    }
+    let index = json!({"weight_map": weight_map}).to_string();
+    fs::write(path.join("model.safetensors.index.json"), index).unwrap();
+    let has_both = |error: String| {
+        let said = format!("has the tensor {name:?}, which ");
+        assert!(
+            error.contains(&said) && error.contains("a.safetensors"),
+            "{error}"
+        );
+    };
+    has_both(refused(&path, "8", &[]));
+    let out = folder.path("out");
+    has_both(failure(
+        convert("quantize", &path, &out, &["--bits", "8"]),
+        1,
+    ));
+}
+
+#[test]
 fn all_that_is_wrong_is_said_before_anything_is_written() {
     let folder = Folder::new();
     let path = folder.path("model");

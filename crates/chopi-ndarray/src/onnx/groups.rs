@@ -136,7 +136,8 @@ pub(super) fn spread<'a, T: Copy, D: Dimension>(
         Granularity::PerGroup { axis, size } => {
             let axis = Axis(axis as usize);
             let Some(&first) = numbers.first() else {
-                return Ok(numbers.into());
+                // Without a group, there is no element either.
+                return Ok(from_memory(Vec::new(), &Layout::row_major(shape))?.into());
             };
             let mut each: Array<T, IxDyn> = filled(first, shape)?;
             for (i, mut each) in each.axis_iter_mut(axis).enumerate() {

@@ -212,6 +212,29 @@ fn nothing_and_zeros_have_the_scale_1() {
 }
 
 #[test]
+fn blocks_of_a_tensor_without_elements_are_taken_in_every_precision() {
+    let x = Array::<f16, _>::zeros((38, 0));
+    let scale = Array::<f16, _>::zeros((13, 0));
+    for precision in [None, Some(FloatType::F16), Some(FloatType::F32)] {
+        let attributes = QuantizeAttributes {
+            axis: 0,
+            block_size: 3,
+            precision,
+            ..Default::default()
+        };
+        let codes: Array<i16, _> = quantize_linear(&x, &scale, None, &attributes).unwrap();
+        assert_eq!(codes.dim(), (38, 0));
+        let values: Array<f16, _> =
+            dequantize_linear(&codes, &scale, None, &attributes.groups()).unwrap();
+        assert_eq!(values.dim(), (38, 0));
+        let codes = codes.mapv(i32::from);
+        let values: Array<f16, _> =
+            dequantize_linear(&codes, &scale, None, &attributes.groups()).unwrap();
+        assert_eq!(values.dim(), (38, 0));
+    }
+}
+
+#[test]
 fn the_precision_of_halves_is_seen() {
     // ONNX's reference evaluator gives the codes of f16, ONNX Runtime those of f32, whatever the
     // attribute. From 2048 every second integer is an f16.
