@@ -180,15 +180,7 @@ impl Ints {
 
     /// The type of the integers.
     pub fn int_type(&self) -> IntType {
-        match self {
-            Self::I8(_) => IntType::I8,
-            Self::U8(_) => IntType::U8,
-            Self::I16(_) => IntType::I16,
-            Self::U16(_) => IntType::U16,
-            Self::I32(_) => IntType::I32,
-            Self::U32(_) => IntType::U32,
-            Self::I64(_) => IntType::I64,
-        }
+        self.as_slice().int_type()
     }
 
     /// How many there are.
