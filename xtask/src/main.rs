@@ -13,6 +13,7 @@ mod check_gguf;
 mod check_model;
 mod check_models;
 mod check_pychop;
+mod check_report;
 mod conformance;
 mod direction;
 mod fuzz;
@@ -78,6 +79,8 @@ enum Command {
     Architectures,
     /// Check what the program would take of every model of transformers against the model's own modules
     CheckArchitectures(architectures::Args),
+    /// Check the pages of `chopi report` in a browser, for which it fetches Playwright's core
+    CheckReport(check_report::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
     /// Check the dependencies, the oldest Rust, and the packages that a release would publish
@@ -122,6 +125,7 @@ fn run(command: Command) -> Result<()> {
         Command::CheckGguf(args) => check_gguf::run(&args),
         Command::Architectures => architectures::make(),
         Command::CheckArchitectures(args) => architectures::check(&args),
+        Command::CheckReport(args) => check_report::run(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckCrates => check_crates::run(),
         Command::CheckPychop(args) => check_pychop::run(&args),

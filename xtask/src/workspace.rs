@@ -112,6 +112,11 @@ impl Workspace {
     pub fn python(&self, script: &str) -> PathBuf {
         self.workspace_root.join("xtask/python").join(script)
     }
+
+    /// A script of the tasks that steers a browser.
+    pub fn browser(&self, script: &str) -> PathBuf {
+        self.workspace_root.join("xtask/browser").join(script)
+    }
 }
 
 impl Package {

@@ -260,23 +260,25 @@ pub struct CompareArgs {
 
 /// Show what quantizing a model has done to it, on a page for the browser.
 ///
-/// One HTML file that needs nothing else, no network either: totals, a table of the tensors that can
-/// be sorted, and for each quantized tensor a histogram of its values with the values that codes
-/// stand for, and the channels that are worst off. The numbers are those of `compare` on the model and
-/// what `dequantize` makes of the quantized one.
+/// One HTML file that needs nothing else, no network either: pictures of the bytes, the error of each layer and
+/// the worst tensors, a table of the tensors that can be sorted, and for each quantized tensor a
+/// histogram of its values with the values that codes stand for, and the channels that are worst off.
+/// The numbers are those of `compare` on the model and what `dequantize` makes of the quantized one. Two
+/// quantizations of one model stand beside each other.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   chopi report model.safetensors q.safetensors -o report.html
-  chopi report MODEL MODEL-w4 -o report.html")]
+  chopi report MODEL MODEL-w4 -o report.html
+  chopi report MODEL MODEL-w8 MODEL-w4 -o report.html")]
 pub struct ReportArgs {
     /// The float model: a safetensors file, or a folder with one or with shards and their index.
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
 
-    /// What `quantize` made of it: a file, or with --format compressed-tensors a folder.
-    #[arg(value_name = "QUANTIZED")]
-    pub quantized: PathBuf,
+    /// What `quantize` made of it: a file, or with --format compressed-tensors a folder; one or two of them.
+    #[arg(value_name = "QUANTIZED", num_args = 1..=2, required = true)]
+    pub quantized: Vec<PathBuf>,
 
     /// The page to write. It appears, whole, only when all has gone well.
     #[arg(short, long, value_name = "REPORT.html")]

@@ -117,6 +117,20 @@ pub fn grouped(bytes: usize) -> String {
     HumanCount(bytes as u64).to_string()
 }
 
+/// A scheme in the words of a narrow cell; `granularity` is the one that it has on the tensor.
+pub fn scheme_words(scheme: &Scheme, granularity: Granularity) -> String {
+    let symmetry = match scheme.symmetry {
+        Symmetry::Symmetric => "symmetric",
+        Symmetry::Asymmetric => "asymmetric",
+    };
+    let per = match granularity {
+        Granularity::PerTensor => "per tensor".to_owned(),
+        Granularity::PerChannel { axis } => format!("per channel of axis {axis}"),
+        Granularity::PerGroup { size, .. } => format!("groups of {size}"),
+    };
+    format!("{} bits, {symmetry}, {per}", scheme.bits)
+}
+
 /// A scheme in a cell; `granularity` is the one that it has on the tensor.
 pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> String {
     let (bits, qmin, qmax) = (scheme.bits, scheme.qmin, scheme.qmax);

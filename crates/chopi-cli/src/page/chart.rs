@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use chopi::{QParams, observer::Histogram};
 
+use super::axis::{self, Tick};
+
 /// The picture of one tensor: bars above, and below them a row of ticks for each of up to three
 /// groups, a tick where a code stands for a value.
 #[derive(Debug)]
@@ -13,6 +15,9 @@ pub struct Chart {
     pub high: f64,
     /// The path of the bars.
     pub bars: String,
+    /// Round values below the bars, and powers of ten beside them.
+    pub values: Vec<Tick>,
+    pub counts: Vec<Tick>,
     pub grids: Vec<Grid>,
     pub height: f64,
 }
@@ -34,6 +39,10 @@ pub struct Grid {
 pub const WIDTH: f64 = 640.0;
 /// The height of the tallest bar.
 pub const BARS: f64 = 120.0;
+/// The room to the left of the bars, for how many there are.
+pub const MARGIN: f64 = 44.0;
+/// The room below the bars, for the values.
+pub const AXIS: f64 = 22.0;
 /// The distance from one row of ticks to the next.
 const ROW: f64 = 26.0;
 const TICK: f64 = 8.0;
@@ -43,22 +52,33 @@ const COUNT: usize = 128;
 const APART: f64 = 1.6;
 
 impl Chart {
-    /// The chart of the values of a tensor, which has some, and its parameters.
-    pub fn new(histogram: &Histogram, params: &QParams) -> Self {
+    /// The chart of the values of a tensor, which has some, and its parameters, if it has any.
+    pub fn new(histogram: &Histogram, params: Option<&QParams>) -> Self {
         let (low, high) = (histogram.min(), histogram.max());
-        let grids: Vec<Grid> = groups_to_show(params.scale())
-            .into_iter()
-            .enumerate()
-            .map(|(row, (group, what))| {
-                let y = BARS + 6.0 + ROW * row as f64;
-                Grid::new(params, group, what, (low, high), y)
-            })
-            .collect();
+        let below = BARS + AXIS;
+        let grid = |params: &QParams| -> Vec<Grid> {
+            let groups = groups_to_show(params.scale()).into_iter().enumerate();
+            let grid = |(row, (group, what))| {
+                Grid::new(params, group, what, (low, high), below + ROW * row as f64)
+            };
+            groups.map(grid).collect()
+        };
+        let grids = params.map(grid).unwrap_or_default();
+        let heights = heights(histogram);
+        let values = match low < high {
+            true => axis::ticks(low, high, 8, WIDTH),
+            false => vec![Tick {
+                at: WIDTH / 2.0,
+                label: super::say::error(&low),
+            }],
+        };
         Self {
             low,
             high,
-            bars: bars(histogram),
-            height: BARS + 6.0 + ROW * grids.len() as f64,
+            bars: bars(&heights),
+            values,
+            counts: counts(&heights),
+            height: below + ROW * grids.len() as f64,
             grids,
         }
     }
@@ -110,10 +130,32 @@ fn heights(histogram: &Histogram) -> Vec<f64> {
     heights
 }
 
+/// The logarithm of the tallest bar's height.
+fn largest(heights: &[f64]) -> f64 {
+    heights.iter().copied().fold(0.0, f64::max).ln_1p()
+}
+
+/// Powers of ten, at most four, at the heights of bars of so many values.
+fn counts(heights: &[f64]) -> Vec<Tick> {
+    let largest = largest(heights);
+    let decades = (0..19).take_while(|&power| 10_f64.powi(power).ln_1p() <= largest);
+    let decades: Vec<i32> = decades.collect();
+    let step = decades.len().div_ceil(4).max(1);
+    let tick = |&power: &i32| Tick {
+        at: BARS * (1.0 - 10_f64.powi(power).ln_1p() / largest),
+        label: match power {
+            0..=3 => format!("{}", 10_u32.pow(power.unsigned_abs())),
+            4..=5 => format!("{}k", 10_u32.pow(power.unsigned_abs() - 3)),
+            6..=8 => format!("{}M", 10_u32.pow(power.unsigned_abs() - 6)),
+            _ => format!("1e{power}"),
+        },
+    };
+    decades.iter().step_by(step).map(tick).collect()
+}
+
 /// Bars whose heights are logarithms, so that the few values far out can be seen.
-fn bars(histogram: &Histogram) -> String {
-    let heights = heights(histogram);
-    let largest = heights.iter().copied().fold(0.0, f64::max).ln_1p();
+fn bars(heights: &[f64]) -> String {
+    let largest = largest(heights);
     let width = WIDTH / COUNT as f64;
     let mut path = String::new();
     for (i, height) in heights
@@ -181,7 +223,7 @@ mod tests {
         chopi.calibrate(&x).unwrap();
         let histograms = Histograms::observe(&x, Granularity::PerTensor).unwrap();
         let histogram = histograms.groups()[0].clone();
-        let chart = Chart::new(&histogram, chopi.params().unwrap());
+        let chart = Chart::new(&histogram, chopi.params());
         (histogram, chart)
     }
 
@@ -223,6 +265,18 @@ mod tests {
         let (_, chart) = chart(&[-7.0, 1.0, 7.0], 16);
         assert_eq!(chart.grids[0].levels, 65_535);
         assert_eq!(chart.grids[0].path.matches('M').count(), 1);
+    }
+
+    #[test]
+    fn the_axes_have_round_numbers() {
+        let x: Vec<f32> = (0..1000).map(|i| (i as f32).sin() * 3.0 + 0.5).collect();
+        let (_, chart) = chart(&x, 8);
+        let labels = |ticks: &[Tick]| -> Vec<String> {
+            ticks.iter().map(|tick| tick.label.clone()).collect()
+        };
+        assert_eq!(labels(&chart.values), ["-2", "-1", "0", "1", "2", "3"]);
+        assert_eq!(labels(&chart.counts), ["1", "10"]);
+        assert!(chart.values.windows(2).all(|pair| pair[0].at < pair[1].at));
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! The template is `templates/report.html`; it is compiled into the program. It is well-formed XML
 //! too, and names no other file.
 
+mod axis;
 mod chart;
 mod figures;
+mod name;
+mod overview;
+mod say;
 
 use std::path::Path;
 
@@ -18,47 +22,74 @@ use crate::print::{print, printable};
 use crate::report::grouped;
 use crate::workers;
 use crate::write::Target;
-use figures::TensorFigures;
+use figures::{Figures, Row};
+use overview::{BytesPicture, SqnrPicture, Totals, Worst};
 
 /// # Errors
-/// What is wrong with the models or the output; models that do not belong together.
+/// A model that cannot be read or is not what the command line says; models that do not belong together; an
+/// output that cannot be written.
 pub fn run(args: &ReportArgs) -> Result<()> {
-    let (model, quantized) = (Model::open(&args.model)?, Model::open(&args.quantized)?);
+    let model = Model::open(&args.model)?;
+    let opened: Result<Vec<Model>> = args
+        .quantized
+        .iter()
+        .map(|path| Ok(Model::open(path)?))
+        .collect();
+    let quantized = opened?;
     let mut inputs = model.files().inputs();
-    inputs.extend(quantized.files().inputs());
+    inputs.extend(quantized.iter().flat_map(|model| model.files().inputs()));
     interrupt::watch();
     let target = Target::new(&args.output, &inputs, args.force)?;
-    if model.is_quantized() {
-        model.files().config()?;
-        let path = args.model.clone();
-        return Err(Error::AlreadyQuantized { path });
-    }
-    if !quantized.is_quantized() {
-        let path = args.quantized.clone();
-        return Err(Error::NoQuantizedModel { path });
-    }
-    let progress = workers::progress(model.tensors().map(StoredTensor::bytes).sum(), args.quiet);
-    let mut tensors = Vec::new();
-    for tensor in model.tensors() {
-        let kept = quantized_of(tensor, &quantized)?;
+    check(&model, &quantized)?;
+    let mut tensors: Vec<&StoredTensor> = model.tensors().collect();
+    tensors.sort_by_key(|tensor| name::key(tensor.name()));
+    let progress = workers::progress(
+        tensors.iter().map(|tensor| tensor.bytes()).sum(),
+        args.quiet,
+    );
+    let mut rows = Vec::new();
+    for tensor in tensors {
+        let mut row = Row::of(tensor);
         // One at a time, so that memory does not grow with their number.
-        tensors.push(TensorFigures::of(tensor, kept)?);
+        for quantized in &quantized {
+            row.results
+                .push(Figures::of(tensor, quantized_of(tensor, quantized)?)?);
+        }
+        rows.push(row);
         progress.inc(tensor.bytes() as u64);
     }
     progress.finish_and_clear();
-    if let Some(kept) = quantized
-        .tensors()
-        .find(|kept| model.get(kept.name()).is_none())
-    {
-        return Err(unpaired(kept, &model));
-    }
 
-    let page = Page::new(args, tensors);
+    let page = Page::new(args, rows);
     target.write(page.render()?.as_bytes())?;
     match args.quiet {
         true => Ok(()),
         false => print(page.summary(&args.output)),
     }
+}
+
+/// Checks that one model is of floats, and that the others are quantized and have tensors of the same names,
+/// dtypes and shapes.
+fn check(model: &Model, quantized: &[Model]) -> Result<()> {
+    if model.is_quantized() {
+        model.files().config()?;
+        let path = model.path().to_owned();
+        return Err(Error::AlreadyQuantized { path });
+    }
+    for quantized in quantized {
+        if !quantized.is_quantized() {
+            let path = quantized.path().to_owned();
+            return Err(Error::NoQuantizedModel { path });
+        }
+        for tensor in model.tensors() {
+            quantized_of(tensor, quantized)?;
+        }
+        let mut tensors = quantized.tensors();
+        if let Some(kept) = tensors.find(|kept| model.get(kept.name()).is_none()) {
+            return Err(unpaired(kept, model));
+        }
+    }
+    Ok(())
 }
 
 /// The tensor of the quantized model that is made of this one.
@@ -95,115 +126,72 @@ fn unpaired(tensor: &StoredTensor, other: &Model) -> Error {
 #[template(path = "report.html")]
 struct Page {
     model: String,
-    quantized: String,
     version: &'static str,
-    tensors: Vec<TensorFigures>,
-    quantized_count: usize,
+    rows: Vec<Row>,
     parameters: usize,
-    quantized_parameters: usize,
-    bytes_in: usize,
-    bytes_out: usize,
-    /// The mean of the quantized tensors' SQNR, of those where it is finite.
-    mean_sqnr_db: Option<f64>,
-    /// The number and the SQNR of the tensor with the smallest one.
-    worst: Option<(usize, f64)>,
+    bytes: usize,
+    /// One for each quantization.
+    totals: Vec<Totals>,
+    bytes_picture: BytesPicture,
+    sqnr_picture: SqnrPicture,
+    worst: Vec<Worst>,
 }
 
 impl Page {
-    fn new(args: &ReportArgs, tensors: Vec<TensorFigures>) -> Self {
+    fn new(args: &ReportArgs, rows: Vec<Row>) -> Self {
         let shown = |path: &Path| printable(&path.display().to_string()).into_owned();
-        let quantized = || tensors.iter().filter(|t| t.is_quantized());
-        let finite: Vec<f64> = quantized()
-            .filter_map(|t| t.sqnr_db)
-            .filter(|db| db.is_finite())
-            .collect();
-        let numbered = tensors.iter().enumerate().filter(|(_, t)| t.is_quantized());
-        let worst = numbered
-            .filter_map(|(i, t)| Some((i, t.sqnr_db?)))
-            .min_by(|(_, a), (_, b)| a.total_cmp(b));
+        let paths = args.quantized.iter().enumerate();
+        let totals = paths.map(|(index, path)| Totals::new(shown(path), &rows, index));
+        let totals: Vec<Totals> = totals.collect();
+        let bytes = rows.iter().map(|row| row.bytes).sum();
         Self {
             model: shown(&args.model),
-            quantized: shown(&args.quantized),
             version: env!("CARGO_PKG_VERSION"),
-            quantized_count: quantized().count(),
-            parameters: tensors.iter().map(|t| t.parameters).sum(),
-            quantized_parameters: quantized().map(|t| t.parameters).sum(),
-            bytes_in: tensors.iter().map(|t| t.bytes_in).sum(),
-            bytes_out: tensors.iter().map(|t| t.bytes_out).sum(),
-            mean_sqnr_db: match finite.len() {
-                0 => None,
-                count => Some(finite.iter().sum::<f64>() / count as f64),
-            },
-            worst,
-            tensors,
+            parameters: rows.iter().map(|row| row.parameters).sum(),
+            bytes,
+            bytes_picture: BytesPicture::new(bytes, &totals),
+            sqnr_picture: SqnrPicture::new(&rows),
+            worst: overview::worst(&rows),
+            totals,
+            rows,
         }
     }
 
-    /// The line that is printed.
+    /// Whether two quantizations stand beside each other.
+    fn is_comparison(&self) -> bool {
+        self.totals.len() > 1
+    }
+
+    /// The tensors that no quantization has quantized.
+    fn copied(&self) -> Vec<&Row> {
+        self.rows.iter().filter(|row| !row.is_quantized()).collect()
+    }
+
+    fn copied_bytes(&self) -> usize {
+        self.copied().iter().map(|row| row.bytes).sum()
+    }
+
+    /// The lines that are printed, one for each quantization.
     fn summary(&self, output: &Path) -> String {
-        let mut line = format!(
-            "{}: {} of {} tensors quantized, {} bytes of {}",
-            printable(&output.display().to_string()),
-            self.quantized_count,
-            self.tensors.len(),
-            grouped(self.bytes_out),
-            grouped(self.bytes_in)
-        );
-        if let (Some(mean), Some((_, worst))) = (self.mean_sqnr_db, self.worst) {
-            line += &format!(", SQNR {mean:.2} dB in the mean, {worst:.2} dB at worst");
-        }
-        line
-    }
-
-    /// The bytes after as a share of those before, in percent.
-    fn percent(&self) -> String {
-        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
-        format!("{percent:.1}")
-    }
-}
-
-/// What the template says of a number.
-mod say {
-    /// Decibels: an exact result has infinitely many.
-    pub fn db(db: &f64) -> String {
-        match db {
-            db if db.is_infinite() && *db > 0.0 => "exact".to_owned(),
-            db => format!("{db:.2}"),
-        }
-    }
-
-    /// An error.
-    pub fn error(error: &f64) -> String {
-        match error {
-            0.0 => "0".to_owned(),
-            error => format!("{error:.3e}"),
-        }
-    }
-
-    pub fn grouped(number: &usize) -> String {
-        super::grouped(*number)
-    }
-
-    /// The number that a column is sorted by, "" where there is none.
-    pub fn key(number: &Option<f64>) -> String {
-        match number {
-            Some(number) if number.is_infinite() => "1e999".to_owned(),
-            Some(number) => format!("{number:e}"),
-            None => String::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_said_as_they_are_meant() {
-        assert_eq!(say::db(&f64::INFINITY), "exact");
-        assert_eq!(say::db(&-1.234), "-1.23");
-        assert_eq!(say::error(&0.0), "0");
-        assert_eq!(say::key(&Some(f64::INFINITY)), "1e999");
-        assert_eq!(say::key(&None), "");
+        let output = output.display().to_string();
+        let line = |totals: &Totals| {
+            let mut line = format!(
+                "{}: {}{} of {} tensors quantized, {} bytes of {}",
+                printable(&output),
+                match self.is_comparison() {
+                    true => format!("{}: ", totals.path),
+                    false => String::new(),
+                },
+                totals.count,
+                self.rows.len(),
+                grouped(totals.bytes),
+                grouped(self.bytes)
+            );
+            if let (Some(mean), Some((_, worst))) = (totals.mean_sqnr_db, totals.worst) {
+                line += &format!(", SQNR {mean:.2} dB in the mean, {worst:.2} dB at worst");
+            }
+            line
+        };
+        self.totals.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }

@@ -45,9 +45,14 @@ fn text(node: Node<'_, '_>) -> String {
         .collect()
 }
 
-/// The cells of the row of a tensor.
+/// The cells of the row of a quantized tensor.
 fn cells<'a, 'b>(page: &'a Document<'b>, name: &str) -> Vec<Node<'a, 'b>> {
-    let rows = with_id(page, "tensors")
+    cells_in(page, "tensors", name)
+}
+
+/// The cells of the row of a tensor in what has this id.
+fn cells_in<'a, 'b>(page: &'a Document<'b>, id: &str, name: &str) -> Vec<Node<'a, 'b>> {
+    let rows = with_id(page, id)
         .descendants()
         .filter(|n| n.has_tag_name("tr"));
     let cells = |row: Node<'a, 'b>| row.children().filter(|n| n.has_tag_name("td")).collect();
@@ -111,12 +116,7 @@ fn its_numbers_are_those_of_compare() {
 
         let page = report(&folder, &input, &q);
         let page = parsed(&page);
-        for name in [
-            "layers.0.weight",
-            "layers.1.weight",
-            "layers.2.weight",
-            "ids",
-        ] {
+        for name in ["layers.0.weight", "layers.1.weight", "layers.2.weight"] {
             let cells = cells(&page, name);
             let expected = row(&compare, name);
             let sqnr = expected["sqnr_db"].as_f64().unwrap_or(f64::INFINITY);
@@ -125,6 +125,12 @@ fn its_numbers_are_those_of_compare() {
             assert_eq!(key(cells[LARGEST]), largest, "{name} {scheme:?}");
             let bytes = row(&quantize, name)["bytes_out"].as_f64().unwrap();
             assert_eq!(key(cells[6]), bytes, "{name} {scheme:?}");
+        }
+        for name in ["ids", "layers.0.bias"] {
+            let cells = cells_in(&page, "copied", name);
+            assert_eq!(text(cells[4]), "0", "{name}");
+            let bytes = row(&quantize, name)["bytes_out"].as_f64().unwrap();
+            assert_eq!(key(cells[3]), bytes, "{name}");
         }
         let quantized: Vec<f64> = quantize["tensors"]
             .as_array()
@@ -176,10 +182,7 @@ fn folders_of_compressed_tensors_have_the_same_numbers_as_files() {
                 let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
                 let total: usize = tensors.iter().map(|(_, t)| t.data().len()).sum();
                 let said = text(with_id(&compressed, "bytes-after")).replace(',', "");
-                assert!(
-                    said.starts_with(&format!("{total} ")),
-                    "{said}, not {total}"
-                );
+                assert_eq!(said, total.to_string());
             }
         }
     }
@@ -213,6 +216,114 @@ fn the_worst_channels_are_named_and_the_grid_is_drawn() {
     // Six channels of four numbers; the one with the outlier is the best off.
     assert_eq!(rows.len(), 24);
     assert_eq!(text(rows[20]), "4");
+}
+
+#[test]
+fn two_quantizations_stand_beside_each_other_with_their_own_numbers() {
+    let folder = Folder::new();
+    let input = folder.file("model.safetensors", &model().bytes());
+    let (a, b) = (folder.path("a.safetensors"), folder.path("b.safetensors"));
+    convert_well(
+        "quantize",
+        &input,
+        &a,
+        &["--symmetric", "--exclude", "layers.2*"],
+    );
+    let plan = folder.file(
+        "plan.json",
+        br#"{"layers.0.weight": 4, "layers.1.weight": 6, "layers.2.weight": 3}"#,
+    );
+    convert_well(
+        "quantize",
+        &input,
+        &b,
+        &["--bits-from", plan.to_str().unwrap()],
+    );
+    let alone = [&a, &b].map(|quantized| report(&folder, &input, quantized));
+    let alone = alone.each_ref().map(|page| parsed(page));
+
+    let page = folder.path("report.html");
+    let mut command = chopi(["report", "--force"]);
+    command.arg(&input).arg(&a).arg(&b).arg("-o").arg(&page);
+    let done = command.output().unwrap();
+    let said = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("a.safetensors: 3 of 6") && said.contains("b.safetensors: 3 of 6"));
+    let page = fs::read_to_string(page).unwrap();
+    let page = parsed(&page);
+    for id in ["tensor-count", "mean-sqnr", "worst-sqnr"] {
+        assert_eq!(
+            text(with_id(&page, id)),
+            text(with_id(&alone[0], id)),
+            "{id}"
+        );
+        let other = format!("{id}-b");
+        assert_eq!(
+            text(with_id(&page, &other)),
+            text(with_id(&alone[1], id)),
+            "{id}"
+        );
+    }
+    for name in ["layers.0.weight", "layers.1.weight"] {
+        let both = cells(&page, name);
+        for (alone, at) in alone.iter().zip([5, 9]) {
+            let alone = cells(alone, name);
+            assert_eq!(key(both[at]), key(alone[SQNR]), "{name}");
+            assert_eq!(key(both[at + 1]), key(alone[LARGEST]), "{name}");
+        }
+        assert_eq!(key(both[11]), key(both[9]) - key(both[5]), "{name}");
+    }
+    // One that only one of them has quantized.
+    let both = cells(&page, "layers.2.weight");
+    assert_eq!(
+        (text(both[3]), text(both[7])),
+        ("copied".into(), "3 bits".into())
+    );
+    assert_eq!(
+        (text(both[5]), text(both[11])),
+        ("exact".into(), String::new())
+    );
+    assert_eq!(text(cells_in(&page, "copied", "ids")[4]), "0, 0");
+}
+
+#[test]
+fn the_mixture_of_bits_is_shown_with_round_numbers() {
+    let folder = Folder::new();
+    let input = folder.file("model.safetensors", &model().bytes());
+    let q = folder.path("q.safetensors");
+    let plan = folder.file(
+        "plan.json",
+        br#"{"layers.0.weight": 4, "layers.1.weight": 8, "layers.2.weight": 4}"#,
+    );
+    convert_well(
+        "quantize",
+        &input,
+        &q,
+        &["--bits-from", plan.to_str().unwrap()],
+    );
+    let page = report(&folder, &input, &q);
+    let page = parsed(&page);
+    let pictures: Vec<_> = page
+        .descendants()
+        .filter(|n| n.has_tag_name("figure"))
+        .collect();
+    let rows: Vec<String> = pictures[0]
+        .descendants()
+        .filter(|n| n.has_tag_name("tr"))
+        .map(|row| text(row))
+        .collect();
+    assert!(rows[1].starts_with("4 bits2672"), "{rows:?}");
+    assert!(rows[2].starts_with("8 bits1192"), "{rows:?}");
+    assert!(rows[3].starts_with("copied3"), "{rows:?}");
+    // The worst first, and a point for each quantized tensor.
+    let links = |n: &Node<'_, '_>| n.has_tag_name("a");
+    let worst: Vec<String> = pictures[1].descendants().filter(links).map(text).collect();
+    assert_eq!(worst.len(), 3);
+    assert_eq!(worst[2], "layers.1.weight");
+    assert_eq!(pictures[2].descendants().filter(links).count(), 3);
+    let numbers = pictures[2].descendants().filter(|n| n.has_tag_name("text"));
+    let numbers: Vec<f64> = numbers.map(|n| text(n).parse().unwrap()).collect();
+    assert!(numbers.iter().all(|n| n.fract() == 0.0), "{numbers:?}");
 }
 
 #[test]
