@@ -99,6 +99,7 @@ pub use chopi_kernels::{
 
 pub use crate::device::{DeviceTensor, HostOnly};
 pub use crate::fill::Fill;
+pub use crate::groups::on_host;
 
 use crate::error::{Error, Result};
 use crate::scheme::Rounding;

@@ -54,7 +54,10 @@ impl Groups {
 
 /// Calls `f` with a tensor's elements: where they lie in host memory, or else copied from their
 /// device.
-pub(crate) fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
+///
+/// # Errors
+/// What `f` returns; what the framework says; [`Error::Memory`] where there is none for a copy.
+pub fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
     tensor: &T,
     f: impl FnOnce(HostFloats<'_>) -> Result<R>,
 ) -> Result<R> {

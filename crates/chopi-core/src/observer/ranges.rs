@@ -76,6 +76,27 @@ impl Ranges {
         }
     }
 
+    /// Ranges that come from elsewhere than observed values, for a tensor of this shape and type: `min` and
+    /// `max` hold the ends of each group, in the row-major order of the groups.
+    ///
+    /// # Errors
+    /// [`Error::Axis`] where the tensor has no such axis; [`Error::ObservedGroups`] where it has another
+    /// number of groups; [`Error::Ends`] where the ends of a group are no finite numbers of the type, the
+    /// smaller first.
+    pub fn from_ends(
+        granularity: Granularity,
+        float: FloatType,
+        tensor: &[usize],
+        min: Vec<f64>,
+        max: Vec<f64>,
+    ) -> Result<Self> {
+        let shape = granularity.params_shape(tensor)?;
+        let ranges = Self::new(granularity, float, shape, min, max);
+        ranges
+            .with_grouped_length(granularity.grouped_length(tensor))
+            .checked()
+    }
+
     pub(crate) fn new(
         granularity: Granularity,
         float: FloatType,

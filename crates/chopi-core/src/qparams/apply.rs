@@ -2,7 +2,9 @@
 
 use chopi_kernels::{FloatSliceMut, IntSliceMut, Layout};
 
-use crate::backend::{Backend, Fill, FloatTensor, FloatTensorMut, IntTensor, IntTensorMut};
+use crate::backend::{
+    Backend, Fill, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, IntTensor, IntTensorMut,
+};
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
 use crate::scheme::Rounding;
@@ -49,6 +51,23 @@ impl QParams {
                 check_int_type(&out.data, self.bounds())?;
                 host.reordered(&out.layout, |host| host::quantize(&host, self, out.data))
             })
+        })
+    }
+
+    /// The codes of elements in host memory as a tensor of the framework of `like`: for values that stand in
+    /// the place of a tensor's own, such as weights that were changed to make up for the errors of others.
+    ///
+    /// # Errors
+    /// The errors of [`quantize`](Self::quantize).
+    pub fn quantize_like<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &self,
+        like: &T,
+        values: &HostFloats<'_>,
+    ) -> Result<T::Int> {
+        values.clone().ordered_for(self.scheme().rounding, |host| {
+            let layout = host.layout();
+            let codes = |out: IntSliceMut<'_>| host::quantize(&host, self, out);
+            like.int_like(self.bounds(), layout, Fill::new(layout.len(), codes))
         })
     }
 
@@ -122,20 +141,24 @@ impl QParams {
         T: FloatTensor<B> + ?Sized,
         U: FloatTensorMut<B> + ?Sized,
     {
-        x.with_host(|host| {
-            out.with_host_mut(|out| {
-                check_shape(&out.layout, host.layout(), self.scheme().rounding)?;
-                let (float, expected) = (out.data.float_type(), host.float_type());
-                if float != expected {
-                    return Err(Error::OutputType {
-                        dtype: float.to_string(),
-                        expected: expected.to_string(),
-                    });
-                }
-                host.reordered(&out.layout, |host| {
-                    host::fake_quantize(&host, self, out.data)
-                })
-            })
+        x.with_host(|host| out.with_host_mut(|out| self.fake_quantize_host(host, out)))
+    }
+
+    /// [`fake_quantize`](Self::fake_quantize) of elements in host memory, of no framework.
+    ///
+    /// # Errors
+    /// The errors of [`fake_quantize_into`](Self::fake_quantize_into).
+    pub fn fake_quantize_host(&self, x: HostFloats<'_>, out: HostFloatsMut<'_>) -> Result<()> {
+        check_shape(&out.layout, x.layout(), self.scheme().rounding)?;
+        let (float, expected) = (out.data.float_type(), x.float_type());
+        if float != expected {
+            return Err(Error::OutputType {
+                dtype: float.to_string(),
+                expected: expected.to_string(),
+            });
+        }
+        x.reordered(&out.layout, |host| {
+            host::fake_quantize(&host, self, out.data)
         })
     }
 
