@@ -76,6 +76,12 @@ pub mod matmul {
     pub use chopi_matmul::*;
 }
 
+/// Weights chosen with calibration data: second moments, GPTQ, AWQ, SmoothQuant and their like.
+#[cfg(feature = "ptq")]
+pub mod ptq {
+    pub use chopi_ptq::*;
+}
+
 /// Files of quantized models, read and written.
 #[cfg(feature = "formats")]
 pub mod formats {

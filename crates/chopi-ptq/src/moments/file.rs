@@ -1,0 +1,268 @@
+//! Moments by name, in a file.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use chopi_core::training::write_checkpoint;
+use chopi_formats::Dtype;
+use chopi_formats::archive::{Archive, Entry};
+use chopi_formats::element::Element;
+use chopi_kernels::memory::collected;
+use safetensors::SafeTensorError;
+use safetensors::tensor::{View, serialize_to_file};
+
+use super::{Moments, offset};
+use crate::error::{Error, Result};
+
+/// The entry of the file's metadata that says what it is, and its value.
+const FORMAT: (&str, &str) = ("chopi.moments", "1");
+
+/// The moments of several layers, by name.
+///
+/// They can be saved, to go on later or to be merged with those of other data. The file is one of safetensors whose
+/// metadata have `chopi.moments` = `1`. Of the layer NAME with n channels it holds
+///
+/// | tensor | type and shape | what it holds |
+/// |---|---|---|
+/// | `NAME.second` | U64 \[n·(n + 1)/2, 2\] | the lower triangle of Σ xᵀx, row by row, in quanta of 2^−64: the low and the high 64 bits of integers of 128 bits in two's complement |
+/// | `NAME.sum`, `NAME.abs_sum` | U64 \[n, 2\] | Σ x and Σ \|x\|, as such integers |
+/// | `NAME.abs_max` | F64 \[n\] | the largest \|x\| |
+/// | `NAME.rows` | U64 \[1\] | the number of rows |
+///
+/// ```
+/// use chopi_ptq::{Moments, Statistics};
+/// # use chopi_ndarray as _;
+/// use ndarray::array;
+///
+/// let mut statistics = Statistics::default();
+/// let mut moments = Moments::new(2)?;
+/// moments.observe(&array![[1.0_f32, 2.0]])?;
+/// statistics.0.insert("layers.0.q_proj".to_owned(), moments);
+///
+/// let folder = tempfile::tempdir().expect("a folder for a file");
+/// let path = folder.path().join("statistics.safetensors");
+/// statistics.save(&path)?;
+/// assert_eq!(Statistics::load(&path)?, statistics);
+/// # Ok::<(), chopi_ptq::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics(pub BTreeMap<String, Moments>);
+
+impl Statistics {
+    /// Takes in what other statistics have seen, name by name; names that are new come with their moments.
+    ///
+    /// # Errors
+    /// [`Error::Named`] with the name and an error of [`Moments::merge`]; the names before it are merged then.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        for (name, theirs) in &other.0 {
+            match self.0.get_mut(name) {
+                Some(ours) => named(name, ours.merge(theirs))?,
+                None => {
+                    self.0.insert(name.clone(), theirs.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the moments to a file, which takes the place of the one that is there once it is whole.
+    ///
+    /// # Errors
+    /// [`Error::Write`] where it cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let format = HashMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
+        let tensors = self.0.iter().flat_map(|(name, moments)| {
+            let parts = [
+                ("second", Part::Fixed(&moments.triangle)),
+                ("sum", Part::Fixed(&moments.sums)),
+                ("abs_sum", Part::Fixed(&moments.magnitudes)),
+                ("abs_max", Part::Floats(&moments.abs_max)),
+                ("rows", Part::Count([moments.rows])),
+            ];
+            parts.map(|(part, values)| (format!("{name}.{part}"), Stored::new(values)))
+        });
+        let mut tensors = Some(tensors);
+        let written = write_checkpoint(path, |path| match tensors.take() {
+            Some(tensors) => serialize_to_file(tensors, Some(format), path),
+            None => Ok(()),
+        });
+        written.map_err(|source: SafeTensorError| Error::Write {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
+    }
+
+    /// Reads a file that [`save`](Self::save) has written.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where it cannot be read or is not of safetensors; [`Error::File`] where it does not hold moments.
+    pub fn load(path: &Path) -> Result<Self> {
+        let archive = Archive::open(path).map_err(|source| Error::Read(Box::new(source)))?;
+        if archive.metadata.get(FORMAT.0).map(String::as_str) != Some(FORMAT.1) {
+            let (key, version) = FORMAT;
+            return Err(bad_file(
+                &archive,
+                format!("the metadata do not say {key} = {version}"),
+            ));
+        }
+        let names = archive
+            .tensors
+            .keys()
+            .filter_map(|tensor| tensor.strip_suffix(".rows"));
+        let moments = names.map(|name| Ok((name.to_owned(), read(&archive, name)?)));
+        let statistics = Self(moments.collect::<Result<_>>()?);
+        match archive.tensors.len() == 5 * statistics.0.len() {
+            true => Ok(statistics),
+            false => Err(bad_file(
+                &archive,
+                "it holds other tensors than those of moments".to_owned(),
+            )),
+        }
+    }
+}
+
+fn named<T>(name: &str, result: Result<T>) -> Result<T> {
+    result.map_err(|source| Error::Named {
+        name: name.to_owned(),
+        source: Box::new(source),
+    })
+}
+
+fn bad_file(archive: &Archive, problem: String) -> Error {
+    Error::File {
+        path: archive.path.clone(),
+        problem,
+    }
+}
+
+/// A part of moments that is a tensor of the file.
+enum Part<'a> {
+    Fixed(&'a [i128]),
+    Floats(&'a [f64]),
+    Count([u64; 1]),
+}
+
+struct Stored<'a> {
+    part: Part<'a>,
+    shape: Vec<usize>,
+}
+
+impl<'a> Stored<'a> {
+    fn new(part: Part<'a>) -> Self {
+        let shape = match &part {
+            Part::Fixed(values) => vec![values.len(), 2],
+            Part::Floats(values) => vec![values.len()],
+            Part::Count(_) => vec![1],
+        };
+        Self { part, shape }
+    }
+}
+
+impl View for Stored<'_> {
+    fn dtype(&self) -> Dtype {
+        match self.part {
+            Part::Floats(_) => Dtype::F64,
+            _ => Dtype::U64,
+        }
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    // In two's complement, little-endian, the low 64 bits come first.
+    fn data(&self) -> Cow<'_, [u8]> {
+        match &self.part {
+            Part::Fixed(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Part::Floats(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Part::Count(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        }
+    }
+
+    fn data_len(&self) -> usize {
+        8 * self.shape.iter().product::<usize>()
+    }
+}
+
+/// The moments of a name.
+fn read(archive: &Archive, name: &str) -> Result<Moments> {
+    let abs_max: Vec<f64> = elements(archive, name, "abs_max", Dtype::F64, |_| Ok(()))?;
+    let channels = abs_max.len();
+    let expect = |expected: usize| {
+        move |len: usize| match len == expected {
+            true => Ok(()),
+            false => Err(format!(
+                "has {len} numbers, expected {expected} for {channels} channels"
+            )),
+        }
+    };
+    let rows: Vec<u64> = elements(archive, name, "rows", Dtype::U64, expect(1))?;
+    let fixed = |part: &str, values: usize| {
+        let words: Vec<u64> = elements(archive, name, part, Dtype::U64, expect(2 * values))?;
+        let pairs = words.chunks_exact(2);
+        Ok::<_, Error>(collected(
+            pairs.map(|w| (i128::from(w[1]) << 64) | i128::from(w[0])),
+        )?)
+    };
+    let mut moments = Moments {
+        channels,
+        rows: 0,
+        triangle: fixed("second", offset(channels))?,
+        sums: fixed("sum", channels)?,
+        magnitudes: fixed("abs_sum", channels)?,
+        abs_max,
+    };
+    let impossible = |what: &str| bad_file(archive, format!("{name:?}: {what}"));
+    if channels == 0 {
+        return Err(impossible("there are no channels"));
+    }
+    if !moments.abs_max.iter().all(|x| *x >= 0.0 && x.is_finite()) {
+        return Err(impossible(
+            "a largest value is not a finite number, at least 0",
+        ));
+    }
+    // As much as the rows can make, and a little for roundings.
+    let sums = moments
+        .triangle
+        .iter()
+        .chain(&moments.sums)
+        .chain(&moments.magnitudes);
+    if sums.into_iter().any(|sum| sum.unsigned_abs() >> 126 > 1) {
+        return Err(impossible("a sum is larger than 2^63"));
+    }
+    if (0..channels).any(|j| moments.triangle[offset(j) + j] < 0 || moments.magnitudes[j] < 0) {
+        return Err(impossible(
+            "a sum of squares or of absolute values is negative",
+        ));
+    }
+    moments.rows = named(name, moments.checked_rows(rows[0], &moments.abs_max))?;
+    Ok(moments)
+}
+
+/// The elements of a tensor of a name.
+fn elements<T: Element>(
+    archive: &Archive,
+    name: &str,
+    part: &str,
+    dtype: Dtype,
+    check: impl Fn(usize) -> std::result::Result<(), String>,
+) -> Result<Vec<T>> {
+    let tensor = format!("{name}.{part}");
+    let bad = |problem: String| bad_file(archive, format!("{tensor:?} {problem}"));
+    let entry: &Entry = archive
+        .tensors
+        .get(&tensor)
+        .ok_or_else(|| bad("is missing".to_owned()))?;
+    if entry.dtype != dtype {
+        return Err(bad(format!(
+            "is of type {:?}, expected {dtype:?}",
+            entry.dtype
+        )));
+    }
+    check(entry.data.len() / size_of::<T>()).map_err(bad)?;
+    let elements = entry
+        .elements()
+        .map_err(|fault| Error::Read(Box::new(archive.fault(&tensor, fault))))?;
+    Ok(elements)
+}
