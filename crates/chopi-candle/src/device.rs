@@ -2,22 +2,32 @@
 
 use std::ops::Range;
 
-use candle_core::{DType, Tensor};
+use candle_core::safetensors::Load;
+use candle_core::{DType, Tensor, Var};
 use chopi_core::{
     Result,
-    backend::{DeviceTensor, FloatType, IntType},
+    backend::{DeviceTensor, FloatType, IntType, collected},
+    training::{CheckpointTensor, Dtype},
 };
+use safetensors::{View, tensor::TensorView};
 
 use crate::framework;
-use crate::tensor::float_type;
+use crate::tensor::{check_room, float_type};
 
-/// A tensor on any device, without gradient.
+/// A tensor on any device.
 #[derive(Clone, Debug)]
 pub struct OnDevice(pub Tensor);
 
 impl From<Tensor> for OnDevice {
     fn from(tensor: Tensor) -> Self {
         Self(tensor)
+    }
+}
+
+/// Shares the elements and the gradient.
+impl From<&Tensor> for OnDevice {
+    fn from(tensor: &Tensor) -> Self {
+        Self(tensor.clone())
     }
 }
 
@@ -55,6 +65,10 @@ impl DeviceTensor for OnDevice {
         Self::new(host.and_then(|host| host.to_device(self.0.device())))
     }
 
+    fn zeros_like(&self) -> Result<Self> {
+        Self::new(self.0.zeros_like())
+    }
+
     fn cast(&self, float: FloatType) -> Result<Self> {
         Self::new(self.0.to_dtype(dtype(float)))
     }
@@ -88,6 +102,18 @@ impl DeviceTensor for OnDevice {
         Self::new(self.0.broadcast_div(&other.0))
     }
 
+    fn mul_scalar(&self, factor: f64) -> Result<Self> {
+        Self::new(self.0.affine(factor, 0.0))
+    }
+
+    fn add_scalar(&self, term: f64) -> Result<Self> {
+        Self::new(self.0.affine(1.0, term))
+    }
+
+    fn sqrt(&self) -> Result<Self> {
+        Self::new(self.0.sqrt())
+    }
+
     fn gt(&self, other: &Self) -> Result<Self> {
         Self::new(self.0.broadcast_gt(&other.0))
     }
@@ -108,6 +134,34 @@ impl DeviceTensor for OnDevice {
 
     fn max_along(&self, axis: usize) -> Result<Self> {
         Self::new(self.0.max_keepdim(axis))
+    }
+
+    fn index_select(&self, axis: usize, indices: &[usize]) -> Result<Self> {
+        let indices: Vec<u32> = collected(indices.iter().map(|&index| index as u32))?;
+        let indices = Tensor::new(indices, self.0.device());
+        Self::new(indices.and_then(|indices| self.0.index_select(&indices, axis)))
+    }
+
+    fn detach(&self) -> Result<Self> {
+        Ok(Self(self.0.detach()))
+    }
+
+    fn assign(&self, values: &Self) -> Result<()> {
+        if !self.0.is_variable() {
+            let problem = "expected a variable, as of a VarMap, to be trained";
+            return Err(framework(candle_core::Error::Msg(problem.to_owned())));
+        }
+        let variable = Var::from_tensor(&self.0);
+        variable
+            .and_then(|variable| variable.set(&values.0))
+            .map_err(framework)
+    }
+
+    fn widest_float(&self) -> FloatType {
+        match self.0.device().is_metal() {
+            true => FloatType::F32,
+            false => FloatType::F64,
+        }
     }
 
     fn to_host(&self) -> Result<Vec<f64>> {
@@ -133,5 +187,20 @@ impl DeviceTensor for OnDevice {
             _ => DType::I64,
         };
         self.0.to_dtype(dtype).map_err(framework)
+    }
+}
+
+impl CheckpointTensor for OnDevice {
+    fn dtype(&self) -> Result<Dtype> {
+        Ok(self.0.dtype().into())
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        check_room(&self.0)?;
+        Ok(self.0.data().into_owned())
+    }
+
+    fn with_view(&self, saved: &TensorView<'_>) -> Result<Self> {
+        Self::new(saved.load(self.0.device()))
     }
 }

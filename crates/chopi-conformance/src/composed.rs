@@ -106,6 +106,7 @@ impl<D: DeviceTensor + From<D::Float> + From<D::Int>> DeviceTensor for Composed<
     fn constant(&self, values: &[f64], shape: &[usize], float: FloatType) -> Result<Self> {
         self.0.constant(values, shape, float).map(Self)
     }
+    fn zeros_like(&self) -> Result<Self> { self.0.zeros_like().map(Self) }
     fn cast(&self, float: FloatType) -> Result<Self> { self.0.cast(float).map(Self) }
     fn reshape(&self, shape: &[usize]) -> Result<Self> { self.0.reshape(shape).map(Self) }
     fn narrow(&self, axis: usize, range: Range<usize>) -> Result<Self> {
@@ -118,6 +119,9 @@ impl<D: DeviceTensor + From<D::Float> + From<D::Int>> DeviceTensor for Composed<
     fn sub(&self, other: &Self) -> Result<Self> { self.0.sub(&other.0).map(Self) }
     fn mul(&self, other: &Self) -> Result<Self> { self.0.mul(&other.0).map(Self) }
     fn div(&self, other: &Self) -> Result<Self> { self.0.div(&other.0).map(Self) }
+    fn mul_scalar(&self, factor: f64) -> Result<Self> { self.0.mul_scalar(factor).map(Self) }
+    fn add_scalar(&self, term: f64) -> Result<Self> { self.0.add_scalar(term).map(Self) }
+    fn sqrt(&self) -> Result<Self> { self.0.sqrt().map(Self) }
     fn gt(&self, other: &Self) -> Result<Self> { self.0.gt(&other.0).map(Self) }
     fn ne(&self, other: &Self) -> Result<Self> { self.0.ne(&other.0).map(Self) }
     fn select(&self, yes: &Self, no: &Self) -> Result<Self> {
@@ -125,6 +129,12 @@ impl<D: DeviceTensor + From<D::Float> + From<D::Int>> DeviceTensor for Composed<
     }
     fn min_along(&self, axis: usize) -> Result<Self> { self.0.min_along(axis).map(Self) }
     fn max_along(&self, axis: usize) -> Result<Self> { self.0.max_along(axis).map(Self) }
+    fn index_select(&self, axis: usize, indices: &[usize]) -> Result<Self> {
+        self.0.index_select(axis, indices).map(Self)
+    }
+    fn detach(&self) -> Result<Self> { self.0.detach().map(Self) }
+    fn assign(&self, values: &Self) -> Result<()> { self.0.assign(&values.0) }
+    fn widest_float(&self) -> FloatType { self.0.widest_float() }
     fn to_host(&self) -> Result<Vec<f64>> { self.0.to_host() }
     fn into_float(self) -> Result<Self> { self.0.into_float().map(|x| Self(x.into())) }
     fn into_int(self, bounds: (i64, i64)) -> Result<Self> {

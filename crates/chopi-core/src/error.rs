@@ -259,6 +259,26 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// A gradient of another shape than its variable had when the optimizer was made.
+    #[error("the gradient of {name:?} has shape {shape:?}, expected {expected:?}")]
+    GradientShape {
+        /// The name of the variable.
+        name: String,
+        /// The shape of the gradient.
+        shape: Vec<usize>,
+        /// The shape of the variable.
+        expected: Vec<usize>,
+    },
+
+    /// A checkpoint that cannot be written or read, or is of another network.
+    #[error("{}: {source}", .path.display())]
+    Checkpoint {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// The averaging constant of a moving average is outside (0, 1].
     #[error("the averaging constant is {constant:?}, expected a number over 0 and up to 1")]
     AveragingConstant {

@@ -3,21 +3,30 @@
 use std::ops::Range;
 
 use chopi_core::{
-    Result,
-    backend::{DeviceTensor, FloatType, IntType, repeated},
+    Error, Result,
+    backend::{Backend, DeviceTensor, FloatType, IntType, collected, repeated},
+    training::{CheckpointTensor, Dtype},
 };
+use safetensors::tensor::TensorView;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::framework;
 use crate::tensor::{float_kind, float_type, int_kind};
+use crate::{LibTorch, framework};
 
-/// A tensor on any device, without gradient.
+/// A tensor on any device.
 #[derive(Debug)]
 pub struct OnDevice(pub Tensor);
 
 impl From<Tensor> for OnDevice {
     fn from(tensor: Tensor) -> Self {
         Self(tensor)
+    }
+}
+
+/// Shares the elements and the gradient.
+impl From<&Tensor> for OnDevice {
+    fn from(tensor: &Tensor) -> Self {
+        Self(tensor.shallow_clone())
     }
 }
 
@@ -33,7 +42,13 @@ impl OnDevice {
     }
 }
 
-fn lengths(shape: &[usize]) -> Vec<i64> {
+/// The length of each axis.
+pub(crate) fn shape(x: &Tensor) -> Vec<usize> {
+    x.size().into_iter().map(|length| length as usize).collect()
+}
+
+/// The lengths of axes, as libtorch takes them.
+pub(crate) fn lengths(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&length| length as i64).collect()
 }
 
@@ -42,11 +57,7 @@ impl DeviceTensor for OnDevice {
     type Int = Tensor;
 
     fn shape(&self) -> Vec<usize> {
-        self.0
-            .size()
-            .into_iter()
-            .map(|length| length as usize)
-            .collect()
+        shape(&self.0)
     }
 
     fn float_type(&self) -> Result<FloatType> {
@@ -59,6 +70,10 @@ impl DeviceTensor for OnDevice {
         let host =
             host.and_then(|host| host.f_reshape(lengths(shape))?.f_to_kind(float_kind(float)));
         Self::new(host.and_then(|host| host.f_to_device(self.0.device())))
+    }
+
+    fn zeros_like(&self) -> Result<Self> {
+        Self::new(self.0.detach().f_zeros_like())
     }
 
     fn cast(&self, float: FloatType) -> Result<Self> {
@@ -97,6 +112,18 @@ impl DeviceTensor for OnDevice {
         Self::new(self.0.f_div(&other.0))
     }
 
+    fn mul_scalar(&self, factor: f64) -> Result<Self> {
+        Self::new(self.0.f_mul_scalar(factor))
+    }
+
+    fn add_scalar(&self, term: f64) -> Result<Self> {
+        Self::new(self.0.f_add_scalar(term))
+    }
+
+    fn sqrt(&self) -> Result<Self> {
+        Self::new(self.0.f_sqrt())
+    }
+
     fn gt(&self, other: &Self) -> Result<Self> {
         Self::new(self.0.f_gt_tensor(&other.0))
     }
@@ -106,7 +133,8 @@ impl DeviceTensor for OnDevice {
     }
 
     fn select(&self, yes: &Self, no: &Self) -> Result<Self> {
-        Self::new(yes.0.f_where_self(&self.0, &no.0))
+        let mask = self.0.f_to_kind(Kind::Bool);
+        Self::new(mask.and_then(|mask| yes.0.f_where_self(&mask, &no.0)))
     }
 
     fn min_along(&self, axis: usize) -> Result<Self> {
@@ -115,6 +143,30 @@ impl DeviceTensor for OnDevice {
 
     fn max_along(&self, axis: usize) -> Result<Self> {
         Self::new(self.0.f_amax(axis as i64, true))
+    }
+
+    fn index_select(&self, axis: usize, indices: &[usize]) -> Result<Self> {
+        let indices: Vec<i64> = collected(indices.iter().map(|&index| index as i64))?;
+        let indices = Tensor::f_from_slice(&indices);
+        let indices = indices.and_then(|indices| indices.f_to_device(self.0.device()));
+        Self::new(indices.and_then(|indices| self.0.f_index_select(axis as i64, &indices)))
+    }
+
+    fn detach(&self) -> Result<Self> {
+        Self::new(self.0.f_detach())
+    }
+
+    fn assign(&self, values: &Self) -> Result<()> {
+        let mut variable = self.0.shallow_clone();
+        tch::no_grad(|| variable.f_copy_(&values.0)).map_err(framework)?;
+        Ok(())
+    }
+
+    fn widest_float(&self) -> FloatType {
+        match self.0.device() {
+            Device::Mps => FloatType::F32,
+            _ => FloatType::F64,
+        }
     }
 
     fn to_host(&self) -> Result<Vec<f64>> {
@@ -140,5 +192,59 @@ impl DeviceTensor for OnDevice {
         self.0
             .f_to_kind(int_kind(IntType::first_of(&types, bounds)))
             .map_err(framework)
+    }
+}
+
+/// The kinds that safetensors has.
+const KINDS: [(Kind, Dtype); 10] = [
+    (Kind::Half, Dtype::F16),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Float, Dtype::F32),
+    (Kind::Double, Dtype::F64),
+    (Kind::Uint8, Dtype::U8),
+    (Kind::Int8, Dtype::I8),
+    (Kind::Int16, Dtype::I16),
+    (Kind::Int, Dtype::I32),
+    (Kind::Int64, Dtype::I64),
+    (Kind::Bool, Dtype::BOOL),
+];
+
+impl CheckpointTensor for OnDevice {
+    fn dtype(&self) -> Result<Dtype> {
+        let kind = self.0.f_kind().map_err(framework)?;
+        let dtype = KINDS.iter().find(|(of, _)| *of == kind);
+        dtype.map(|(_, dtype)| *dtype).ok_or_else(|| Error::Dtype {
+            backend: LibTorch::NAME,
+            dtype: format!("{kind:?}"),
+            expected: "a kind that safetensors has",
+        })
+    }
+
+    fn to_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = || -> std::result::Result<Tensor, TchError> {
+            let host = self
+                .0
+                .f_detach()?
+                .f_to_device(Device::Cpu)?
+                .f_contiguous()?;
+            host.f_reshape([-1])?.f_view_dtype(Kind::Uint8)
+        };
+        let bytes = bytes().map_err(framework)?;
+        let mut data = repeated(0, bytes.numel())?;
+        bytes
+            .f_copy_data(&mut data, bytes.numel())
+            .map_err(framework)?;
+        Ok(data)
+    }
+
+    fn with_view(&self, saved: &TensorView<'_>) -> Result<Self> {
+        let kind = KINDS.iter().find(|(_, dtype)| *dtype == saved.dtype());
+        let (kind, _) = kind.ok_or_else(|| Error::Dtype {
+            backend: LibTorch::NAME,
+            dtype: format!("{:?}", saved.dtype()),
+            expected: "a dtype that libtorch has",
+        })?;
+        let tensor = Tensor::f_from_data_size(saved.data(), &lengths(saved.shape()), *kind);
+        Self::new(tensor.and_then(|tensor| tensor.f_to_device(self.0.device())))
     }
 }

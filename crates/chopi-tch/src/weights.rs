@@ -6,8 +6,8 @@ use chopi_core::Result;
 use chopi_core::model::WeightQuantizer;
 use tch::nn::VarStore;
 
+use crate::device::shape;
 use crate::framework;
-use crate::nn::shape;
 use crate::tensor::float_type;
 
 /// Quantizes and dequantizes the weights of a model where they lie, without a change to the model's

@@ -339,7 +339,7 @@ fn training_starts_from_the_weights_of_a_network_in_floats() {
         };
         refused(
             Some(ramp(&[4, 9], Kind::Float)),
-            "fc.weight is of shape [4, 9], expected [4, 10]",
+            "fc.weight is F32 [4, 9], expected floats of shape [4, 10]",
         );
         refused(
             Some(ramp(&[4, 10], Kind::Float).to_kind(Kind::Int64)),

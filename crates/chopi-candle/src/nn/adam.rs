@@ -1,36 +1,24 @@
-//! Adam with a state that can be saved.
-
-use std::collections::BTreeMap;
+//! Adam with a state that can be saved, for candle's variables.
 
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
-use candle_nn::VarMap;
-use chopi_core::training::{AdamConfig, Quantizers};
+use candle_nn::{Optimizer, VarMap};
+use chopi_core::training::{self, AdamConfig, Quantizers};
 
 use super::chopi;
+use crate::OnDevice;
 
 /// Adam (Kingma and Ba 2015), whose state goes into a
 /// [checkpoint](super::save_checkpoint): [`candle_nn::AdamW`] does not give its moments away, so a
 /// training that uses it cannot go on where it stopped.
 ///
-/// For each variable θ with gradient g, at step t: m = β₁·m + (1 − β₁)·g, v = β₂·v + (1 − β₂)·g²,
-/// θ = θ − lr·(m/(1 − β₁ᵗ))/(√(v/(1 − β₂ᵗ)) + ε). There is no weight decay: on scales it would do
-/// harm.
+/// [`AdamConfig`] has the formulas. There is no weight decay: on scales it would do harm.
+///
+/// It is an [`Optimizer`] of candle too, for code that is generic over those. One that was made by that
+/// trait's constructor knows no names: its variables are `0`, `1` and so on in the order that they were
+/// given, and none of them counts as a learned scale.
 #[derive(Debug)]
-pub struct Adam {
-    slots: BTreeMap<String, Slot>,
-    config: AdamConfig,
-    step: u32,
-}
-
-#[derive(Debug)]
-struct Slot {
-    variable: Var,
-    mean: Tensor,
-    square: Tensor,
-    /// Whether it is a learned scale or zero point.
-    is_learned_parameter: bool,
-}
+pub struct Adam(pub(super) training::Adam<OnDevice>);
 
 impl Adam {
     /// An optimizer of all float variables that there are now, some of them learned by
@@ -39,26 +27,10 @@ impl Adam {
     /// # Errors
     /// The errors of [`AdamConfig::check`]; what candle says.
     pub fn new(variables: &VarMap, quantizers: &Quantizers, config: AdamConfig) -> Result<Self> {
-        config.check().map_err(chopi)?;
-        let variables = variables
-            .data()
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut slots = BTreeMap::new();
-        for (name, variable) in variables.iter().filter(|(_, v)| v.dtype().is_float()) {
-            let slot = Slot {
-                variable: variable.clone(),
-                mean: variable.as_tensor().zeros_like()?,
-                square: variable.as_tensor().zeros_like()?,
-                is_learned_parameter: quantizers.learns(name),
-            };
-            slots.insert(name.clone(), slot);
-        }
-        Ok(Self {
-            slots,
-            config,
-            step: 0,
-        })
+        let variables = super::checkpoint::variables(variables).into_iter();
+        let floats = variables.filter(|(_, variable)| variable.0.dtype().is_float());
+        let adam = training::Adam::new(floats, quantizers, config);
+        adam.map(Self).map_err(chopi)
     }
 
     /// The gradients of a loss, and a step.
@@ -72,30 +44,17 @@ impl Adam {
     /// Changes each variable that has a gradient.
     ///
     /// # Errors
-    /// What candle says. A step that fails is not counted, and where its numbers cannot be computed, nothing
-    /// is changed.
+    /// A gradient of another shape than its variable; what candle says. A step that fails is not counted,
+    /// and where its numbers cannot be computed, nothing is changed.
     pub fn step(&mut self, gradients: &GradStore) -> Result<()> {
-        let step = self.step.saturating_add(1);
-        let mut changes = Vec::new();
-        for slot in self.slots.values_mut() {
-            if let Some(g) = gradients.get(&slot.variable) {
-                let next = slot.next(g, &self.config, step)?;
-                changes.push((slot, next));
-            }
-        }
-        for (slot, Next { variable, .. }) in &changes {
-            slot.variable.set(variable)?;
-        }
-        for (slot, Next { mean, square, .. }) in changes {
-            (slot.mean, slot.square) = (mean, square);
-        }
-        self.step = step;
-        Ok(())
+        let gradient = |variable: &OnDevice| gradients.get(&variable.0).map(OnDevice::from);
+        let step = self.0.step(|_, variable| Ok(gradient(variable)));
+        step.map_err(chopi)
     }
 
     /// The numbers that it steps by.
     pub fn config(&self) -> &AdamConfig {
-        &self.config
+        self.0.config()
     }
 
     /// Sets them, for the steps to come.
@@ -103,56 +62,36 @@ impl Adam {
     /// # Errors
     /// The errors of [`AdamConfig::check`]; they are as they were then.
     pub fn set_config(&mut self, config: AdamConfig) -> Result<()> {
-        config.check().map_err(chopi)?;
-        self.config = config;
-        Ok(())
+        self.0.set_config(config).map_err(chopi)
     }
 
     /// How many steps there were.
     pub fn steps(&self) -> u32 {
-        self.step
-    }
-
-    /// The moments of each variable, by name.
-    pub(super) fn moments(&self) -> impl Iterator<Item = (&str, &Tensor, &Tensor)> {
-        self.slots
-            .iter()
-            .map(|(name, slot)| (name.as_str(), &slot.mean, &slot.square))
-    }
-
-    /// Goes on from saved moments, in the order of [`moments`](Self::moments).
-    pub(super) fn restore(&mut self, step: u32, moments: Vec<(Tensor, Tensor)>) {
-        for (slot, (mean, square)) in self.slots.values_mut().zip(moments) {
-            (slot.mean, slot.square) = (mean, square);
-        }
-        self.step = step;
+        self.0.steps()
     }
 }
 
-/// What a variable and its moments become.
-struct Next {
-    mean: Tensor,
-    square: Tensor,
-    variable: Tensor,
-}
+/// `set_learning_rate` sets that of all but learned scales and zero points; a step fails where it is none.
+impl Optimizer for Adam {
+    type Config = AdamConfig;
 
-impl Slot {
-    /// What this step makes of them, for this gradient.
-    fn next(&self, g: &Tensor, config: &AdamConfig, step: u32) -> Result<Next> {
-        let AdamConfig { beta1, beta2, .. } = *config;
-        let correction = |beta: f64| 1.0 / (1.0 - beta.powf(step.into()));
-        let rate = match self.is_learned_parameter {
-            true => config.quantizer_learning_rate,
-            false => config.learning_rate,
-        };
-        let mean = ((&self.mean * beta1)? + (g * (1.0 - beta1))?)?.detach();
-        let square = ((&self.square * beta2)? + (g.sqr()? * (1.0 - beta2))?)?.detach();
-        let deviation = ((&square * correction(beta2))?.sqrt()? + config.eps)?;
-        let change = ((&mean * correction(beta1))? / deviation)?;
-        Ok(Next {
-            variable: (self.variable.as_detached_tensor() - (change * rate)?)?,
-            mean,
-            square,
-        })
+    fn new(variables: Vec<Var>, config: AdamConfig) -> Result<Self> {
+        let floats = variables.into_iter().filter(|v| v.dtype().is_float());
+        let named = floats.enumerate();
+        let named = named.map(|(i, v)| (i.to_string(), OnDevice(v.into_inner())));
+        let adam = training::Adam::new(named, &Quantizers::new(), config);
+        adam.map(Self).map_err(chopi)
+    }
+
+    fn step(&mut self, gradients: &GradStore) -> Result<()> {
+        self.step(gradients)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.config().learning_rate
+    }
+
+    fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.0.set_learning_rate(learning_rate);
     }
 }

@@ -36,7 +36,6 @@
 
 mod adam;
 mod checkpoint;
-mod composed;
 mod conv_bn;
 mod layer;
 mod ops;
@@ -45,11 +44,15 @@ mod qat;
 pub use adam::Adam;
 pub use checkpoint::{load_checkpoint, load_float, save_checkpoint};
 pub use chopi_core::training::AdamConfig;
-pub use composed::{composed_fake_quantize, composed_fake_quantize_learned};
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
-pub use ops::{fake_quantize, fake_quantize_learned};
-pub use qat::{Converted, Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear, Weighted};
+pub use ops::{
+    composed_fake_quantize, composed_fake_quantize_learned, fake_quantize, fake_quantize_learned,
+};
+pub use qat::{Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear, Weighted};
+
+/// A trained layer in integers.
+pub type Converted = chopi_core::training::Converted<candle_core::Tensor>;
 
 /// What chopi said, as an error of candle.
 fn chopi(error: chopi_core::Error) -> candle_core::Error {

@@ -3,13 +3,14 @@
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, Device, Layout, Result, Shape, Tensor,
 };
-use chopi_core::training::{self, LearnedGradients, LearnedParams, Ste};
+use chopi_core::training::{self, LearnedParams, Ste};
 use chopi_core::{
     QParams,
     backend::{FloatSlice, FloatTensor},
 };
 
-use super::{chopi, composed_fake_quantize, composed_fake_quantize_learned};
+use super::chopi;
+use crate::OnDevice;
 use crate::tensor::check_room;
 
 /// Fake-quantizes with fixed parameters: the bits of
@@ -49,6 +50,52 @@ pub fn fake_quantize_learned(
     }
 }
 
+/// [`fake_quantize`], composed from candle's operations on the device of `x`. The gradient of an infinite
+/// element is 0, also with [`Ste::Identity`].
+///
+/// # Errors
+/// The errors of [`fake_quantize`].
+pub fn composed_fake_quantize(x: &Tensor, params: &QParams, ste: Ste) -> Result<Tensor> {
+    let y = training::composed_fake_quantize(&OnDevice::from(x), params, ste);
+    y.map(|y| y.0).map_err(chopi)
+}
+
+/// [`fake_quantize_learned`], composed from candle's operations on the device of `x`. Sums of gradients
+/// are candle's, in `f64` where the device has it, so their last bit may differ.
+///
+/// # Errors
+/// The errors of [`fake_quantize_learned`]; a convention whose gradients cannot be composed.
+pub fn composed_fake_quantize_learned(
+    x: &Tensor,
+    scale: &Tensor,
+    zero_point: Option<&Tensor>,
+    params: &LearnedParams,
+) -> Result<Tensor> {
+    let zero_point = zero_point.map(OnDevice::from);
+    let (x, scale) = (OnDevice::from(x), OnDevice::from(scale));
+    let y = training::composed_fake_quantize_learned(&x, &scale, zero_point.as_ref(), params);
+    y.map(|y| y.0).map_err(chopi)
+}
+
+/// An expression of the elements of a tensor and of its gradient, both in row-major order, and of that layout:
+/// `with_both!(x, dy, |x, dy, layout| …)`.
+macro_rules! with_both {
+    ($x:ident, $dy:ident, |$a:ident, $b:ident, $layout:ident| $result:expr) => {{
+        let (x, dy) = (contiguous($x)?, contiguous($dy)?);
+        let both = x.with_host(|x| {
+            let $layout = x.layout();
+            dy.with_host(|dy| match (x.data(), dy.data()) {
+                (FloatSlice::F16($a), FloatSlice::F16($b)) => $result,
+                (FloatSlice::BF16($a), FloatSlice::BF16($b)) => $result,
+                (FloatSlice::F32($a), FloatSlice::F32($b)) => $result,
+                (FloatSlice::F64($a), FloatSlice::F64($b)) => $result,
+                (x, dy) => Err(differ(x, dy)),
+            })
+        });
+        both.map_err(chopi)
+    }};
+}
+
 struct StraightThrough {
     params: QParams,
     ste: Ste,
@@ -67,25 +114,10 @@ impl CustomOp1 for StraightThrough {
         if self.ste == Ste::Identity {
             return Ok(Some(dy.clone()));
         }
-        with_both(x, dy, |x, dy, layout| match (x, dy) {
-            (FloatSlice::F16(x), FloatSlice::F16(dy)) => tensor(
-                training::straight_through(x, dy, layout, &self.params)?,
-                layout,
-            ),
-            (FloatSlice::BF16(x), FloatSlice::BF16(dy)) => tensor(
-                training::straight_through(x, dy, layout, &self.params)?,
-                layout,
-            ),
-            (FloatSlice::F32(x), FloatSlice::F32(dy)) => tensor(
-                training::straight_through(x, dy, layout, &self.params)?,
-                layout,
-            ),
-            (FloatSlice::F64(x), FloatSlice::F64(dy)) => tensor(
-                training::straight_through(x, dy, layout, &self.params)?,
-                layout,
-            ),
-            (x, dy) => Err(differ(x, dy)),
-        })
+        with_both!(x, dy, |x, dy, layout| tensor(
+            training::straight_through(x, dy, layout, &self.params)?,
+            layout
+        ))
         .map(Some)
     }
 }
@@ -95,20 +127,10 @@ struct LearnedScale(LearnedParams);
 impl LearnedScale {
     /// The gradients of x, the scale and the zero point.
     fn gradients(&self, x: &Tensor, dy: &Tensor, scale: &Tensor) -> Result<[Tensor; 3]> {
-        let (dx, ds, dz) = with_both(x, dy, |x, dy, layout| match (x, dy) {
-            (FloatSlice::F16(x), FloatSlice::F16(dy)) => {
-                parts(self.0.gradients(x, dy, layout)?, layout)
-            }
-            (FloatSlice::BF16(x), FloatSlice::BF16(dy)) => {
-                parts(self.0.gradients(x, dy, layout)?, layout)
-            }
-            (FloatSlice::F32(x), FloatSlice::F32(dy)) => {
-                parts(self.0.gradients(x, dy, layout)?, layout)
-            }
-            (FloatSlice::F64(x), FloatSlice::F64(dy)) => {
-                parts(self.0.gradients(x, dy, layout)?, layout)
-            }
-            (x, dy) => Err(differ(x, dy)),
+        let (dx, ds, dz) = with_both!(x, dy, |x, dy, layout| {
+            let gradients = self.0.gradients(x, dy, layout)?;
+            let dx = tensor(gradients.x, layout)?;
+            Ok((dx, gradients.scale, gradients.zero_point))
         })?;
         let of_groups = |values: Vec<f64>| {
             Tensor::from_vec(values, scale.shape(), &Device::Cpu)?.to_dtype(scale.dtype())
@@ -183,21 +205,18 @@ fn forward(x: &CpuStorage, layout: &Layout, params: &QParams) -> Result<(CpuStor
     };
     let row_major = chopi_core::backend::Layout::row_major(layout.dims());
     let range = start..end;
-    let storage = match x {
-        CpuStorage::F16(x) => {
-            CpuStorage::F16(training::fake_quantize(&x[range], &row_major, params).map_err(chopi)?)
-        }
-        CpuStorage::BF16(x) => {
-            CpuStorage::BF16(training::fake_quantize(&x[range], &row_major, params).map_err(chopi)?)
-        }
-        CpuStorage::F32(x) => {
-            CpuStorage::F32(training::fake_quantize(&x[range], &row_major, params).map_err(chopi)?)
-        }
-        CpuStorage::F64(x) => {
-            CpuStorage::F64(training::fake_quantize(&x[range], &row_major, params).map_err(chopi)?)
-        }
-        _ => candle_core::bail!("fake-quantize: expected f16, bf16, f32 or f64"),
-    };
+    macro_rules! storage {
+        ($($float:ident)*) => {
+            match x {
+                $(CpuStorage::$float(x) => {
+                    let y = training::fake_quantize(&x[range], &row_major, params);
+                    CpuStorage::$float(y.map_err(chopi)?)
+                })*
+                _ => candle_core::bail!("fake-quantize: expected f16, bf16, f32 or f64"),
+            }
+        };
+    }
+    let storage = storage!(F16 BF16 F32 F64);
     Ok((storage, layout.shape().clone()))
 }
 
@@ -209,38 +228,11 @@ fn contiguous(x: &Tensor) -> Result<Tensor> {
     x.contiguous()
 }
 
-/// Calls `f` with the elements of two tensors of one shape, both in row-major order.
-fn with_both<R>(
-    x: &Tensor,
-    dy: &Tensor,
-    f: impl FnOnce(
-        FloatSlice<'_>,
-        FloatSlice<'_>,
-        &chopi_core::backend::Layout,
-    ) -> chopi_core::Result<R>,
-) -> Result<R> {
-    let (x, dy) = (contiguous(x)?, contiguous(dy)?);
-    let both = x.with_host(|x| dy.with_host(|dy| f(x.data(), dy.data(), x.layout())));
-    both.map_err(chopi)
-}
-
 fn tensor<T: candle_core::WithDType>(
     data: Vec<T>,
     layout: &chopi_core::backend::Layout,
 ) -> chopi_core::Result<Tensor> {
     Tensor::from_vec(data, layout.shape(), &Device::Cpu).map_err(crate::framework)
-}
-
-fn parts<T: candle_core::WithDType>(
-    gradients: LearnedGradients<T>,
-    layout: &chopi_core::backend::Layout,
-) -> chopi_core::Result<(Tensor, Vec<f64>, Vec<f64>)> {
-    let LearnedGradients {
-        x,
-        scale,
-        zero_point,
-    } = gradients;
-    Ok((tensor(x, layout)?, scale, zero_point))
 }
 
 fn differ(x: FloatSlice<'_>, dy: FloatSlice<'_>) -> chopi_core::Error {

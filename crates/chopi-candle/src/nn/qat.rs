@@ -1,13 +1,14 @@
 //! Layers for quantization-aware training.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::{
     Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Embedding, Linear, Module, ModuleT, VarBuilder,
 };
-use chopi_core::Chopi;
 use chopi_core::training::{QatConfig, Quantizers};
 
-use super::{Evaluated, IntQuantizedLayer, chopi};
+use super::{Converted, Evaluated, IntQuantizedLayer, chopi};
+use crate::OnDevice;
+use crate::tensor::float_type;
 
 /// A layer that multiplies its input with a weight, or looks its rows up: what [`Qat`] needs
 /// to know to quantize both. Implement it for layers that are not in the list.
@@ -50,19 +51,6 @@ pub type QatConv2d = Qat<Conv2d>;
 /// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
 /// indices, which are not quantized.
 pub type QatEmbedding = Qat<Embedding>;
-
-/// A trained layer in integers.
-#[derive(Clone, Debug)]
-pub struct Converted {
-    /// The quantizer of the weight, calibrated, where the weight is quantized.
-    pub weight: Option<Chopi>,
-    /// The weight's codes; dequantized they are the weight that the layer was evaluated with.
-    pub weight_codes: Option<Tensor>,
-    /// The quantizer of the input, calibrated, where that is quantized.
-    pub activations: Option<Chopi>,
-    /// The bias, which is added to the product.
-    pub bias: Option<Tensor>,
-}
 
 impl Weighted for Linear {
     fn weight(&self) -> &Tensor {
@@ -158,6 +146,11 @@ impl<L: Weighted> Qat<L> {
         }
     }
 
+    /// The layer and the fake-quantizers again.
+    pub fn into_parts(self) -> (L, Option<IntQuantizedLayer>, Option<IntQuantizedLayer>) {
+        (self.layer, self.weights, self.activations)
+    }
+
     /// The layer itself, with the weight in floating point.
     pub fn layer(&self) -> &L {
         &self.layer
@@ -183,38 +176,33 @@ impl<L: Weighted> Qat<L> {
     /// # Errors
     /// [`NotCalibrated`](chopi_core::Error::NotCalibrated) where it was never trained.
     pub fn convert(&self) -> Result<Converted> {
-        convert(
-            self.layer.weight(),
-            self.weights.as_ref(),
-            self.activations.as_ref(),
-            self.layer.bias(),
-        )
+        let bias = self.layer.bias().map(OnDevice::from);
+        self.convert_with(&self.layer.weight().into(), bias.as_ref())
     }
-}
 
-pub(super) fn convert(
-    weight: &Tensor,
-    weights: Option<&IntQuantizedLayer>,
-    activations: Option<&IntQuantizedLayer>,
-    bias: Option<&Tensor>,
-) -> Result<Converted> {
-    let to_chopi = |layer: Option<&IntQuantizedLayer>| layer.map(|layer| layer.to_chopi());
-    let mut quantizer = to_chopi(weights).transpose()?;
-    let codes = match &mut quantizer {
-        None => None,
-        Some(quantizer) => Some(quantizer.quantize(weight).map_err(chopi)?),
-    };
-    Ok(Converted {
-        weight: quantizer,
-        weight_codes: codes,
-        activations: to_chopi(activations).transpose()?,
-        bias: bias.map(Tensor::detach),
-    })
+    /// The layer with another weight and bias in integers.
+    pub(super) fn convert_with(
+        &self,
+        weight: &OnDevice,
+        bias: Option<&OnDevice>,
+    ) -> Result<Converted> {
+        let [weights, activations] =
+            [&self.weights, &self.activations].map(|layer| layer.as_ref().map(|layer| &layer.0));
+        Converted::new(weight, bias, weights, activations).map_err(chopi)
+    }
+
+    /// x̂, or indices as they are.
+    pub(super) fn quantized_input(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        match &self.activations {
+            Some(activations) if float_type(x.dtype()).is_ok() => activations.forward_t(x, train),
+            _ => Ok(x.clone()),
+        }
+    }
 }
 
 impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = quantized_input(x, self.activations.as_ref(), train)?;
+        let x = self.quantized_input(x, train)?;
         match &self.weights {
             None => self.layer.forward(&x),
             Some(weights) => {
@@ -224,22 +212,6 @@ impl<L: Weighted> ModuleT for Qat<L> {
             }
         }
     }
-}
-
-/// x̂, or indices as they are.
-pub(super) fn quantized_input(
-    x: &Tensor,
-    activations: Option<&IntQuantizedLayer>,
-    train: bool,
-) -> Result<Tensor> {
-    match activations {
-        Some(activations) if is_float(x.dtype()) => activations.forward_t(x, train),
-        _ => Ok(x.clone()),
-    }
-}
-
-fn is_float(dtype: DType) -> bool {
-    crate::tensor::float_type(dtype).is_ok()
 }
 
 impl QatLinear {

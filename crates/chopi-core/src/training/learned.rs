@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::host::{check_type, ordered};
 use crate::qparams::QParams;
 use crate::recipe::kernel_params;
-use crate::scheme::{Granularity, Scheme, Symmetry};
+use crate::scheme::{Granularity, Scheme};
 use crate::training::straight_through::in_order;
 
 /// The scale and the zero point of each group as an optimizer holds them, real numbers, and what
@@ -260,11 +260,6 @@ impl LearnedParams {
                 x.float_like(layout, Fill::new(layout.len(), values))
             })
         })
-    }
-
-    /// Whether the zero point is fixed at what the symmetry says.
-    pub fn is_symmetric(&self) -> bool {
-        self.forward.scheme().symmetry == Symmetry::Symmetric
     }
 }
 

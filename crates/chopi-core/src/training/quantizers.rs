@@ -67,12 +67,9 @@ impl SharedQuantizer {
     /// The parameters that learning starts with on this tensor, where [`step`](Self::step) would start
     /// it.
     ///
-    /// A layer whose scale is a variable of the network sets that to these, and then calls
-    /// [`start`](Self::start): so nobody sees parameters that are not in the variable yet.
-    ///
-    /// # Errors
-    /// The errors of [`FakeQuantizer::step`].
-    pub fn initial<B: Backend, T: FloatTensor<B> + ?Sized>(
+    /// A layer sets its variables to these, and then calls [`start`](Self::start): so nobody sees parameters
+    /// that are not in the variables yet.
+    pub(super) fn initial<B: Backend, T: FloatTensor<B> + ?Sized>(
         &self,
         x: &T,
         phase: Phase,
@@ -87,12 +84,8 @@ impl SharedQuantizer {
         }
     }
 
-    /// Starts learning with what [`initial`](Self::initial) gave; does nothing where it has started
-    /// already.
-    ///
-    /// # Errors
-    /// [`Error::Settings`] where the parameters are of another scheme or convention.
-    pub fn start(&self, initial: QParams) -> Result<()> {
+    /// Starts learning with what [`initial`](Self::initial) gave, unless it has started already.
+    pub(super) fn start(&self, initial: QParams) -> Result<()> {
         self.lock().start(initial)
     }
 

@@ -49,10 +49,12 @@ pub use checkpoint::{load_checkpoint, load_float, save_checkpoint};
 pub use chopi_core::training::AdamConfig;
 pub use conv_bn::{QatConvBn, QatConvBn1d, QatConvBn2d};
 pub use layer::{Evaluated, IntQuantizedLayer};
-pub(crate) use ops::shape;
 pub use ops::{fake_quantize, fake_quantize_learned};
-pub use qat::{Converted, Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear};
+pub use qat::{Qat, QatConv1d, QatConv2d, QatEmbedding, QatLinear};
 pub use weighted::{Convolution, Embedding, Weighted};
+
+/// A trained layer in integers.
+pub type Converted = chopi_core::training::Converted<tch::Tensor>;
 
 /// What a `forward` of tch does about an error.
 fn expect<T>(result: chopi_core::Result<T>) -> T {

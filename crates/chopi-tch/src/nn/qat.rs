@@ -1,12 +1,13 @@
 //! Layers for quantization-aware training.
 
+use chopi_core::Result;
 use chopi_core::training::{QatConfig, Quantizers};
-use chopi_core::{Chopi, Result};
 use tch::Tensor;
 use tch::nn::{self, ConvConfigND, EmbeddingConfig, LinearConfig, ModuleT, Path};
 
-use super::ops::shape;
-use super::{Convolution, Embedding, IntQuantizedLayer, Weighted, expect};
+use super::{Converted, Convolution, Embedding, IntQuantizedLayer, Weighted, expect};
+use crate::OnDevice;
+use crate::device::shape;
 use crate::tensor::float_type;
 
 /// A layer for quantization-aware training: float in and out, its weights and inputs fake-quantized,
@@ -34,19 +35,6 @@ pub type QatConv2d = Qat<Convolution<[i64; 2]>>;
 /// An embedding for quantization-aware training: rows of ŵ, the fake-quantized weight. The input are
 /// indices, which are not quantized.
 pub type QatEmbedding = Qat<Embedding>;
-
-/// A trained layer in integers.
-#[derive(Debug)]
-pub struct Converted {
-    /// The quantizer of the weight, calibrated, where the weight is quantized.
-    pub weight: Option<Chopi>,
-    /// The weight's codes; dequantized they are the weight that the layer was evaluated with.
-    pub weight_codes: Option<Tensor>,
-    /// The quantizer of the input, calibrated, where that is quantized.
-    pub activations: Option<Chopi>,
-    /// The bias, which is added to the product.
-    pub bias: Option<Tensor>,
-}
 
 impl<L: Weighted> Qat<L> {
     /// Quantizes an existing layer. `path` is its place in the network, for the names of the
@@ -116,7 +104,7 @@ impl<L: Weighted> Qat<L> {
     /// The errors of [`IntQuantizedLayer::f_forward_t`]; [`Framework`](chopi_core::Error::Framework) for
     /// an error of libtorch.
     pub fn f_forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = quantized_input(x, self.activations.as_ref(), train)?;
+        let x = self.quantized_input(x, train)?;
         let bias = self.layer.bias();
         match &self.weights {
             None => self.layer.f_forward_with(&x, self.layer.weight(), bias),
@@ -132,33 +120,28 @@ impl<L: Weighted> Qat<L> {
     /// # Errors
     /// [`NotCalibrated`](chopi_core::Error::NotCalibrated) where it was never trained.
     pub fn convert(&self) -> Result<Converted> {
-        convert(
-            self.layer.weight(),
-            self.weights.as_ref(),
-            self.activations.as_ref(),
-            self.layer.bias(),
-        )
+        let bias = self.layer.bias().map(OnDevice::from);
+        self.convert_with(&self.layer.weight().into(), bias.as_ref())
     }
-}
 
-pub(super) fn convert(
-    weight: &Tensor,
-    weights: Option<&IntQuantizedLayer>,
-    activations: Option<&IntQuantizedLayer>,
-    bias: Option<&Tensor>,
-) -> Result<Converted> {
-    let to_chopi = |layer: Option<&IntQuantizedLayer>| layer.map(|layer| layer.to_chopi());
-    let mut quantizer = to_chopi(weights).transpose()?;
-    let codes = match &mut quantizer {
-        None => None,
-        Some(quantizer) => Some(quantizer.quantize(&weight.detach())?),
-    };
-    Ok(Converted {
-        weight: quantizer,
-        weight_codes: codes,
-        activations: to_chopi(activations).transpose()?,
-        bias: bias.map(Tensor::detach),
-    })
+    /// The layer with another weight and bias in integers.
+    pub(super) fn convert_with(
+        &self,
+        weight: &OnDevice,
+        bias: Option<&OnDevice>,
+    ) -> Result<Converted> {
+        let [weights, activations] =
+            [&self.weights, &self.activations].map(|layer| layer.as_ref().map(|layer| &layer.0));
+        Converted::new(weight, bias, weights, activations)
+    }
+
+    /// x̂, or indices as they are.
+    pub(super) fn quantized_input(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        match &self.activations {
+            Some(activations) if float_type(x).is_ok() => activations.f_forward_t(x, train),
+            _ => Ok(x.shallow_clone()),
+        }
+    }
 }
 
 /// # Panics
@@ -166,18 +149,6 @@ pub(super) fn convert(
 impl<L: Weighted> ModuleT for Qat<L> {
     fn forward_t(&self, x: &Tensor, train: bool) -> Tensor {
         expect(self.f_forward_t(x, train))
-    }
-}
-
-/// x̂, or indices as they are.
-pub(super) fn quantized_input(
-    x: &Tensor,
-    activations: Option<&IntQuantizedLayer>,
-    train: bool,
-) -> Result<Tensor> {
-    match activations {
-        Some(activations) if float_type(x).is_ok() => activations.f_forward_t(x, train),
-        _ => Ok(x.shallow_clone()),
     }
 }
 
