@@ -5,7 +5,8 @@
 //! [`vectors`] compares the other conventions with what the real libraries computed.
 //!
 //! A backend implements [`Fixture`], which makes its tensors and reads them back, and names it in
-//! one line of its tests: `chopi_conformance::suite!(MyFixture);`.
+//! one line of its tests: `chopi_conformance::suite!(MyFixture);`. [`training`] does so for
+//! quantization-aware training.
 
 mod composed;
 pub mod data;
@@ -14,6 +15,7 @@ mod not_numbers;
 pub mod oracle;
 mod scarce;
 pub mod suite;
+pub mod training;
 pub mod vectors;
 
 pub use composed::{Composed, OnDevice};
