@@ -41,6 +41,8 @@ impl<'a> Block<'a> {
         convention: &'a Convention,
         choose: impl Fn(&Block<'_>) -> Result<Vec<(f64, f64)>> + Sync,
     ) -> Result<Ranges> {
+        // Where the convention has no parameters for what was observed, there is nothing to choose from.
+        QParams::from_ranges(observed, scheme, convention)?;
         let granularity = observed.granularity();
         let outputs = weights.outputs();
         let in_rows = match granularity {
