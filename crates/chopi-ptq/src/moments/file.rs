@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use chopi_core::training::write_checkpoint;
 use chopi_formats::Dtype;
 use chopi_formats::archive::{Archive, Entry};
 use chopi_formats::element::Element;
@@ -82,11 +81,11 @@ impl Statistics {
             ];
             parts.map(|(part, values)| (format!("{name}.{part}"), Stored::new(values)))
         });
-        let mut tensors = Some(tensors);
-        let written = write_checkpoint(path, |path| match tensors.take() {
-            Some(tensors) => serialize_to_file(tensors, Some(format), path),
-            None => Ok(()),
-        });
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = Path::new(&partial);
+        let written = serialize_to_file(tensors, Some(format), partial)
+            .and_then(|()| Ok(std::fs::rename(partial, path)?));
         written.map_err(|source: SafeTensorError| Error::Write {
             path: path.to_owned(),
             source: Box::new(source),
