@@ -143,6 +143,10 @@ pub struct QuantizeArgs {
 
     #[command(flatten)]
     pub print: PrintArgs,
+
+    /// List the tensors that are copied too.
+    #[arg(long, conflicts_with = "quiet")]
+    pub verbose: bool,
 }
 
 /// How quantized tensors are kept.
@@ -197,6 +201,10 @@ pub struct DequantizeArgs {
 
     #[command(flatten)]
     pub print: PrintArgs,
+
+    /// List the tensors that are copied too.
+    #[arg(long, conflicts_with = "quiet")]
+    pub verbose: bool,
 }
 
 /// List the tensors of a model, and how they are quantized.
@@ -256,6 +264,10 @@ pub struct CompareArgs {
 
     #[command(flatten)]
     pub print: PrintArgs,
+
+    /// List the tensors that do not differ too.
+    #[arg(long, conflicts_with = "quiet")]
+    pub verbose: bool,
 }
 
 /// Show what quantizing a model has done to it, on a page for the browser.

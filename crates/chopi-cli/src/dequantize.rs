@@ -17,6 +17,7 @@ use crate::framework::{Framework, with_framework};
 use crate::header::{Header, Slot};
 use crate::print::{as_text, printable};
 use crate::report::{Report, ReportRow, grouped};
+use crate::table::{Cell, Column};
 use crate::workers;
 use crate::write::{Output, Target};
 
@@ -27,7 +28,7 @@ pub fn run(args: &DequantizeArgs) -> Result<()> {
     let model = Model::open(&args.files.input)?;
     let target = args.files.target(&model.files().inputs())?;
     let rows = with_framework!(args.work.backend, K => write::<K>(&model, args, target)?);
-    Report::new(rows, start).print(&args.print)
+    Report::new(rows, start).print(&args.print, args.verbose)
 }
 
 /// Writes the file of floats.
@@ -161,9 +162,17 @@ struct DequantizeRow {
 }
 
 impl ReportRow for DequantizeRow {
-    const COLUMNS: &'static [&'static str] = &["tensor", "shape", "dtype", "bytes in", "bytes out"];
-    const TEXTS: usize = 3;
     const DONE: &'static str = "dequantized";
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::text("tensor"),
+            Column::text("shape").goes(1),
+            Column::text("dtype").goes(3),
+            Column::number("bytes in").goes(2),
+            Column::number("bytes out"),
+        ]
+    }
 
     fn is_done(&self) -> bool {
         self.codes.is_some()
@@ -177,16 +186,17 @@ impl ReportRow for DequantizeRow {
         self.bytes_out
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
         vec![
-            printable(&self.name).into_owned(),
-            format!("{:?}", self.shape),
+            printable(&self.name).into_owned().into(),
+            format!("{:?}", self.shape).into(),
             match &self.codes {
                 Some(codes) => format!("{codes} → {}", self.dtype),
                 None => self.dtype.to_string(),
-            },
-            grouped(self.bytes_in),
-            grouped(self.bytes_out),
+            }
+            .into(),
+            grouped(self.bytes_in).into(),
+            grouped(self.bytes_out).into(),
         ]
     }
 }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::args::InspectArgs;
 use crate::error::Result;
 use crate::print::{as_text, print, print_json, printable};
-use crate::report::{grouped, scheme_cell, table};
+use crate::report::{grouped, scheme_cell};
+use crate::table::{Cell, Column, Table};
 
 /// # Errors
 /// What is wrong with the model.
@@ -68,9 +69,9 @@ struct Codes {
     convention: &'static str,
     scale_min: f64,
     scale_max: f64,
-    /// The scheme in words.
+    /// The scheme in a table.
     #[serde(skip)]
-    scheme: String,
+    scheme: Cell,
 }
 
 /// Blocks of a GGUF file.
@@ -103,42 +104,40 @@ impl<'a> Report<'a> {
     }
 
     fn print_table(&self) -> Result<()> {
-        let columns = [
-            "tensor",
-            "shape",
-            "dtype",
-            "scheme",
-            "convention",
-            "original",
-            "scale",
-            "bytes",
-        ];
-        let mut table = table(&columns, 7);
+        let mut table = Table::new(vec![
+            Column::text("tensor"),
+            Column::text("shape").goes(5),
+            Column::text("dtype").goes(3),
+            Column::text("scheme").goes(6),
+            Column::text("convention").goes(2),
+            Column::text("original").goes(1),
+            Column::text("scale").goes(4),
+            Column::number("bytes"),
+        ]);
         for row in &self.tensors {
-            let mut cells = vec![
-                printable(row.name).into_owned(),
-                format!("{:?}", row.shape),
-                row.dtype.clone(),
+            let mut cells: Vec<Cell> = vec![
+                printable(row.name).into_owned().into(),
+                format!("{:?}", row.shape).into(),
+                row.dtype.clone().into(),
             ];
             cells.extend(match &row.quantized {
                 Some(quantization) => quantization.cells(),
                 None => Default::default(),
             });
-            cells.push(grouped(row.bytes));
-            table.add_row(cells);
+            cells.push(grouped(row.bytes).into());
+            table.row(cells);
         }
         let quantized = self.tensors.iter().filter(|row| row.quantized.is_some());
-        table.add_row([
-            format!("{} tensors", self.tensors.len()),
-            String::new(),
-            String::new(),
-            format!("{} quantized", quantized.count()),
-            String::new(),
-            String::new(),
-            String::new(),
-            grouped(self.bytes),
-        ]);
-        print(&table)?;
+        let totals = format!(
+            "{} tensors, {} quantized, {} bytes",
+            self.tensors.len(),
+            quantized.count(),
+            grouped(self.bytes)
+        );
+        match self.tensors.is_empty() {
+            true => print(totals)?,
+            false => print(format_args!("{table}\n\n{totals}"))?,
+        }
         for (key, value) in &self.metadata {
             let (key, value) = (printable(key), printable(value));
             print(format_args!("{key}: {value}"))?;
@@ -215,19 +214,19 @@ impl Codes {
 
 impl Quantization {
     /// The scheme, the convention, the original dtype and the scales.
-    fn cells(&self) -> [String; 4] {
+    fn cells(&self) -> [Cell; 4] {
         match self {
             Self::Codes(codes) => [
                 codes.scheme.clone(),
-                codes.convention.to_owned(),
-                codes.dtype.to_string(),
-                codes.scales(),
+                codes.convention.into(),
+                codes.dtype.to_string().into(),
+                codes.scales().into(),
             ],
             Self::Blocks(blocks) => [
-                format!("{} bits, blocks of {}", blocks.bits, blocks.block_elements),
-                "ggml".to_owned(),
-                blocks.dtype.to_string(),
-                String::new(),
+                format!("{} bits, blocks of {}", blocks.bits, blocks.block_elements).into(),
+                "ggml".into(),
+                blocks.dtype.to_string().into(),
+                Cell::default(),
             ],
         }
     }

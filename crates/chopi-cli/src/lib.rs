@@ -23,6 +23,7 @@ mod quantize;
 mod report;
 mod selection;
 mod sensitivity;
+mod table;
 mod workers;
 
 use std::ffi::OsString;

@@ -1,11 +1,10 @@
 //! What a command has done, as a table or as JSON.
 
-use std::fmt::Display;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Instant;
 
 use chopi::{Granularity, Scheme, Symmetry};
-use comfy_table::{CellAlignment, Table, presets};
 use indicatif::HumanCount;
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use crate::args::PrintArgs;
 use crate::error::Result;
 use crate::others::LeftOut;
 use crate::print::{print, print_json, printable};
+use crate::table::{Cell, Column, Table};
 
 /// What became of the tensors of a file.
 #[derive(Debug, Serialize)]
@@ -28,18 +28,19 @@ pub struct Report<R> {
 
 /// What became of one tensor.
 pub trait ReportRow: Serialize {
-    /// The heads of the table's columns: texts, the bytes before and after, then numbers.
-    const COLUMNS: &'static [&'static str];
-    /// How many of them are texts.
-    const TEXTS: usize;
     /// What the command does to a tensor.
     const DONE: &'static str;
 
+    fn columns() -> Vec<Column>;
+    fn cells(&self) -> Vec<Cell>;
     /// Whether it was done to this one, which otherwise was copied.
     fn is_done(&self) -> bool;
+    /// Why it was copied, where the command has a reason.
+    fn reason(&self) -> Option<&str> {
+        None
+    }
     fn bytes_in(&self) -> usize;
     fn bytes_out(&self) -> usize;
-    fn cells(&self) -> Vec<String>;
 }
 
 impl<R: ReportRow> Report<R> {
@@ -66,50 +67,67 @@ impl<R: ReportRow> Report<R> {
 
     /// # Errors
     /// Where standard output cannot be written.
-    pub fn print(&self, args: &PrintArgs) -> Result<()> {
+    pub fn print(&self, args: &PrintArgs, verbose: bool) -> Result<()> {
         match (args.quiet, args.json) {
             (true, _) => Ok(()),
             (false, true) => print_json(self),
-            (false, false) => print(self.table()),
+            (false, false) => print(self.text(verbose)),
         }
     }
 
-    fn table(&self) -> impl Display {
-        let mut table = table(R::COLUMNS, R::TEXTS);
-        for row in &self.tensors {
-            table.add_row(row.cells());
+    /// The table of what was done, with every tensor if it is to be verbose, and the totals below it.
+    fn text(&self, verbose: bool) -> String {
+        let mut table = Table::new(R::columns());
+        let shown = |row: &&R| verbose || row.is_done();
+        for row in self.tensors.iter().filter(shown) {
+            table.row(row.cells());
         }
         let done = self.tensors.iter().filter(|row| row.is_done()).count();
-        let mut totals = vec![String::new(); R::TEXTS - 1];
-        totals[0] = format!("{} tensors", self.tensors.len());
-        totals.push(format!("{done} {}", R::DONE));
-        totals.push(grouped(self.bytes_in));
-        totals.push(grouped(self.bytes_out));
-        table.add_row(totals);
-        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
-        let left_out: Vec<_> = self.left_out.iter().map(|name| printable(name)).collect();
-        let left_out = match &left_out[..] {
-            [] => String::new(),
-            names => format!("\nother weights, not copied: {}", names.join(", ")),
+        let mut text = match done == 0 && !verbose {
+            true => String::new(),
+            false => format!("{table}\n\n"),
         };
-        format!(
-            "{table}\n\n{percent:.1} % of the bytes, {:.2} s{left_out}",
+        if let Some(copied) = self.copied().filter(|_| !verbose) {
+            text += &copied;
+            text.push('\n');
+        }
+        let percent = 100.0 * self.bytes_out as f64 / self.bytes_in.max(1) as f64;
+        text += &format!(
+            "{} tensors, {done} {}: {} of {} bytes ({percent:.1} %), {:.2} s",
+            self.tensors.len(),
+            R::DONE,
+            grouped(self.bytes_out),
+            grouped(self.bytes_in),
             self.seconds
-        )
+        );
+        let left_out: Vec<_> = self.left_out.iter().map(|name| printable(name)).collect();
+        if !left_out.is_empty() {
+            text += &format!("\nother weights, not copied: {}", left_out.join(", "));
+        }
+        text
     }
-}
 
-/// A table in Markdown, so that it can be pasted into one. The columns after the first `texts` ones
-/// hold numbers.
-pub fn table(columns: &[&str], texts: usize) -> Table {
-    let mut table = Table::new();
-    table
-        .load_preset(presets::ASCII_MARKDOWN)
-        .set_header(columns);
-    for column in table.column_iter_mut().skip(texts) {
-        column.set_cell_alignment(CellAlignment::Right);
+    /// How many tensors were copied, and why.
+    fn copied(&self) -> Option<String> {
+        let copied = self.tensors.iter().filter(|row| !row.is_done());
+        let mut reasons = BTreeMap::new();
+        for reason in copied.clone().filter_map(R::reason) {
+            *reasons.entry(reason).or_insert(0) += 1;
+        }
+        let mut reasons: Vec<(&str, usize)> = reasons.into_iter().collect();
+        reasons.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        let because: Vec<String> = reasons
+            .iter()
+            .map(|(reason, count)| format!("\n  {count}: {}", printable(reason)))
+            .collect();
+        let bytes: usize = copied.clone().map(R::bytes_out).sum();
+        let line = |count| {
+            let (s, bytes) = (if count == 1 { "" } else { "s" }, grouped(bytes));
+            let because = because.concat();
+            format!("{count} tensor{s} copied, {bytes} bytes (--verbose lists them){because}")
+        };
+        Some(copied.count()).filter(|count| *count > 0).map(line)
     }
-    table
 }
 
 /// A number of bytes with separators: 90,868,376.
@@ -119,24 +137,40 @@ pub fn grouped(bytes: usize) -> String {
 
 /// A scheme in the words of a narrow cell; `granularity` is the one that it has on the tensor.
 pub fn scheme_words(scheme: &Scheme, granularity: Granularity) -> String {
-    let symmetry = match scheme.symmetry {
-        Symmetry::Symmetric => "symmetric",
-        Symmetry::Asymmetric => "asymmetric",
-    };
     let per = match granularity {
         Granularity::PerTensor => "per tensor".to_owned(),
         Granularity::PerChannel { axis } => format!("per channel of axis {axis}"),
         Granularity::PerGroup { size, .. } => format!("groups of {size}"),
     };
-    format!("{} bits, {symmetry}, {per}", scheme.bits)
+    format!("{} bits, {}, {per}", scheme.bits, symmetry(scheme))
 }
 
-/// A scheme in a cell; `granularity` is the one that it has on the tensor.
-pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> String {
-    let (bits, qmin, qmax) = (scheme.bits, scheme.qmin, scheme.qmax);
+/// A scheme in a cell of a table; `granularity` is the one that it has on the tensor.
+pub fn scheme_cell(scheme: &Scheme, granularity: Granularity) -> Cell {
+    let per = match granularity {
+        Granularity::PerTensor => String::new(),
+        Granularity::PerChannel { axis } => format!(" c{axis}"),
+        Granularity::PerGroup { size, .. } => format!(" g{size}"),
+    };
     let symmetry = match scheme.symmetry {
+        Symmetry::Symmetric => "sym",
+        Symmetry::Asymmetric => "asym",
+    };
+    Cell::from(scheme_text(scheme, granularity)).or(format!("{} {symmetry}{per}", scheme.bits))
+}
+
+/// A scheme with its range; `granularity` is the one that it has on the tensor.
+pub fn scheme_text(scheme: &Scheme, granularity: Granularity) -> String {
+    let (bits, qmin, qmax) = (scheme.bits, scheme.qmin, scheme.qmax);
+    format!(
+        "{bits} bits {} [{qmin}, {qmax}] {granularity}",
+        symmetry(scheme)
+    )
+}
+
+fn symmetry(scheme: &Scheme) -> &'static str {
+    match scheme.symmetry {
         Symmetry::Symmetric => "symmetric",
         Symmetry::Asymmetric => "asymmetric",
-    };
-    format!("{bits} bits {symmetry} [{qmin}, {qmax}] {granularity}")
+    }
 }

@@ -17,8 +17,9 @@ use crate::framework::Framework;
 use crate::interrupt;
 use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
-use crate::report::{grouped, table};
+use crate::report::grouped;
 use crate::selection::{Ranks, Selection};
+use crate::table::{Cell, Column, Table};
 use crate::workers;
 use crate::write::Target;
 use chopi::formats::chopi::KEY;
@@ -281,23 +282,30 @@ impl Report {
     }
 
     fn table(&self, bits: &[u32]) -> String {
-        let mut columns = vec!["tensor".to_owned(), "shape".to_owned(), "bytes".to_owned()];
-        columns.extend(bits.iter().map(|bits| format!("dB at {bits}")));
-        columns.extend(self.bytes_proposed.map(|_| "proposed".to_owned()));
-        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        let mut table = table(&columns, 2);
+        let mut columns = vec![
+            Column::text("tensor"),
+            Column::text("shape").goes(1),
+            Column::number("bytes").goes(2),
+        ];
+        // The fewest bits say most.
+        let decibels = bits.iter().zip((3..=u8::MAX).rev());
+        columns.extend(
+            decibels.map(|(bits, goes)| Column::number(format!("dB at {bits}")).goes(goes)),
+        );
+        columns.extend(self.bytes_proposed.map(|_| Column::number("proposed")));
+        let mut table = Table::new(columns);
         for row in &self.tensors {
-            let mut cells = vec![
-                printable(&row.name).into_owned(),
-                format!("{:?}", row.shape),
-                grouped(row.bytes as usize),
+            let mut cells: Vec<Cell> = vec![
+                printable(&row.name).into_owned().into(),
+                format!("{:?}", row.shape).into(),
+                grouped(row.bytes as usize).into(),
             ];
-            cells.extend(row.choices.iter().map(|c| format!("{:.2}", c.sqnr_db)));
+            cells.extend(row.choices.iter().map(|c| Cell::sqnr(Some(c.sqnr_db))));
             cells.extend(self.bytes_proposed.map(|_| match row.bits_proposed {
-                Some(bits) => bits.to_string(),
-                None => "float".to_owned(),
+                Some(bits) => Cell::from(bits.to_string()),
+                None => "float".into(),
             }));
-            table.add_row(cells);
+            table.row(cells);
         }
         let total = format!("{} bytes in all", grouped(self.bytes as usize));
         match self.bytes_proposed {

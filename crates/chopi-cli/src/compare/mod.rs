@@ -37,7 +37,7 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode> {
     });
     progress.finish_and_clear();
     let report = Report::new(rows?);
-    report.print(&args.print)?;
+    report.print(&args.print, args.verbose)?;
     Ok(match report.differs() {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,

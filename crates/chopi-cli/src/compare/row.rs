@@ -1,7 +1,5 @@
 //! What `compare` reports.
 
-use std::fmt::Display;
-
 use safetensors::Dtype;
 use serde::Serialize;
 
@@ -11,7 +9,8 @@ use crate::archive::Entry;
 use crate::args::PrintArgs;
 use crate::error::Result;
 use crate::print::{print, print_json, printable};
-use crate::report::{grouped, table};
+use crate::report::grouped;
+use crate::table::{Cell, Column, Table};
 
 /// How two files differ.
 #[derive(Debug, Serialize)]
@@ -62,39 +61,41 @@ impl Report {
 
     /// # Errors
     /// Where standard output cannot be written.
-    pub fn print(&self, args: &PrintArgs) -> Result<()> {
+    pub fn print(&self, args: &PrintArgs, verbose: bool) -> Result<()> {
         match (args.quiet, args.json) {
             (true, _) => Ok(()),
             (false, true) => print_json(self),
-            (false, false) => print(self.table()),
+            (false, false) => print(self.text(verbose)),
         }
     }
 
-    fn table(&self) -> impl Display {
-        let columns = [
-            "tensor",
-            "shape",
-            "dtype",
-            "note",
-            "elements",
-            "differing",
-            "largest difference",
-            "first at",
-            "SQNR dB",
-        ];
-        let mut table = table(&columns, 4);
-        for row in &self.tensors {
-            table.add_row(row.cells());
-        }
-        table.add_row([
-            format!("{} tensors", self.tensors.len()),
-            String::new(),
-            String::new(),
-            format!("{} differ", self.tensors_differing),
-            grouped(self.tensors.iter().map(|row| row.elements).sum()),
-            grouped(self.elements_differing),
+    fn text(&self, verbose: bool) -> String {
+        let mut table = Table::new(vec![
+            Column::text("tensor"),
+            Column::text("shape").goes(3),
+            Column::text("dtype").goes(2),
+            Column::text("note").goes(5),
+            Column::number("elements").goes(4),
+            Column::number("differing"),
+            Column::number("largest difference").goes(6),
+            Column::number("first at").goes(1),
+            Column::number("SQNR dB").goes(7),
         ]);
-        table
+        let shown = |row: &&CompareRow| verbose || row.differs();
+        for row in self.tensors.iter().filter(shown) {
+            table.row(row.cells());
+        }
+        let totals = format!(
+            "{} tensors, {} differ: {} of {} elements",
+            self.tensors.len(),
+            self.tensors_differing,
+            grouped(self.elements_differing),
+            grouped(self.tensors.iter().map(|row| row.elements).sum())
+        );
+        match self.tensors.iter().any(|row| shown(&row)) {
+            false => totals,
+            true => format!("{table}\n\n{totals}"),
+        }
     }
 }
 
@@ -163,25 +164,28 @@ impl CompareRow {
         self.note.is_some() || self.differing != Some(0)
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
         let shape = format!("{:?}", self.shape);
         let optional = |text: Option<String>| text.unwrap_or_default();
+        let dtype = match (&self.dtype_a, &self.dtype_b) {
+            (Some(a), Some(b)) if a != b => format!("{a} / {b}"),
+            (a, b) => optional(a.clone().or(b.clone())),
+        };
+        let shape = match &self.shape_b {
+            Some(other) => format!("{shape} / {other:?}"),
+            None => shape,
+        };
+        let first = self.first_index.as_ref().map(|index| format!("{index:?}"));
         vec![
-            printable(&self.name).into_owned(),
-            match &self.shape_b {
-                Some(other) => format!("{shape} / {other:?}"),
-                None => shape,
-            },
-            match (&self.dtype_a, &self.dtype_b) {
-                (Some(a), Some(b)) if a != b => format!("{a} / {b}"),
-                (a, b) => optional(a.clone().or(b.clone())),
-            },
-            optional(self.note.clone()),
-            grouped(self.elements),
-            optional(self.differing.map(grouped)),
-            optional(self.max_abs_difference.map(|largest| largest.to_string())),
-            optional(self.first_index.as_ref().map(|index| format!("{index:?}"))),
-            optional(self.sqnr_db.map(|db| format!("{db:.2}"))),
+            printable(&self.name).into_owned().into(),
+            shape.into(),
+            dtype.into(),
+            optional(self.note.clone()).into(),
+            grouped(self.elements).into(),
+            optional(self.differing.map(grouped)).into(),
+            optional(self.max_abs_difference.map(|largest| largest.to_string())).into(),
+            optional(first).into(),
+            Cell::sqnr(self.sqnr_db),
         ]
     }
 }

@@ -94,7 +94,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     folder.persist()?;
     Report::new(rows, start)
         .left_out(left_out, &args.print)
-        .print(&args.print)
+        .print(&args.print, args.verbose)
 }
 
 /// What would be done: the bits and the format of each tensor that would be quantized, the reason of the

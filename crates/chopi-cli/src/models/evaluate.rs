@@ -11,7 +11,7 @@ use super::{memory, read};
 use crate::args::EvaluateArgs;
 use crate::error::{Error, Result};
 use crate::print::{print, print_json};
-use crate::report::table;
+use crate::table::{Column, Table};
 use crate::workers::steps;
 
 /// What one model does on the text.
@@ -172,24 +172,29 @@ impl Report {
             Some(_) => ("predictions", "tokens/s"),
             None => ("texts", "texts/s"),
         };
-        let mut table = table(&["", "perplexity", counted, "seconds", speed, "memory"], 1);
+        let mut table = Table::new(vec![
+            Column::text(""),
+            Column::number("perplexity"),
+            Column::number(counted).goes(1),
+            Column::number("seconds").goes(2),
+            Column::number(speed),
+            Column::number("memory"),
+        ]);
         let models = [
             ("model", Some(&self.model)),
             ("against", self.against.as_ref()),
         ];
         for (name, found) in models {
             let Some(found) = found else { continue };
-            table.add_row([
-                name.to_owned(),
-                found
-                    .perplexity
-                    .map_or_else(String::new, |p| format!("{p:.3}")),
-                found.count.to_string(),
-                format!("{:.2}", found.seconds),
-                format!("{:.1}", found.per_second),
-                found
-                    .peak_bytes
-                    .map_or_else(String::new, |b| HumanBytes(b).to_string()),
+            let perplexity = found.perplexity.map(|p| format!("{p:.3}"));
+            let memory = found.peak_bytes.map(|b| HumanBytes(b).to_string());
+            table.row(vec![
+                name.into(),
+                perplexity.unwrap_or_default().into(),
+                found.count.to_string().into(),
+                format!("{:.2}", found.seconds).into(),
+                format!("{:.1}", found.per_second).into(),
+                memory.unwrap_or_default().into(),
             ]);
         }
         print(table)?;

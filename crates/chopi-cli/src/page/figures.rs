@@ -16,7 +16,7 @@ use crate::element::FloatElement;
 use crate::error::{Fault, Result};
 use crate::framework::Framework;
 use crate::print::printable;
-use crate::report::{scheme_cell, scheme_words};
+use crate::report::{scheme_text, scheme_words};
 
 /// A tensor of the float model, and what each quantization has made of it.
 #[derive(Debug)]
@@ -125,7 +125,7 @@ impl Figures {
                     codes.unwrap_or_default(),
                     scheme.bits,
                     scheme_words(scheme, granularity),
-                    scheme_cell(scheme, granularity),
+                    scheme_text(scheme, granularity),
                 )
             }
             Storage::Blocks(block_type) => {

@@ -42,7 +42,7 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         archives: &archives,
     };
     let rows = with_framework!(args.work.backend, K => model.write::<K>(args, choice, target)?);
-    Report::new(rows, start).print(&args.print)
+    Report::new(rows, start).print(&args.print, args.verbose)
 }
 
 /// A model of floats.

@@ -9,6 +9,7 @@ use crate::archive::Entry;
 use crate::args::Settings;
 use crate::print::printable;
 use crate::report::{ReportRow, grouped, scheme_cell};
+use crate::table::{Cell, Column, Tone};
 
 /// What became of a tensor. One that was copied has no scheme and no error.
 #[derive(Debug, Serialize)]
@@ -32,7 +33,7 @@ pub struct QuantizeRow {
     kept: Option<String>,
     /// The dtype of the codes or the type of the blocks, and the scheme in words.
     #[serde(skip)]
-    codes: Option<(String, String)>,
+    codes: Option<(String, Cell)>,
 }
 
 /// How a quantized tensor is kept.
@@ -109,25 +110,34 @@ impl QuantizeRow {
             sqnr_db: Some(metrics.sqnr_db()),
             mse: Some(metrics.mse()),
             max_abs_error: Some(metrics.max_abs_error()),
-            codes: Some((block_type.to_string(), format!("{bits} bits {granularity}"))),
+            codes: Some((
+                block_type.to_string(),
+                format!("{bits} bits {granularity}").into(),
+            )),
             ..Self::copied(tensor)
         }
     }
 }
 
 impl ReportRow for QuantizeRow {
-    const COLUMNS: &'static [&'static str] = &[
-        "tensor",
-        "shape",
-        "dtype",
-        "scheme",
-        "bytes in",
-        "bytes out",
-        "SQNR dB",
-        "max error",
-    ];
-    const TEXTS: usize = 4;
     const DONE: &'static str = "quantized";
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::text("tensor"),
+            Column::text("shape").goes(2),
+            Column::text("dtype").goes(1),
+            Column::text("scheme").goes(6),
+            Column::number("bytes in").goes(3),
+            Column::number("bytes out").goes(5),
+            Column::number("SQNR dB"),
+            Column::number("max error").goes(4),
+        ]
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.kept.as_deref()
+    }
 
     fn is_done(&self) -> bool {
         self.is_quantized()
@@ -141,24 +151,28 @@ impl ReportRow for QuantizeRow {
         self.bytes_out
     }
 
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self) -> Vec<Cell> {
+        let copied = |text: String| Cell::from(text).or("copied".to_owned()).tone(Tone::Faint);
         let (dtype, scheme) = match &self.codes {
             Some((codes, scheme)) => (format!("{} → {codes}", self.dtype), scheme.clone()),
             None => match &self.kept {
-                Some(reason) => (self.dtype.clone(), format!("copied: {}", printable(reason))),
-                None => (self.dtype.clone(), "copied".to_owned()),
+                Some(reason) => (
+                    self.dtype.clone(),
+                    copied(format!("copied: {}", printable(reason))),
+                ),
+                None => (self.dtype.clone(), copied("copied".to_owned())),
             },
         };
-        let optional = |text: Option<String>| text.unwrap_or_default();
+        let max_error = self.max_abs_error.map(|error| format!("{error:.3e}"));
         vec![
-            printable(&self.name).into_owned(),
-            format!("{:?}", self.shape),
-            dtype,
+            printable(&self.name).into_owned().into(),
+            format!("{:?}", self.shape).into(),
+            dtype.into(),
             scheme,
-            grouped(self.bytes_in),
-            grouped(self.bytes_out),
-            optional(self.sqnr_db.map(|db| format!("{db:.2}"))),
-            optional(self.max_abs_error.map(|error| format!("{error:.3e}"))),
+            grouped(self.bytes_in).into(),
+            grouped(self.bytes_out).into(),
+            Cell::sqnr(self.sqnr_db),
+            max_error.unwrap_or_default().into(),
         ]
     }
 }

@@ -88,7 +88,7 @@ fn a_router_stays_in_float_and_says_why() {
     );
     let table = convert_well("quantize", &model, &folder.path("again"), &args("4", &[]));
     assert!(
-        table.contains("copied: an embedding, no linear layer"),
+        table.contains("\n  1: an embedding, no linear layer\n"),
         "{table}"
     );
 }

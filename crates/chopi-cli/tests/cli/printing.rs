@@ -96,13 +96,19 @@ fn quantize_prints_a_table_with_totals() {
         "{weight}"
     );
     assert!(line("| half").contains("F16 → I8"));
-    assert!(line("| bias").contains("copied"));
     assert!(line("| zero").contains("inf"));
+    assert!(!table.contains("bias"), "{table}");
+    assert!(line("1 tensor copied, 32 bytes").contains("--verbose"));
     let totals = line("4 tensors");
     assert!(
-        totals.contains("3 quantized") && totals.contains("176"),
+        totals.contains("3 quantized: ") && totals.contains(" of 176 bytes"),
         "{totals}"
     );
+    let args = ["--symmetric", "--verbose", "--force"];
+    let table = convert_well("quantize", &input, &folder.path("out"), &args);
+    let bias = table.lines().find(|line| line.contains("| bias")).unwrap();
+    assert!(bias.contains("copied"), "{bias}");
+    assert!(!table.contains("tensor copied"), "{table}");
 }
 
 #[test]
@@ -256,4 +262,82 @@ fn a_reader_that_goes_away_is_no_error() {
     let done = child.wait_with_output().unwrap();
     assert!(done.status.success());
     assert_eq!(String::from_utf8(done.stderr).unwrap(), "");
+}
+
+/// A model with names as long as those of transformers.
+fn model_of_long_names() -> Model {
+    let name = |i: usize| format!("model.layers.{i}.self_attn.q_proj.weight");
+    let array = |model: Model, i| model.array(&name(i), &noise::<f32>(&[64, 1024]));
+    (0..3)
+        .fold(Model::new(), array)
+        .array("model.norm.weight", &noise::<f32>(&[1024]))
+}
+
+#[test]
+fn what_is_printed_fits_80_and_120_columns_and_has_no_colours_where_nobody_looks() {
+    let folder = Folder::new();
+    let input = folder.file("in.safetensors", &model_of_long_names().bytes());
+    let (q, back) = (folder.path("q.safetensors"), folder.path("b.safetensors"));
+    let plan = folder.path("plan.json");
+    let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    let (input, q, back, plan) = (path(&input), path(&q), path(&back), path(&plan));
+    let commands: [&[&str]; 6] = [
+        &[
+            "quantize",
+            &input,
+            "-o",
+            &q,
+            "--force",
+            "--verbose",
+            "--group-size",
+            "128",
+        ],
+        &["dequantize", &q, "-o", &back, "--force", "--verbose"],
+        &["inspect", &q],
+        &["compare", &input, &q, "--verbose"],
+        &[
+            "sensitivity",
+            &input,
+            "--budget",
+            "50%",
+            "-o",
+            &plan,
+            "--force",
+        ],
+        &[
+            "quantize",
+            &input,
+            "-o",
+            &q,
+            "--force",
+            "--bits-from",
+            &plan,
+        ],
+    ];
+    for width in [80, 120] {
+        for command in commands {
+            let mut chopi = chopi(command);
+            let done = chopi.env("COLUMNS", width.to_string()).output().unwrap();
+            let text = String::from_utf8(done.stdout).unwrap();
+            assert!(
+                text.contains("model.layers.1.self_attn.q_proj.weight"),
+                "{text}"
+            );
+            assert!(
+                text.lines().all(|line| line.chars().count() <= width),
+                "{text}"
+            );
+            assert!(!text.contains('\u{1b}'), "{text}");
+        }
+    }
+    // As wide as it is where nobody says how wide.
+    let done = chopi(["inspect", &q])
+        .env_remove("COLUMNS")
+        .output()
+        .unwrap();
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(
+        text.lines().any(|line| line.chars().count() > 120),
+        "{text}"
+    );
 }
