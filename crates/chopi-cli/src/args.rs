@@ -18,6 +18,7 @@ use chopi::CodeRange;
 use chopi::formats::gguf::BlockType;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::framework::FrameworkName;
 use crate::interrupt;
@@ -62,6 +63,49 @@ pub enum Command {
     /// One line each: the name for --backend, and for one that was not built in the feature of
     /// chopi-cli that builds it in.
     Backends,
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+impl Command {
+    /// The number of threads that it is asked to work on, and whether it is to be quiet.
+    pub fn threads(&self) -> (Option<NonZeroUsize>, bool) {
+        match self {
+            Self::Quantize(args) => (args.work.threads, args.print.quiet),
+            Self::Dequantize(args) => (args.work.threads, args.print.quiet),
+            #[cfg(feature = "models")]
+            Self::Run(args) => (args.model.threads, false),
+            #[cfg(feature = "models")]
+            Self::Embed(args) => (args.model.threads, false),
+            #[cfg(feature = "models")]
+            Self::Evaluate(args) => (args.model.threads, args.quiet),
+            _ => (None, false),
+        }
+    }
+}
+
+/// Print the script that completes this program's command line in a shell.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chopi completions bash > ~/.local/share/bash-completion/completions/chopi
+  chopi completions zsh > ~/.zfunc/_chopi
+  chopi completions fish > ~/.config/fish/completions/chopi.fish")]
+pub struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+/// Write the manual pages, chopi.1 and one for each command, into a folder.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  chopi man ~/.local/share/man/man1 && man chopi-quantize")]
+pub struct ManArgs {
+    /// The folder, which is made if it is not there. Pages of the same names are replaced.
+    #[arg(value_name = "FOLDER")]
+    pub folder: PathBuf,
 }
 
 /// Quantize the float tensors of a model to integers.
@@ -87,7 +131,8 @@ pub struct QuantizeArgs {
     #[command(flatten)]
     pub files: FileArgs,
 
-    /// The width of a code in bits, 2 to 32.
+    /// The width of a code in bits, 2 to 32. A code takes so many bits in the file where they are at most 7, else
+    /// one byte (8 bits), two (9 to 16) or four.
     #[arg(long, value_name = "BITS", default_value_t = 8,
           value_parser = clap::value_parser!(u32).range(2..=32), help_heading = SCHEME)]
     pub bits: u32,

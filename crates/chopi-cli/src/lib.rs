@@ -13,6 +13,7 @@ mod error;
 mod framework;
 mod inspect;
 mod interrupt;
+mod manual;
 #[cfg(feature = "models")]
 mod models;
 mod others;
@@ -108,6 +109,8 @@ fn command(command: Command) -> Result<ExitCode, Failure> {
     }
     .set();
     chopi::cpu::Isa::asked().map_err(error::Error::Isa)?;
+    let (threads, quiet) = command.threads();
+    workers::say_count(threads, quiet);
     match command {
         Command::Quantize(args) => {
             let choice = args.choice(args.settings()?)?;
@@ -128,6 +131,8 @@ fn command(command: Command) -> Result<ExitCode, Failure> {
         #[cfg(feature = "models")]
         Command::Evaluate(args) => models::evaluate(&args)?,
         Command::Backends => print::print(framework::FrameworkName::list())?,
+        Command::Completions(args) => manual::completions(args.shell)?,
+        Command::Man(args) => manual::pages(&args.folder)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -250,15 +250,15 @@ impl Tone {
 
 /// The columns of standard output: those of `COLUMNS`, or of the terminal; none where it is not one.
 fn width() -> Option<usize> {
-    let asked = std::env::var("COLUMNS")
-        .ok()?
-        .parse()
-        .ok()
-        .filter(|&columns| columns > 0);
-    asked.or_else(|| {
-        let (_, columns) = Term::stdout().size_checked()?;
-        Some(columns.into())
-    })
+    let terminal = Term::stdout().size_checked();
+    let asked = std::env::var("COLUMNS").ok();
+    columns(asked.as_deref(), terminal.map(|(_, columns)| columns))
+}
+
+fn columns(asked: Option<&str>, terminal: Option<u16>) -> Option<usize> {
+    let asked = asked.and_then(|asked| asked.parse().ok());
+    let columns = asked.or(terminal.map(usize::from));
+    columns.filter(|&columns| columns > 0)
 }
 
 fn padded(text: &str, width: usize, right: bool) -> String {
@@ -358,6 +358,15 @@ mod tests {
                 .map(measure_text_width);
             assert!(widest.max() <= Some(width), "{width}:\n{text}");
         }
+    }
+
+    #[test]
+    fn the_width_is_what_is_asked_for_or_that_of_the_terminal() {
+        assert_eq!(columns(Some("100"), Some(80)), Some(100));
+        assert_eq!(columns(Some("wide"), Some(80)), Some(80));
+        assert_eq!(columns(None, Some(80)), Some(80));
+        assert_eq!(columns(None, None), None);
+        assert_eq!(columns(Some("0"), None), None);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,33 +49,35 @@ pub fn run<T: Sync, R: Send>(
 /// The most threads for each core: more only wait for each other.
 pub const THREADS_PER_CORE: usize = 4;
 
-/// How many threads work: as many as asked for, or one for each core.
+/// How many threads work: as many as asked for, or one for each core, and at most [`THREADS_PER_CORE`] for each.
 pub fn count(asked: Option<NonZeroUsize>) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let most = cores.saturating_mul(THREADS_PER_CORE);
-    let asked = asked.map_or(cores, NonZeroUsize::get);
-    if asked > most {
-        static SAID: Once = Once::new();
-        SAID.call_once(|| {
-            let _ = writeln!(
-                io::stderr(),
-                "chopi: {most} threads work, not {asked}: {THREADS_PER_CORE} for each core are the most"
-            );
-        });
-    }
-    asked.min(most)
+    asked.map_or(cores, NonZeroUsize::get).min(most)
+}
+
+/// Says, unless it is to be quiet, that fewer threads work than were asked for.
+pub fn say_count(asked: Option<NonZeroUsize>, quiet: bool) {
+    let Some(asked) = asked.filter(|&asked| asked.get() > count(Some(asked)) && !quiet) else {
+        return;
+    };
+    let most = count(Some(asked));
+    let _ = writeln!(
+        io::stderr(),
+        "chopi: {most} threads work, not {asked}: {THREADS_PER_CORE} for each core are the most"
+    );
 }
 
 /// A progress bar of bytes on standard error, if that is a terminal and the user has not asked for quiet.
 pub fn progress(bytes: usize, quiet: bool) -> ProgressBar {
-    let template = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
+    let template = "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left";
     bar(bytes, template, quiet)
 }
 
 /// A progress bar of these steps, whose number is not known yet, like [`progress`].
 #[cfg(feature = "models")]
 pub fn steps(name: &str, quiet: bool) -> ProgressBar {
-    let template = format!("{{bar:40}} {{pos}} of {{len}} {name}, {{eta}} left");
+    let template = format!("{{wide_bar}} {{pos}} of {{len}} {name}, {{eta}} left");
     bar(0, &template, quiet)
 }
 

@@ -110,7 +110,7 @@ impl<'a> Plan<'a> {
                 let folder = OutputFolder::create(path, &[], force)?;
                 self.config.insert(QUANTIZATION.to_owned(), quantization);
                 folder.write_json(CONFIG, &self.config.into())?;
-                (Target::new_file(folder.path().join(SINGLE)), Some(folder))
+                (folder.file(SINGLE), Some(folder))
             }
         };
         Ok(Writer {

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 
 use chopi::{Builder, Calibration, Chopi, CodeRange, Convention, Granularity};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, Args};
 use globset::Glob;
 
@@ -33,7 +34,7 @@ pub struct SchemeArgs {
     pub axis: Option<isize>,
 
     /// Whose numbers to compute: chopi's own, or those of another library, to the bit.
-    #[arg(long, value_name = "NAME", default_value = "chopi", value_parser = parse_convention,
+    #[arg(long, value_name = "NAME", default_value = "chopi", value_parser = conventions(),
           help_heading = SCHEME)]
     pub convention: Convention,
 
@@ -80,8 +81,11 @@ pub fn parse_range(text: &str) -> Result<CodeRange, String> {
     })
 }
 
-fn parse_convention(name: &str) -> Result<Convention, chopi::Error> {
-    Convention::from_name(name)
+/// The names of the conventions, which the help lists.
+fn conventions() -> impl TypedValueParser<Value = Convention> {
+    let all = Convention::ALL.iter().chain([&Convention::ONNX_SPEC]);
+    let names = all.map(Convention::name);
+    PossibleValuesParser::new(names).try_map(|name| Convention::from_name(&name))
 }
 
 /// Which tensors are taken.

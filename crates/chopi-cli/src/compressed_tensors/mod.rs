@@ -46,7 +46,7 @@ use crate::quantize::row::QuantizeRow;
 use crate::quantize::task::{self, How, Shared, Task};
 use crate::report::Report;
 use crate::workers;
-use crate::write::{OutputFolder, Target};
+use crate::write::OutputFolder;
 use chopi::formats::compressed_tensors::{CompressedTensors, quantization};
 use chopi::formats::{Format, Parts};
 use plan::{Decision, FolderPlan};
@@ -156,7 +156,7 @@ fn write_shard<K: Framework>(
             }
         });
     }
-    let output = Target::new_file(folder.path().join(shard)).create(&header)?;
+    let output = folder.file(shard).create(&header)?;
     let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
         task.run::<K>(Shared {
             output: &output,

@@ -246,8 +246,10 @@ fn a_target_that_cannot_be_written_is_refused() {
     let input = folder.file("in", &weights().bytes());
     let message = failure(convert("quantize", &input, &folder.path("no/out"), &[]), 1);
     assert!(message.contains("no/out: cannot write"), "{message}");
+    assert!(!message.contains(".chopi-"), "{message}");
     let message = failure(convert("quantize", &input, &folder.path("in/out"), &[]), 1);
     assert!(message.contains("in/out: cannot write"), "{message}");
+    assert!(!message.contains(".chopi-"), "{message}");
     let message = failure(
         convert("quantize", &input, &folder.path("."), &["--force"]),
         1,

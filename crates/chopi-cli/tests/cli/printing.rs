@@ -341,3 +341,46 @@ fn what_is_printed_fits_80_and_120_columns_and_has_no_colours_where_nobody_looks
         "{text}"
     );
 }
+
+#[test]
+fn shells_and_man_know_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = chopi(["completions", shell]).output().unwrap().stdout;
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("compressed-tensors") && script.contains("sensitivity"));
+    }
+    let folder = Folder::new();
+    let man = folder.path("man");
+    assert!(chopi(["man"]).arg(&man).output().unwrap().status.success());
+    let help = String::from_utf8(chopi(["--help"]).output().unwrap().stdout).unwrap();
+    let commands = help
+        .split("Commands:")
+        .nth(1)
+        .unwrap()
+        .split("Options:")
+        .next()
+        .unwrap();
+    let commands = commands.lines().filter_map(|line| {
+        let name = line.strip_prefix("  ")?.split(' ').next()?;
+        (!name.is_empty() && name != "help").then_some(name)
+    });
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    for name in commands {
+        let page = man.join(format!("chopi-{name}.1"));
+        let page = std::fs::read_to_string(page).unwrap();
+        assert!(page.contains(".SH SYNOPSIS"), "{name}");
+    }
+    let file = folder.file("file", b"");
+    let done = chopi(["man"]).arg(file.join("man")).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+}
+
+#[test]
+fn help_lists_the_conventions_and_what_a_code_takes() {
+    let help = String::from_utf8(chopi(["quantize", "--help"]).output().unwrap().stdout).unwrap();
+    for convention in chopi::Convention::ALL {
+        assert!(help.contains(convention.name()), "{convention:?}");
+    }
+    assert!(help.contains("one byte (8 bits)"), "{help}");
+}

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::watch;
-use crate::write::temporary;
+use crate::write::{Target, temporary};
 
 /// A folder that is being written. Dropped, it vanishes. A program that is killed leaves it behind under a name
 /// that no model has, `.chopi-*.tmp`, and a later one removes it.
@@ -55,7 +55,7 @@ impl OutputFolder {
         });
         let (temporary, _lock) = created.map_err(|source| Error::Write {
             path: target.clone(),
-            source,
+            source: temporary::unnamed(source),
         })?;
         Ok(Self {
             temporary,
@@ -69,6 +69,11 @@ impl OutputFolder {
     /// Where its files are written.
     pub fn path(&self) -> &Path {
         self.temporary.path()
+    }
+
+    /// A file of its own, which does not exist yet.
+    pub fn file(&self, name: &str) -> Target {
+        Target::in_temporary(self.path().join(name), self.target.join(name))
     }
 
     /// What it will be.
@@ -125,7 +130,7 @@ impl OutputFolder {
     fn error(&self, source: io::Error) -> Error {
         Error::Write {
             path: self.target.clone(),
-            source,
+            source: temporary::unnamed(source),
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::write::temporary;
 #[derive(Debug)]
 pub struct Target {
     path: PathBuf,
+    /// The name that errors have for it.
+    shown: PathBuf,
     /// The permissions of the file that is replaced.
     replaces: Option<Permissions>,
 }
@@ -30,6 +32,7 @@ impl Target {
         // Not followed, so that a link that leads nowhere counts as existing.
         if fs::symlink_metadata(&path).is_err() {
             return Ok(Self {
+                shown: path.clone(),
                 path,
                 replaces: None,
             });
@@ -61,15 +64,27 @@ impl Target {
             return Err(Error::Write { path, source });
         }
         Ok(Self {
+            shown: real.clone(),
             path: real,
             replaces: Some(metadata.permissions()),
         })
     }
 
-    /// A file that does not exist yet, in a folder of our own.
-    pub fn new_file(path: PathBuf) -> Self {
-        let replaces = None;
-        Self { path, replaces }
+    /// A file that does not exist yet, in a temporary folder. Errors name it `shown`, as it will be called.
+    pub(crate) fn in_temporary(path: PathBuf, shown: PathBuf) -> Self {
+        Self {
+            path,
+            shown,
+            replaces: None,
+        }
+    }
+
+    /// The error of the system, under the name that the output will have.
+    fn error(&self, source: io::Error) -> Error {
+        Error::Write {
+            path: self.shown.clone(),
+            source: temporary::unnamed(source),
+        }
     }
 
     /// Creates the temporary file and writes the header.
@@ -77,16 +92,12 @@ impl Target {
     /// # Errors
     /// Where the file cannot be created or written, or the header is too long for the format.
     pub fn create(self, header: &Header) -> Result<Output> {
-        let write = |source| Error::Write {
-            path: self.path.clone(),
-            source,
-        };
-        let layout = header.layout().map_err(|e| write(e.into()))?;
+        let layout = header.layout().map_err(|e| self.error(e.into()))?;
         if layout.bytes.len() - 8 > Header::LIMIT {
             return Err(Error::HeaderTooLong {
                 len: layout.bytes.len() - 8,
                 limit: Header::LIMIT,
-                path: self.path,
+                path: self.shown,
             });
         }
         let output = Output {
@@ -106,10 +117,7 @@ impl Target {
     /// The errors of [`create`](Self::create) and [`Output::persist`].
     pub fn write(self, bytes: &[u8]) -> Result<()> {
         let mut file = self.temporary()?;
-        file.write_all(bytes).map_err(|source| Error::Write {
-            path: self.path.clone(),
-            source,
-        })?;
+        file.write_all(bytes).map_err(|e| self.error(e))?;
         self.persist(file)
     }
 
@@ -121,36 +129,29 @@ impl Target {
             }
             Ok(file)
         });
-        permitted.map_err(|source| Error::Write {
-            path: self.path.clone(),
-            source,
-        })
+        permitted.map_err(|e| self.error(e))
     }
 
     /// Gives the temporary file the target's name, once what is in it is on disk.
     fn persist(self, file: NamedTempFile) -> Result<()> {
-        let Self { path, replaces } = self;
         let synced = watch::check().and_then(|()| file.as_file().sync_all());
         // The last look: from here on the output is in its place, or what the system says is the error.
-        if let Err(source) = synced.and_then(|()| watch::check()) {
-            return Err(Error::Write { path, source });
-        }
-        let persisted = match replaces {
-            Some(_) => file.persist(&path),
-            None => file.persist_noclobber(&path),
+        synced
+            .and_then(|()| watch::check())
+            .map_err(|e| self.error(e))?;
+        let persisted = match self.replaces {
+            Some(_) => file.persist(&self.path),
+            None => file.persist_noclobber(&self.path),
         };
         match persisted {
             Ok(_) => {
-                temporary::sync_folder(temporary::parent(&path));
+                temporary::sync_folder(temporary::parent(&self.path));
                 Ok(())
             }
             Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Error::OutputExists { path })
+                Err(Error::OutputExists { path: self.shown })
             }
-            Err(e) => Err(Error::Write {
-                path,
-                source: e.error,
-            }),
+            Err(e) => Err(self.error(e.error)),
         }
     }
 }
@@ -178,17 +179,13 @@ impl Output {
     pub fn write(&self, slot: Slot, offset: usize, bytes: &[u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len());
         if end.is_none_or(|end| end > self.len_of(slot)) {
-            return Err(Error::Write {
-                path: self.target.path.clone(),
-                source: io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!(
-                        "{} bytes at byte {offset} of a tensor of {}",
-                        bytes.len(),
-                        self.len_of(slot)
-                    ),
-                ),
-            });
+            let reason = format!(
+                "{} bytes at byte {offset} of a tensor of {}",
+                bytes.len(),
+                self.len_of(slot)
+            );
+            let source = io::Error::new(io::ErrorKind::InvalidInput, reason);
+            return Err(self.target.error(source));
         }
         self.write_at(bytes, self.layout.start(slot) + offset as u64)
     }
@@ -197,10 +194,7 @@ impl Output {
         let write = || self.write_all_at(bytes, position);
         watch::check()
             .and_then(|()| write())
-            .map_err(|source| Error::Write {
-                path: self.target.path.clone(),
-                source,
-            })
+            .map_err(|e| self.target.error(e))
     }
 
     #[cfg(unix)]
@@ -229,10 +223,7 @@ impl Output {
             Ok(_) => Ok(()),
             Err(error) => Err(error),
         };
-        if let Err(source) = lengthened {
-            let path = self.target.path.clone();
-            return Err(Error::Write { path, source });
-        }
+        lengthened.map_err(|e| self.target.error(e))?;
         self.target.persist(self.file)
     }
 }

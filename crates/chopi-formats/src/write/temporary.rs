@@ -52,6 +52,14 @@ pub fn folder(parent: &Path) -> io::Result<(TempDir, Option<File>)> {
     })
 }
 
+/// An error of the system without the name of a temporary file, which the crate `tempfile` adds at its end.
+pub fn unnamed(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path \"") {
+        Some((said, _)) => io::Error::new(error.kind(), said),
+        None => error,
+    }
+}
+
 fn builder() -> Builder<'static, 'static> {
     let mut builder = Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX).rand_bytes(RANDOM);
