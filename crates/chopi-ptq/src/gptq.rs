@@ -114,7 +114,7 @@ impl<'a, F: Float> Chunk<'a, F> {
     fn quantize_one(&mut self, position: usize) -> Result<()> {
         let (channel, diagonal) = (
             self.factor.order[position],
-            self.factor.upper[(position, position)],
+            self.factor.upper()[(position, position)],
         );
         let row = &mut self.rows[position * self.outputs..][..self.outputs];
         for (x, w) in self.x.iter_mut().zip(&*row) {
@@ -136,8 +136,9 @@ impl<'a, F: Float> Chunk<'a, F> {
     fn pass_on(&mut self, position: usize, end: usize) {
         let (before, after) = self.rows.split_at_mut((position + 1) * self.outputs);
         let errors = &before[position * self.outputs..];
+        let upper = self.factor.upper();
         for (k, row) in (position + 1..end).zip(after.chunks_exact_mut(self.outputs)) {
-            let u = self.factor.upper[(position, k)];
+            let u = upper[(position, k)];
             for (w, e) in row.iter_mut().zip(errors) {
                 *w -= e * u;
             }
@@ -151,11 +152,10 @@ impl<'a, F: Float> Chunk<'a, F> {
         let errors = MatRef::from_row_major_slice(&before[start * c..], middle - start, c);
         let later =
             MatMut::from_row_major_slice_mut(&mut after[..(end - middle) * c], end - middle, c);
-        let upper =
-            self.factor
-                .upper
-                .as_ref()
-                .submatrix(start, middle, middle - start, end - middle);
+        let upper = self
+            .factor
+            .upper()
+            .submatrix(start, middle, middle - start, end - middle);
         matmul(later, Accum::Add, upper.transpose(), errors, -1.0, Par::Seq);
     }
 }

@@ -1,11 +1,12 @@
 //! What a layer takes, and the error that other weights make in what it gives.
 
-use std::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::cmp::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
+use crate::cholesky;
 use crate::error::Result;
 use crate::factor::Factor;
 use crate::method::Gptq;
@@ -14,34 +15,35 @@ use crate::parallel::try_map;
 use chopi_kernels::memory::repeated;
 
 /// The outputs whose error is computed together: fixed, so that sums do not depend on the threads.
-const OUTPUTS: usize = 64;
+const OUTPUTS: usize = 96;
 
 /// The inputs of the layers that take the same ones, such as the query, key and value projections of attention:
 /// their moments, and what is computed of them once for all of these layers.
 #[derive(Debug)]
 pub struct Inputs<'a> {
     moments: &'a Moments,
-    second: Mat<f64>,
-    /// The upper triangle of H with its entries off the diagonal doubled: dHdᵀ = d·T·dᵀ.
+    /// The upper triangle of H with its entries off the diagonal doubled: d·H·dᵀ = d·T·dᵀ.
     doubled: Mat<f64>,
     factor: Mutex<Option<(Gptq, Arc<Factor>)>>,
 }
 
 impl<'a> Inputs<'a> {
     /// The inputs with these moments.
-    pub fn new(moments: &'a Moments) -> Self {
-        let second = moments.second();
-        let doubled = Mat::from_fn(second.nrows(), second.ncols(), |i, j| match i.cmp(&j) {
-            std::cmp::Ordering::Less => 2.0 * second[(i, j)],
-            std::cmp::Ordering::Equal => second[(i, j)],
-            std::cmp::Ordering::Greater => 0.0,
-        });
-        Self {
+    ///
+    /// # Errors
+    /// [`Error::NoRows`](crate::Error::NoRows) for moments that have seen nothing.
+    pub fn new(moments: &'a Moments) -> Result<Self> {
+        moments.check_rows()?;
+        let doubled = cholesky::matrix(moments.channels(), |i, j| match i.cmp(&j) {
+            Ordering::Less => 2.0 * moments.second_of(i, j),
+            Ordering::Equal => moments.second_of(i, j),
+            Ordering::Greater => 0.0,
+        })?;
+        Ok(Self {
             moments,
-            second,
             doubled,
             factor: Mutex::new(None),
-        }
+        })
     }
 
     /// The moments.
@@ -55,7 +57,12 @@ impl<'a> Inputs<'a> {
         match &*kept {
             Some((of, factor)) if of == settings => Ok(factor.clone()),
             _ => {
-                let factor = Arc::new(Factor::new(&self.second, settings)?);
+                let second = |i: usize, j: usize| match i.cmp(&j) {
+                    Ordering::Less => self.doubled[(i, j)] / 2.0,
+                    Ordering::Equal => self.doubled[(i, j)],
+                    Ordering::Greater => self.doubled[(j, i)] / 2.0,
+                };
+                let factor = Arc::new(Factor::new(self.doubled.nrows(), second, settings)?);
                 *kept = Some((*settings, factor.clone()));
                 Ok(factor)
             }
@@ -68,7 +75,7 @@ impl<'a> Inputs<'a> {
         weights: usize,
         difference: impl Fn(usize) -> f64 + Sync,
     ) -> Result<f64> {
-        let inputs = self.second.nrows();
+        let inputs = self.doubled.nrows();
         let outputs = weights / inputs;
         let chunks: Vec<usize> = (0..outputs).step_by(OUTPUTS).collect();
         let sums = try_map(chunks.into_iter(), |first| {

@@ -50,6 +50,7 @@
 //! The linear algebra is that of [`faer`](https://docs.rs/faer), in `f64`. Nothing depends on the number of threads:
 //! with the feature `rayon`, fixed parts of the work are given to the threads of the current pool.
 
+mod cholesky;
 mod error;
 mod factor;
 mod gptq;

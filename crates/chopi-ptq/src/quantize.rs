@@ -63,7 +63,7 @@ pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(
     convention: &Convention,
     method: &Method,
 ) -> Result<Quantization<T::Int>> {
-    Inputs::new(moments).quantize(weights, scheme, convention, method)
+    Inputs::new(moments)?.quantize(weights, scheme, convention, method)
 }
 
 impl Inputs<'_> {
@@ -117,7 +117,11 @@ impl Inputs<'_> {
             Some(ranges) => QParams::from_ranges(ranges, scheme, convention)?,
             None => nearest.params.clone(),
         };
-        let (candidate, damping) = layer.candidate(params, method.rounding)?;
+        let is_nearest = ranges.is_none() && method.rounding == Rounding::Nearest;
+        let (candidate, damping) = match is_nearest {
+            true => (nearest.clone(), None),
+            false => layer.candidate(params, method.rounding)?,
+        };
         let (mut chosen, mut choice) = (candidate, Choice::Method);
         if chosen.error > nearest.error
             && matches!(method.rounding, Rounding::Gptq(_))
@@ -157,6 +161,7 @@ struct Layer<'a> {
 }
 
 /// Codes that may be chosen.
+#[derive(Clone)]
 struct Candidate {
     params: QParams,
     /// The numbers that the codes are the nearest of, where these are not the weights.

@@ -44,7 +44,7 @@ pub fn awq_scales<B: Backend, T: FloatTensor<B>>(
     method: &Method,
 ) -> Result<Vec<f64>> {
     let weights = matrices(weights, moments)?;
-    let inputs = Inputs::new(moments);
+    let inputs = Inputs::new(moments)?;
     let mean_abs = moments.mean_abs();
     let mut best = (f64::INFINITY, repeated(1.0, mean_abs.len())?);
     for step in 0..GRID {

@@ -238,9 +238,12 @@ impl Moments {
 
     /// H = Σ xᵀx / rows, a symmetric n × n matrix; zeros where no rows were observed.
     pub fn second(&self) -> Mat<f64> {
-        Mat::from_fn(self.channels, self.channels, |i, j| {
-            self.mean_of(self.triangle[offset(i.max(j)) + i.min(j)])
-        })
+        Mat::from_fn(self.channels, self.channels, |i, j| self.second_of(i, j))
+    }
+
+    /// H_ij.
+    pub(crate) fn second_of(&self, i: usize, j: usize) -> f64 {
+        self.mean_of(self.triangle[offset(i.max(j)) + i.min(j)])
     }
 
     /// The mean of x² of each channel, the diagonal of H.
@@ -267,7 +270,7 @@ impl Moments {
         &self.abs_max
     }
 
-    /// Checks that there are rows to go by, and as many channels.
+    /// Checks that a weight has as many input channels.
     pub(crate) fn check_for(
         &self,
         what: &'static str,
@@ -275,6 +278,11 @@ impl Moments {
         channels: usize,
     ) -> Result<()> {
         self.check_channels(what, shape, channels)?;
+        self.check_rows()
+    }
+
+    /// Checks that there are rows to go by.
+    pub(crate) fn check_rows(&self) -> Result<()> {
         match self.rows {
             0 => Err(Error::NoRows),
             _ => Ok(()),
