@@ -2,7 +2,7 @@
 //! ranges of calibration data, saved, loaded by the names of its layers, and run in integers.
 //!
 //! ```sh
-//! cargo run --release --example own_model --features candle,formats
+//! cargo run --release --example own_model --features candle,formats,matmul
 //! ```
 
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use candle_core::{D, DType, Device, Module, Tensor};
 use candle_nn::{AdamW, Conv2d, Conv2dConfig, Linear, Optimizer, VarBuilder, VarMap};
-use chopi::candle::{LayerReader, LayerWriter, QuantizedConv, QuantizedLinear};
+use chopi::candle::{QuantizedConv, QuantizedLinear, conv2d_params};
+use chopi::formats::{LayerReader, LayerWriter};
 use chopi::{Calibration, Chopi, Convention, Observer, QParams};
 
 const STRIDED: Conv2dConfig = Conv2dConfig {
@@ -103,30 +104,31 @@ fn main() -> Result<()> {
 
     let network = trained(&training)?;
     let inputs = calibrated(&network, &training.0)?;
-    let input = |name| {
-        inputs
-            .get(name)
-            .cloned()
-            .context("it is calibrated")
-            .map(Some)
-    };
     let weights = Chopi::builder()
         .num_bits(8)
         .symmetric(true)
         .per_channel(0)
         .build()?;
     let mut writer = LayerWriter::new();
-    writer.conv2d("first", &network.first, weights.clone(), input("first")?)?;
-    writer.conv2d("second", &network.second, weights.clone(), input("second")?)?;
-    writer.linear("output", &network.output, weights, input("output")?)?;
+    for (name, weight, bias) in [
+        ("first", network.first.weight(), network.first.bias()),
+        ("second", network.second.weight(), network.second.bias()),
+        ("output", network.output.weight(), network.output.bias()),
+    ] {
+        let input = inputs.get(name).cloned().context("it is calibrated")?;
+        writer
+            .layer(name, weight, weights.clone())?
+            .bias(bias)?
+            .input(input);
+    }
     let path = std::env::temp_dir().join(format!("digits-{}.safetensors", std::process::id()));
     writer.save(&path)?;
 
     let reader = LayerReader::open(&path)?;
     let integer: Network<QuantizedConv, QuantizedLinear> = Network {
-        first: reader.conv2d("first", &STRIDED)?,
-        second: reader.conv2d("second", &STRIDED)?,
-        output: reader.linear("output")?,
+        first: reader.conv("first", conv2d_params(&STRIDED))?.into(),
+        second: reader.conv("second", conv2d_params(&STRIDED))?.into(),
+        output: reader.linear("output")?.into(),
     };
     println!("accuracy in floats:   {:.4}", network.accuracy(&test)?);
     println!("accuracy in integers: {:.4}", integer.accuracy(&test)?);

@@ -2,17 +2,13 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
-use chopi_core::backend::{Backend, IntTensor};
-use chopi_core::{
-    Chopi, QParams,
-    backend::{NoMemory, repeated, with_room},
-};
+use chopi_core::Chopi;
+use chopi_matmul::Activations;
 use chopi_matmul::conv::{self, ConvParams};
-use chopi_matmul::{Activations, Error};
 
 use crate::nn::Converted;
 
-pub(crate) fn wrap(error: impl std::error::Error + Send + Sync + 'static) -> candle_core::Error {
+fn wrap(error: chopi_matmul::Error) -> candle_core::Error {
     candle_core::Error::wrap(error)
 }
 
@@ -53,8 +49,10 @@ impl QuantizedLinear {
         weights: Chopi,
         activations: Activations,
     ) -> Result<Self> {
-        let (codes, weights) = quantized(layer.weight(), weights)?;
-        Self::new(&codes, &weights, activations, layer.bias())
+        let linear =
+            chopi_matmul::QuantizedLinear::from_float(layer.weight(), weights, activations);
+        let linear = linear.and_then(|linear| linear.with_bias_of(layer.bias()));
+        linear.map(Self).map_err(wrap)
     }
 
     /// A trained layer as [`convert`](crate::nn::Qat::convert) gives it. Where its input was
@@ -63,28 +61,20 @@ impl QuantizedLinear {
     /// # Errors
     /// Weights that were not quantized; the errors of [`chopi_matmul::QuantizedLinear::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
-        let (codes, weights, activations) = trained(layer)?;
-        Self::new(codes, weights, activations, layer.bias.as_ref())
-    }
-
-    pub(crate) fn new<B: Backend>(
-        codes: &impl IntTensor<B>,
-        weights: &QParams,
-        activations: Activations,
-        bias: Option<&Tensor>,
-    ) -> Result<Self> {
-        let layer =
-            chopi_matmul::QuantizedLinear::new(codes, weights, activations).map_err(wrap)?;
-        Ok(Self(match bias {
-            None => layer,
-            Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
-        }))
+        let linear = chopi_matmul::QuantizedLinear::from_converted(layer);
+        linear.map(Self).map_err(wrap)
     }
 
     /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
+    }
+}
+
+impl From<chopi_matmul::QuantizedLinear> for QuantizedLinear {
+    fn from(layer: chopi_matmul::QuantizedLinear) -> Self {
+        Self(layer)
     }
 }
 
@@ -128,9 +118,10 @@ impl QuantizedConv {
     /// # Errors
     /// The errors of quantizing the weights, and those of [`conv::QuantizedConv::new`].
     pub fn from_conv1d(layer: &Conv1d, weights: Chopi, activations: Activations) -> Result<Self> {
-        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv1d_params(layer.config());
-        Self::new(&codes, &weights, params, activations, layer.bias())
+        let conv = conv::QuantizedConv::from_float(layer.weight(), weights, params, activations);
+        let conv = conv.and_then(|conv| conv.with_bias_of(layer.bias()));
+        conv.map(Self).map_err(wrap)
     }
 
     /// An existing layer along two axes, with its weights quantized by `weights`, per tensor or per
@@ -139,9 +130,10 @@ impl QuantizedConv {
     /// # Errors
     /// The errors of [`from_conv1d`](Self::from_conv1d).
     pub fn from_conv2d(layer: &Conv2d, weights: Chopi, activations: Activations) -> Result<Self> {
-        let (codes, weights) = quantized(layer.weight(), weights)?;
         let params = conv2d_params(layer.config());
-        Self::new(&codes, &weights, params, activations, layer.bias())
+        let conv = conv::QuantizedConv::from_float(layer.weight(), weights, params, activations);
+        let conv = conv.and_then(|conv| conv.with_bias_of(layer.bias()));
+        conv.map(Self).map_err(wrap)
     }
 
     /// A trained layer as [`convert`](crate::nn::Qat::convert) gives it, and what it does with its
@@ -150,28 +142,20 @@ impl QuantizedConv {
     /// # Errors
     /// Weights that were not quantized; the errors of [`conv::QuantizedConv::new`].
     pub fn from_converted(layer: &Converted, params: ConvParams) -> Result<Self> {
-        let (codes, weights, activations) = trained(layer)?;
-        Self::new(codes, weights, params, activations, layer.bias.as_ref())
-    }
-
-    pub(crate) fn new<B: Backend>(
-        codes: &impl IntTensor<B>,
-        weights: &QParams,
-        params: ConvParams,
-        activations: Activations,
-        bias: Option<&Tensor>,
-    ) -> Result<Self> {
-        let layer = conv::QuantizedConv::new(codes, weights, params, activations).map_err(wrap)?;
-        Ok(Self(match bias {
-            None => layer,
-            Some(bias) => layer.with_bias(host(bias)?).map_err(wrap)?,
-        }))
+        let conv = conv::QuantizedConv::from_converted(layer, params);
+        conv.map(Self).map_err(wrap)
     }
 
     /// The layer, whose results are now clamped to \[min, max\]: to \[0, ∞\] for a rectified linear unit.
     #[must_use]
     pub fn with_clamp(self, min: f32, max: f32) -> Self {
         Self(self.0.with_clamp(min, max))
+    }
+}
+
+impl From<conv::QuantizedConv> for QuantizedConv {
+    fn from(layer: conv::QuantizedConv) -> Self {
+        Self(layer)
     }
 }
 
@@ -201,36 +185,6 @@ pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
     }
 }
 
-/// What a trained layer multiplies with, and how its input is quantized.
-fn trained(layer: &Converted) -> Result<(&Tensor, &QParams, Activations)> {
-    let (Some(codes), Some(weights)) = (&layer.weight_codes, &layer.weight) else {
-        candle_core::bail!("the layer was trained with weights that are not quantized");
-    };
-    let params = layer.activations.as_ref().and_then(Chopi::params);
-    let activations = match params {
-        Some(params) => Activations::Static(params.try_clone().map_err(wrap)?),
-        None => Activations::default(),
-    };
-    let weights = weights.params().ok_or(chopi_core::Error::NotCalibrated);
-    Ok((codes, weights.map_err(wrap)?, activations))
-}
-
-/// The codes of weights, and the parameters that a quantizer has or takes from them.
-pub(crate) fn quantized(weights: &Tensor, mut quantizer: Chopi) -> Result<(Tensor, QParams)> {
-    let codes = quantizer.quantize(weights).map_err(wrap)?;
-    let params = quantizer.into_params();
-    let params = params.ok_or(chopi_core::Error::NotCalibrated);
-    Ok((codes, params.map_err(wrap)?))
-}
-
-/// The elements of a tensor of one axis.
-fn host(tensor: &Tensor) -> Result<Vec<f32>> {
-    tensor
-        .to_dtype(DType::F32)?
-        .to_device(&Device::Cpu)?
-        .to_vec1()
-}
-
 /// [`chopi_matmul::QuantizedEmbedding`] as a candle module: an embedding whose table is kept in 8-bit
 /// codes; indices in, `f32` rows out.
 ///
@@ -258,8 +212,8 @@ impl QuantizedEmbedding {
     /// # Errors
     /// The errors of quantizing the table and of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_table(table: &Tensor, codes: Chopi) -> Result<Self> {
-        let (codes, params) = quantized(table, codes)?;
-        Self::new(&codes, &params)
+        let table = chopi_matmul::QuantizedEmbedding::from_table(table, codes);
+        table.map(Self).map_err(wrap)
     }
 
     /// A trained embedding as [`convert`](crate::nn::Qat::convert) gives it.
@@ -267,13 +221,14 @@ impl QuantizedEmbedding {
     /// # Errors
     /// A table that was not quantized; the errors of [`chopi_matmul::QuantizedEmbedding::new`].
     pub fn from_converted(layer: &Converted) -> Result<Self> {
-        let (codes, params, _) = trained(layer)?;
-        Self::new(codes, params)
+        let table = chopi_matmul::QuantizedEmbedding::from_converted(layer);
+        table.map(Self).map_err(wrap)
     }
+}
 
-    pub(crate) fn new<B: Backend>(codes: &impl IntTensor<B>, params: &QParams) -> Result<Self> {
-        let table = chopi_matmul::QuantizedEmbedding::new(codes, params);
-        Ok(Self(table.map_err(wrap)?))
+impl From<chopi_matmul::QuantizedEmbedding> for QuantizedEmbedding {
+    fn from(layer: chopi_matmul::QuantizedEmbedding) -> Self {
+        Self(layer)
     }
 }
 
@@ -281,18 +236,7 @@ impl Module for QuantizedEmbedding {
     fn forward(&self, indices: &Tensor) -> Result<Tensor> {
         let rows = indices.to_dtype(DType::I64)?.to_device(&Device::Cpu)?;
         let rows = rows.flatten_all()?.to_vec1::<i64>()?;
-        let row = |&row: &i64| {
-            let rows = self.0.rows();
-            u32::try_from(row).map_err(|_| wrap(Error::Row { row, rows }))
-        };
-        let room = |error: NoMemory| wrap(chopi_core::Error::from(error));
-        let mut numbers = with_room(rows.len()).map_err(room)?;
-        for of_row in &rows {
-            numbers.push(row(of_row)?);
-        }
-        let len = numbers.len().saturating_mul(self.0.columns());
-        let mut values = repeated(0.0, len).map_err(room)?;
-        self.0.lookup(&numbers, &mut values).map_err(wrap)?;
+        let values = self.0.rows_of(&rows).map_err(wrap)?;
         let shape = [indices.dims(), &[self.0.columns()]].concat();
         Tensor::from_vec(values, shape, indices.device())
     }

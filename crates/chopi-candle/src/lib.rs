@@ -27,8 +27,6 @@
 mod device;
 #[cfg(feature = "matmul")]
 mod integer;
-#[cfg(feature = "formats")]
-mod layers;
 pub mod nn;
 mod tensor;
 mod weights;
@@ -38,8 +36,6 @@ pub use device::OnDevice;
 pub use integer::{
     QuantizedConv, QuantizedEmbedding, QuantizedLinear, conv1d_params, conv2d_params,
 };
-#[cfg(feature = "formats")]
-pub use layers::{LayerReader, LayerWriter};
 pub use tensor::Candle;
 pub use weights::quantized_var_builder;
 

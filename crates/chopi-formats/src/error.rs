@@ -152,6 +152,28 @@ pub enum Error {
         method: String,
     },
 
+    /// The metadata of a file of layers that cannot be read.
+    #[cfg(feature = "layers")]
+    #[error("{path}: bad metadata under the key \"chopi_inputs\": {reason}")]
+    LayerInputs {
+        /// The path of the file.
+        path: PathBuf,
+        /// What is wrong with the metadata.
+        reason: String,
+    },
+
+    /// Weights that are not those of a layer of integers.
+    #[cfg(feature = "layers")]
+    #[error("{path}: the layer {layer:?}: {source}")]
+    Layer {
+        /// The path of the file or of the folder.
+        path: PathBuf,
+        /// The name of the layer.
+        layer: String,
+        /// What the layer says.
+        source: Box<chopi_matmul::Error>,
+    },
+
     /// What chopi has written into a file's metadata is not valid.
     #[error("{path}: bad metadata under the key \"chopi\": {reason}")]
     Metadata {
@@ -366,6 +388,19 @@ pub enum Fault {
     ActivationOrder {
         /// The name of the tensor that holds the order.
         name: String,
+    },
+
+    /// A layer's weights that are floats.
+    #[cfg(feature = "layers")]
+    #[error("is not quantized")]
+    NotQuantized,
+
+    /// A tensor that is to be floats, and is not.
+    #[cfg(feature = "layers")]
+    #[error("has the dtype {found}, expected floats")]
+    NotFloats {
+        /// The dtype of its elements.
+        found: Dtype,
     },
 
     /// A quantized tensor has no elements.

@@ -46,6 +46,8 @@ pub mod gguf;
 pub mod header;
 mod host;
 pub mod json;
+#[cfg(feature = "layers")]
+mod layers;
 mod lazy;
 mod model;
 mod parts;
@@ -59,6 +61,8 @@ pub use codes::{Codes, Ints, PackedCodes};
 pub use error::{Error, Fault, Result};
 pub use format::{Format, Keep, TensorPlan};
 pub use host::Host;
+#[cfg(feature = "layers")]
+pub use layers::{LayerEntry, LayerReader, LayerWriter};
 pub use model::{Model, Storage, StoredTensor, open};
 pub use parts::{CodeParts, Parts};
 pub use safetensors::Dtype;

@@ -16,6 +16,10 @@ pub enum Error {
     #[error(transparent)]
     Quantization(chopi_core::Error),
 
+    /// A trained layer whose weights were not quantized.
+    #[error("the layer was trained with weights that are not quantized")]
+    NotQuantized,
+
     /// A slice that does not have the length that its shape says.
     #[error("{what} has {len} elements, expected {expected}")]
     Length {

@@ -37,6 +37,7 @@
 mod broadcast;
 mod codes;
 pub mod conv;
+mod convert;
 mod embedding;
 pub mod emulate;
 mod error;

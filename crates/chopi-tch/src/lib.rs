@@ -25,11 +25,15 @@
 //! to nearest even), so does the device.
 
 mod device;
+#[cfg(feature = "matmul")]
+mod integer;
 pub mod nn;
 mod tensor;
 mod weights;
 
 pub use device::OnDevice;
+#[cfg(feature = "matmul")]
+pub use integer::{QuantizedConv, QuantizedEmbedding, QuantizedLinear, conv_params};
 pub use tensor::LibTorch;
 pub use weights::quantize_variables;
 

@@ -61,6 +61,11 @@ impl<ND> Convolution<ND> {
 }
 
 impl<const N: usize> Convolution<[i64; N]> {
+    /// The configuration that it was made with.
+    pub fn config(&self) -> &ConvConfigND<[i64; N]> {
+        &self.config
+    }
+
     /// The input, padded where libtorch's convolution does not do that itself, and the padding that
     /// it does.
     fn padded(&self, x: &Tensor) -> std::result::Result<(Tensor, [i64; N]), TchError> {
