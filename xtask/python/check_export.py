@@ -26,24 +26,7 @@ from compressed_tensors.utils.match import match_name
 from safetensors import safe_open
 from transformers import AutoModel, AutoTokenizer, CompressedTensorsConfig
 
-SENTENCES = [
-    "The committee will publish its report on water quality next Thursday.",
-    "A cat sat by the window and watched the snow fall.",
-    "How do I reset the password of my e-mail account?",
-    "The train from Lyon to Paris was delayed by forty minutes.",
-    "Quantization stores the weights of a network in fewer bits.",
-    "She bought two kilos of apples, some bread and a bottle of milk.",
-    "The patient was given antibiotics and recovered within a week.",
-    "Stock markets fell sharply after the central bank raised interest rates.",
-    "He plays the violin in the orchestra and teaches mathematics at school.",
-    "Please find attached the invoice for the work done in March.",
-    "The expedition reached the summit shortly before dawn.",
-    "Most of the city's bridges were built in the nineteenth century.",
-    "To make the sauce, melt the butter and stir in the flour slowly.",
-    "The new law requires companies to report their emissions every year.",
-    "Astronomers found a planet that orbits two stars.",
-    "I would like to cancel my subscription, please.",
-]
+SENTENCES = (Path(__file__).parent / "sentences.txt").read_text().splitlines()
 
 
 def load(folder, dequantize=False):

@@ -7,7 +7,7 @@ mod sensitivity;
 mod settings;
 
 #[cfg(feature = "models")]
-pub use models::{EmbedArgs, EvaluateArgs, ModelArgs, RunArgs};
+pub use models::{EmbedArgs, EvaluateArgs, MethodArgs, ModelArgs, RunArgs};
 pub use sensitivity::SensitivityArgs;
 pub use settings::{Parameters, Settings};
 
@@ -163,6 +163,10 @@ pub struct QuantizeArgs {
           help_heading = SCHEME)]
     pub zero_point: Option<i64>,
 
+    #[cfg(feature = "models")]
+    #[command(flatten)]
+    pub method: MethodArgs,
+
     #[command(flatten)]
     pub tensors: TensorArgs,
 
@@ -218,6 +222,9 @@ Examples:
     chopi sensitivity MODEL --symmetric --group-size 128 --calibration mse --budget 20% -o plan.json
     chopi quantize MODEL -o MODEL-mixed --format compressed-tensors --bits-from plan.json \
         --symmetric --group-size 128 --calibration mse
+  4 bits that make up for each other's errors on a text:
+    chopi quantize MODEL -o MODEL-w4 --format compressed-tensors --bits 4 --symmetric \
+        --group-size 128 --method gptq+weighted --calibration-text book.txt
   A GGUF file, from one of floats:
     chopi quantize model-f16.gguf -o model-q4_0.gguf --gguf q4_0
   The numbers of pychop:

@@ -15,6 +15,8 @@ mod inspect;
 mod interrupt;
 mod manual;
 #[cfg(feature = "models")]
+mod method;
+#[cfg(feature = "models")]
 mod models;
 mod others;
 mod page;

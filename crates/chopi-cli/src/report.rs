@@ -12,6 +12,7 @@ use crate::args::PrintArgs;
 use crate::error::Result;
 use crate::others::LeftOut;
 use crate::print::{print, print_json, printable};
+use crate::quantize::made::HeldOut;
 use crate::table::{Cell, Column, Table};
 
 /// What became of the tensors of a file.
@@ -24,6 +25,9 @@ pub struct Report<R> {
     /// Files with weights that were not copied.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     left_out: Vec<String>,
+    /// How good the model is on text that the method has not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_out: Option<HeldOut>,
 }
 
 /// What became of one tensor.
@@ -51,7 +55,13 @@ impl<R: ReportRow> Report<R> {
             tensors,
             seconds: start.elapsed().as_secs_f64(),
             left_out: Vec::new(),
+            held_out: None,
         }
+    }
+
+    /// The report with what came out on text that the method has not seen.
+    pub fn held_out(self, held_out: Option<HeldOut>) -> Self {
+        Self { held_out, ..self }
     }
 
     /// The report with the names of files with weights that were not copied. Other files that were not are
@@ -103,6 +113,9 @@ impl<R: ReportRow> Report<R> {
         let left_out: Vec<_> = self.left_out.iter().map(|name| printable(name)).collect();
         if !left_out.is_empty() {
             text += &format!("\nother weights, not copied: {}", left_out.join(", "));
+        }
+        if let Some(held_out) = &self.held_out {
+            text += &format!("\n{}", held_out.said());
         }
         text
     }

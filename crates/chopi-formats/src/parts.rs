@@ -64,7 +64,7 @@ impl Parts {
     ///
     /// # Errors
     /// What the system says; [`Fault::Planned`] for a tensor that was planned otherwise.
-    pub(crate) fn write(
+    pub fn write(
         &self,
         tensor: &Tensor,
         output: &Output,

@@ -123,6 +123,23 @@ pub enum Error {
         /// What is wrong.
         source: chopi_matmul::Error,
     },
+    /// A layer cannot be quantized with data.
+    #[error("{name}: {source}")]
+    Ptq {
+        /// The name of the layer.
+        name: String,
+        /// What is wrong.
+        source: chopi_ptq::Error,
+    },
+    /// A text from which nothing can be taken.
+    #[error("there is no line with text, or none is to be taken")]
+    NoText,
+    /// A scheme needs data, and there are none.
+    #[error("{what} needs data: quantize the model on a text")]
+    NeedsData {
+        /// What needs data.
+        what: String,
+    },
     /// What candle says, or a layer within candle's modules.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
@@ -149,6 +166,12 @@ impl Error {
             found: found.to_string(),
             expected: expected.into(),
         }
+    }
+
+    /// What turns an error of quantization with data into one that names the layer.
+    pub(crate) fn ptq(name: &str) -> impl FnOnce(chopi_ptq::Error) -> Self {
+        let name = name.to_owned();
+        |source| Self::Ptq { name, source }
     }
 
     /// What turns an error of chopi into one that names the layer.

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use chopi_candle::Candle;
-use chopi_core::QParams;
 use chopi_core::backend::{Backend, IntTensor};
-use chopi_formats::Quantized;
+use chopi_core::{Chopi, Convention, Observer, QParams};
+use chopi_formats::{Plain, Quantized};
 use chopi_matmul::{Activations, QuantizedEmbedding, QuantizedLinear};
+use chopi_ptq::{LayerError, Method, RangeMethod, Rounding, Scaling};
 
 use crate::error::{Error, Result};
 use crate::observe::Observe;
-use crate::scheme::{Inputs, Scheme};
+use crate::ptq::Divide;
+use crate::scheme::{InputScheme, Inputs, Scheme};
 use crate::weights::{Matrix, Weights};
 
 /// A linear layer of a model, y = x·Wᵀ + b: in floats, or with integer weights.
@@ -22,10 +24,13 @@ pub struct Linear {
     weight: Weight,
     bias: Option<Tensor>,
     inputs: Inputs,
+    /// The weights, unless they are as in the model's files.
     made: Option<Made>,
+    /// The bias, unless it is as in the model's files.
+    made_bias: Option<Made>,
 }
 
-/// Codes that were made of a model's floats, and are in no file yet.
+/// A tensor that was made of a model's floats, and is in no file yet.
 pub(crate) type Made = Arc<chopi_formats::Tensor>;
 
 /// The weights of a layer, \[outputs, inputs\].
@@ -76,6 +81,7 @@ impl Linear {
             bias,
             inputs,
             made: None,
+            made_bias: None,
         })
     }
 
@@ -102,9 +108,16 @@ impl Linear {
         &self.inputs
     }
 
-    /// The codes, unless they are those of the model's files.
+    /// The weights, unless they are as in the model's files.
     pub(crate) fn made(&self) -> Option<&Made> {
         self.made.as_ref()
+    }
+
+    /// The tensors that are not as in the model's files, by their names.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (String, &Made)> {
+        let both = [("weight", &self.made), ("bias", &self.made_bias)];
+        both.into_iter()
+            .filter_map(|(of, made)| Some((format!("{}.{of}", self.name), made.as_ref()?)))
     }
 
     /// Whether the weights are integers.
@@ -115,14 +128,71 @@ impl Linear {
     /// Quantizes the weights as `scheme` says; a layer whose weights are integers stays as it is.
     ///
     /// # Errors
-    /// What quantizing the weights says, as for NaN; an invalid scheme; weights that the integer product does
-    /// not take.
+    /// What quantizing the weights says, as for NaN; an invalid scheme, or one that needs data; weights that the
+    /// integer product does not take.
     pub fn quantize(&mut self, scheme: &Scheme) -> Result<()> {
         let Weight::Float(weight) = &self.weight else {
             return Ok(());
         };
+        let inputs = match scheme.inputs {
+            InputScheme::Float => Inputs::Float,
+            InputScheme::Dynamic => Inputs::Dynamic,
+            InputScheme::Static(_) => {
+                return Err(Error::NeedsData {
+                    what: "a range of inputs".to_owned(),
+                });
+            }
+        };
         let codes = quantized(&self.name, weight, scheme)?;
-        self.set_made(made(codes), scheme.inputs.clone())
+        self.set_made(made(codes), inputs)
+    }
+
+    /// Quantizes weights in floats as `scheme` says, for these inputs, whose moments `seen` has.
+    pub(crate) fn quantize_on(
+        &mut self,
+        scheme: &Scheme,
+        seen: &chopi_ptq::Inputs<'_>,
+        inputs: &[Tensor],
+    ) -> Result<Option<LayerError>> {
+        let Weight::Float(weight) = &self.weight else {
+            return Ok(None);
+        };
+        let named = || Error::layer(&self.name);
+        let quantizer = scheme.weights.clone().build().map_err(named())?;
+        let (of_weights, convention) = (quantizer.scheme(), quantizer.convention());
+        let quantization =
+            seen.quantize::<Candle, _>(weight, of_weights, convention, &scheme.method);
+        let quantization = quantization.map_err(Error::ptq(&self.name))?;
+        let codes = Quantized::of(quantization.params, &quantization.codes).map_err(named())?;
+        let inputs = match scheme.inputs {
+            InputScheme::Float => Inputs::Float,
+            InputScheme::Dynamic => Inputs::Dynamic,
+            InputScheme::Static(calibration) => {
+                let params = || {
+                    let scheme = Chopi::builder().num_bits(8).scheme()?;
+                    let mut observer = Observer::new(scheme, Convention::CHOPI, calibration)?;
+                    inputs.iter().try_for_each(|x| observer.observe(x))?;
+                    observer.params()
+                };
+                Inputs::Static(Box::new(params().map_err(named())?))
+            }
+        };
+        self.set_made(made(codes), inputs)?;
+        Ok(Some(quantization.error))
+    }
+
+    /// Multiplies the weights of each input by its number, \[inputs\]; integers stay as they are.
+    pub(crate) fn multiply_inputs(&mut self, by: &Tensor) -> Result<()> {
+        if let Weight::Float(weight) = &self.weight {
+            self.set_floats(weight.broadcast_mul(by)?)?;
+        }
+        Ok(())
+    }
+
+    fn set_floats(&mut self, weight: Tensor) -> Result<()> {
+        self.made = Some(made_floats(&weight)?);
+        self.weight = Weight::Float(weight);
+        Ok(())
     }
 
     /// Gives the layer integer weights, \[outputs, inputs\], with parameters per tensor, per channel of axis 0
@@ -177,6 +247,21 @@ impl Linear {
             Some(bias) => Ok(y.broadcast_add(bias)?),
             None => Ok(y),
         }
+    }
+}
+
+impl Divide for Linear {
+    /// Divides the weights and the bias of each output by its number, \[outputs\].
+    fn divide(&mut self, by: &Tensor) -> Result<()> {
+        if let Weight::Float(weight) = &self.weight {
+            self.set_floats(weight.broadcast_div(&by.unsqueeze(1)?)?)?;
+            if let Some(bias) = &self.bias {
+                let bias = (bias / by)?;
+                self.made_bias = Some(made_floats(&bias)?);
+                self.bias = Some(bias);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -264,14 +349,14 @@ impl Table {
         Ok(())
     }
 
-    /// The name that Hugging Face gives the table.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The codes, unless they are those of the model's files.
     pub(crate) fn made(&self) -> Option<&Made> {
         self.made.as_ref()
+    }
+
+    /// The codes with the name of their tensor, unless they are those of the model's files.
+    pub(crate) fn changed(&self) -> Option<(String, &Made)> {
+        Some((format!("{}.weight", self.name), self.made.as_ref()?))
     }
 
     /// The rows of these indices, \[indices, columns\].
@@ -311,16 +396,38 @@ fn made(codes: Quantized) -> Made {
     Arc::new(chopi_formats::Tensor::Quantized(Box::new(codes)))
 }
 
-/// The codes of a matrix and their parameters.
+/// Floats as a file keeps them.
+pub(crate) fn made_floats(x: &Tensor) -> Result<Made> {
+    let plain = Plain::of::<Candle, _>(x).map_err(candle_core::Error::wrap)?;
+    Ok(Arc::new(chopi_formats::Tensor::Plain(plain)))
+}
+
+/// The codes of a matrix and their parameters, by a method that needs no data.
 fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Quantized> {
-    let quantize = || {
-        let quantizer = scheme.weights.clone().build()?;
-        let (scheme_of, convention) = (quantizer.scheme(), quantizer.convention());
-        let ranges = scheme.calibration.observe(weight, scheme_of, convention)?;
-        let params = QParams::from_ranges(&ranges, scheme_of, convention)?;
-        let codes = params.quantize(weight)?;
-        // candle has no type of 8 signed bits; here they take no more.
-        Quantized::of(params, &codes)
+    let Method {
+        scaling: Scaling::None,
+        ranges: ranges @ (RangeMethod::Calibration(_) | RangeMethod::HalfQuadratic),
+        rounding: Rounding::Nearest,
+    } = scheme.method
+    else {
+        let what = scheme.method.to_string();
+        return Err(Error::NeedsData { what });
     };
-    quantize().map_err(Error::layer(name))
+    let named = || Error::layer(name);
+    let quantizer = scheme.weights.clone().build().map_err(named())?;
+    let (scheme, convention) = (quantizer.scheme(), quantizer.convention());
+    let ranges = match ranges {
+        RangeMethod::Calibration(calibration) => {
+            let ranges = calibration.observe(weight, scheme, convention);
+            ranges.map_err(named())?
+        }
+        _ => {
+            let ranges = chopi_ptq::half_quadratic_ranges::<Candle, _>(weight, scheme, convention);
+            ranges.map_err(Error::ptq(name))?
+        }
+    };
+    let params = QParams::from_ranges(&ranges, scheme, convention).map_err(named())?;
+    let codes = params.quantize(weight).map_err(named())?;
+    // candle has no type of 8 signed bits; here they take no more.
+    Quantized::of(params, &codes).map_err(named())
 }

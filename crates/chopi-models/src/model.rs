@@ -7,7 +7,7 @@ use candle_core::Tensor;
 use tokenizers::Tokenizer;
 
 use crate::config::Config;
-use crate::decoder::{self, Decoder};
+use crate::decoder::{self, Decoder, HEAD};
 use crate::encoder::{self, Encoder, Pooling};
 use crate::error::{Error, Result};
 use crate::linear::Linear;
@@ -20,13 +20,20 @@ use crate::weights::Weights;
 /// chopi's own layout or compressed-tensors. Floats become `f32`; integers run as [`Inputs`](crate::Inputs) says in a
 /// folder that [`Model::save`] wrote, and in others with inputs of 8 bits, each row by its own range.
 ///
+/// The path may be that of a file, of safetensors or GGUF, with the other files beside it. The blocks of a GGUF file
+/// become `f32`, as ggml dequantizes them.
+///
 /// # Errors
 /// A file that is absent or not what it should be; a `model_type` or a setting that is not supported, which the
 /// error names with what is.
-pub fn load(folder: impl AsRef<Path>) -> Result<Model> {
-    let folder = folder.as_ref();
+pub fn load(path: impl AsRef<Path>) -> Result<Model> {
+    let path = path.as_ref();
+    let folder = match path.is_file() {
+        true => path.parent().unwrap_or(path),
+        false => path,
+    };
     let config = Config::read(folder.join("config.json"))?;
-    let weights = Weights::open(folder, &config)?;
+    let weights = Weights::open(path, &config)?;
     let model_type: String = config.needed("model_type", "the name of an architecture")?;
     Ok(Model {
         network: Network::load(&config, &model_type, &weights)?,
@@ -112,11 +119,21 @@ impl Model {
     /// # Errors
     /// What quantizing a layer says, with the layer's name.
     pub fn quantize(mut self, scheme: &Scheme) -> Result<Self> {
-        match &mut self.network {
-            Network::Encoder(encoder) => encoder.quantize(scheme)?,
-            Network::Decoder(decoder) => decoder.quantize(scheme)?,
+        self.for_each_linear(|linear| match linear.name() {
+            HEAD => Ok(()),
+            _ => linear.quantize(scheme),
+        })?;
+        if scheme.embeddings {
+            self.quantize_embeddings(scheme)?;
         }
         Ok(self)
+    }
+
+    pub(crate) fn quantize_embeddings(&mut self, scheme: &Scheme) -> Result<()> {
+        match &mut self.network {
+            Network::Encoder(encoder) => encoder.quantize_embeddings(scheme),
+            Network::Decoder(decoder) => decoder.quantize_embeddings(scheme),
+        }
     }
 
     /// Calls `change` with each linear layer, from the input to the output.
@@ -172,7 +189,7 @@ impl Model {
     }
 
     /// The tokens of a text, at most so many, those that the tokenizer adds at its end among them.
-    fn cut(&self, text: &str, limit: usize) -> Result<Vec<u32>> {
+    pub(crate) fn cut(&self, text: &str, limit: usize) -> Result<Vec<u32>> {
         let mut encoding = self.tokenizer.encode(text, true)?;
         if encoding.len() > limit {
             let added = self.tokenizer.get_post_processor().map_or(0, |processor| {

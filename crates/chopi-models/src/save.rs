@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use chopi_formats::write::OutputFolder;
 use chopi_formats::{Plan, Tensor, TensorPlan};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::linear::{Linear, Made};
+use crate::linear::Linear;
 use crate::model::{Model, Network};
 use crate::scheme::Inputs;
 use crate::weights::INPUTS;
@@ -26,35 +27,36 @@ impl Model {
     /// # Errors
     /// A folder that exists and is not empty; what cannot be read or written; [`Error::TiedHead`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
-        let (linears, table) = match &self.network {
-            Network::Encoder(encoder) => encoder.parts(),
-            Network::Decoder(decoder) => {
-                decoder.check_head()?;
-                decoder.parts()
-            }
-        };
+        if let Network::Decoder(decoder) = &self.network {
+            decoder.check_head()?;
+        }
         let output = OutputFolder::create(folder.as_ref(), &[self.folder().to_owned()], false)?;
-        let made = linears
-            .iter()
-            .filter_map(|linear| Some((linear.name(), linear.made()?)))
-            .chain(table.made().map(|made| (table.name(), made)))
-            .map(|(name, made)| (format!("{name}.weight"), made));
-        self.write_tensors(&made.collect(), &output.path().join("model.safetensors"))?;
+        self.write_tensors(&output.path().join("model.safetensors"))?;
         self.copy_files(output.path())?;
-        output.write_json("config.json", &self.config_with(&linears))?;
+        output.write_json("config.json", &self.config_with_inputs())?;
         Ok(output.persist()?)
     }
 
-    fn write_tensors(&self, made: &BTreeMap<String, &Made>, file: &Path) -> Result<()> {
-        let files = self.weights.files();
+    /// The tensors that are not as in the model's files, by their names: codes, and floats that scales were moved to.
+    pub fn changed(&self) -> BTreeMap<String, Arc<Tensor>> {
+        let changed = match &self.network {
+            Network::Encoder(encoder) => encoder.changed(),
+            Network::Decoder(decoder) => decoder.changed(),
+        };
+        changed
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor.clone()))
+            .collect()
+    }
+
+    fn write_tensors(&self, file: &Path) -> Result<()> {
+        let made = self.changed();
+        let names = self.weights.names();
         let mut plan = Plan::new(&chopi_formats::chopi::Chopi);
         let each = |act: &mut dyn FnMut(&str, &Tensor) -> Result<()>| {
-            files.tensors().try_for_each(|stored| {
-                let name = stored.name();
-                match made.get(name) {
-                    Some(tensor) => act(name, tensor),
-                    None => act(name, &stored.read()?),
-                }
+            names.iter().try_for_each(|&name| match made.get(name) {
+                Some(tensor) => act(name, tensor),
+                None => act(name, &self.weights.tensor(name)?),
             })
         };
         each(&mut |name, tensor| {
@@ -67,16 +69,17 @@ impl Model {
     }
 
     /// `config.json` with what becomes of inputs, and without what it said of the quantization of the old files.
-    fn config_with(&self, linears: &[&Linear]) -> Value {
+    fn config_with_inputs(&self) -> Value {
         let mut config = self.config.values().clone();
         config.remove("quantization_config");
         config.remove(INPUTS);
-        let head = match &self.network {
-            Network::Decoder(decoder) => Some(decoder.head()),
-            Network::Encoder(_) => None,
+        let linears: Vec<&Linear> = match &self.network {
+            Network::Encoder(encoder) => encoder.linears().collect(),
+            Network::Decoder(decoder) => decoder.linears().collect(),
         };
-        let linears = linears.iter().copied().chain(head);
-        let other = linears.filter(|linear| *linear.inputs() != Inputs::default());
+        let other = linears
+            .iter()
+            .filter(|linear| *linear.inputs() != Inputs::default());
         let inputs: BTreeMap<&str, &Inputs> = other
             .map(|linear| (linear.name(), linear.inputs()))
             .collect();

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use chopi_formats::{Dtype, Plain, Quantized};
+use chopi_formats::{Dtype, Plain, Quantized, StoredTensor};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::gguf::Layout;
 use crate::scheme::Inputs;
 
 /// The tensors of a model; each is read when it is asked for.
 #[derive(Debug)]
 pub(crate) struct Weights {
     files: chopi_formats::Model,
+    /// Where a GGUF file has the tensors, unless by the names of Hugging Face.
+    gguf: Option<Layout>,
     /// What becomes of the inputs of layers, by name.
     inputs: BTreeMap<String, Inputs>,
 }
@@ -28,18 +31,43 @@ pub(crate) enum Matrix {
 }
 
 impl Weights {
-    /// The tensors of a model's folder, and what `config.json` says of the inputs of its layers.
-    pub(crate) fn open(folder: &Path, config: &Config) -> Result<Self> {
+    /// The tensors of a model's folder or file, and what `config.json` says of the inputs of its layers.
+    pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
         let expected = "the inputs of layers by name: float, dynamic or static with parameters";
+        let files = chopi_formats::open(path)?;
         Ok(Self {
-            files: chopi_formats::open(folder)?,
+            gguf: Layout::of(&files, config)?,
+            files,
             inputs: config.optional(INPUTS, expected)?.unwrap_or_default(),
         })
     }
 
-    /// The files.
-    pub(crate) fn files(&self) -> &chopi_formats::Model {
-        &self.files
+    /// The names of all tensors.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        match &self.gguf {
+            Some(layout) => layout.names().keys().map(String::as_str).collect(),
+            None => self.files.tensors().map(StoredTensor::name).collect(),
+        }
+    }
+
+    /// A tensor of [these names](Self::names).
+    pub(crate) fn tensor(&self, name: &str) -> Result<chopi_formats::Tensor> {
+        let Some(tensor) = self.stored(name) else {
+            let (name, shape) = (name.to_owned(), Vec::new());
+            return Err(Error::Missing { name, shape });
+        };
+        match &self.gguf {
+            Some(layout) => layout.restored(name, tensor.read()?),
+            None => Ok(tensor.read()?),
+        }
+    }
+
+    fn stored(&self, name: &str) -> Option<&StoredTensor> {
+        let name = match &self.gguf {
+            Some(layout) => layout.names().get(name)?,
+            None => name,
+        };
+        self.files.get(name)
     }
 
     /// What becomes of the inputs of a layer, if its weights are integers.
@@ -49,7 +77,7 @@ impl Weights {
 
     /// Whether there is a tensor of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.files.get(name).is_some()
+        self.stored(name).is_some()
     }
 
     /// The values of a tensor that has to be there and to have this shape.
@@ -66,15 +94,14 @@ impl Weights {
     }
 
     fn read(&self, name: &str, expected: &[usize]) -> Result<chopi_formats::Tensor> {
-        let name = name.to_owned();
-        match self.files.get(&name) {
+        match self.stored(name) {
             None => Err(Error::Missing {
-                name,
+                name: name.to_owned(),
                 shape: expected.to_vec(),
             }),
-            Some(tensor) if tensor.shape() == expected => Ok(tensor.read()?),
+            Some(tensor) if tensor.shape() == expected => self.tensor(name),
             Some(tensor) => Err(Error::Shape {
-                name,
+                name: name.to_owned(),
                 found: tensor.shape().to_vec(),
                 expected: expected.to_vec(),
             }),

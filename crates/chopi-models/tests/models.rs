@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Tensor;
 use chopi_candle as _;
 use chopi_core::{Calibration, Chopi, Convention, Observer};
-use chopi_models::{Inputs, Linear, Model, Network, Scheme, Windows, cosine, load};
+use chopi_models::{InputScheme, Inputs, Linear, Model, Network, Scheme, Windows, cosine, load};
 use serde_json::{Value, json};
 
 fn folder(name: &str) -> PathBuf {
@@ -214,7 +214,7 @@ fn quantized_encoders_embed_nearly_as_floats_do() {
     for (bits, float_inputs, least) in [(8, false, 0.995), (8, true, 0.995), (4, false, 0.9)] {
         let mut scheme = Scheme::new(bits);
         if float_inputs {
-            scheme.inputs = Inputs::Float;
+            scheme.inputs = InputScheme::Float;
         }
         let embeddings = quantized("bert", &scheme).embed(&texts).unwrap();
         for (a, b) in float.iter().zip(&embeddings) {
@@ -242,7 +242,7 @@ fn output(model: &Model) -> Vec<u32> {
 #[test]
 fn a_saved_model_has_the_same_bits_and_can_be_saved_again() {
     let float_inputs = Scheme {
-        inputs: Inputs::Float,
+        inputs: InputScheme::Float,
         ..Scheme::new(4)
     };
     let float_embeddings = Scheme {
@@ -251,7 +251,7 @@ fn a_saved_model_has_the_same_bits_and_can_be_saved_again() {
     };
     let asymmetric = Scheme {
         weights: Chopi::builder().num_bits(5).per_group(8, -1),
-        calibration: Calibration::MeanSquaredError,
+        method: "rtn+mse".parse().unwrap(),
         ..Scheme::new(5)
     };
     let schemes = [
@@ -305,10 +305,9 @@ fn static_inputs_are_saved_with_their_parameters() {
             }
             let params = ranges[linear.name()].params().unwrap();
             let inputs = Inputs::Static(Box::new(params));
-            linear.quantize(&Scheme {
-                inputs,
-                ..Scheme::new(8)
-            })
+            let mut quantizer = Scheme::new(8).weights.build().unwrap();
+            let codes = quantizer.quantize(linear.weight().unwrap()).unwrap();
+            linear.set_codes(&codes, quantizer.params().unwrap(), inputs)
         })
         .unwrap();
     let target = tempfile::tempdir().unwrap();
@@ -334,7 +333,7 @@ fn static_inputs_are_saved_with_their_parameters() {
 fn layers_with_float_inputs_multiply_their_dequantized_weights() {
     let mut model = load(folder("llama")).unwrap();
     let scheme = Scheme {
-        inputs: Inputs::Float,
+        inputs: InputScheme::Float,
         ..Scheme::new(8)
     };
     let x = Tensor::arange(0_f32, 32.0, &candle_core::Device::Cpu).unwrap();

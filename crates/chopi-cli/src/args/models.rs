@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use chopi::ptq::Method;
 use clap::Args;
 
 /// Write what follows a prompt, by a decoder like Llama.
@@ -88,6 +89,28 @@ pub struct EvaluateArgs {
     #[arg(long)]
     pub quiet: bool,
 }
+
+/// How codes are chosen by what they do to a model's outputs.
+#[derive(Debug, Args)]
+pub struct MethodArgs {
+    /// How codes are chosen, for models that `run` and `embed` take: parts joined by +, at most one of each line.
+    /// rtn (the nearest) or gptq;
+    /// weighted or hqq, or a name of --calibration, for the ranges;
+    /// awq or smoothquant, which move scales of a layer's inputs into what comes before.
+    #[arg(long, value_name = "NAME", default_value = "rtn", requires = "calibration_text",
+          conflicts_with_all = ["calibration", "scale", "gguf"], help_heading = METHOD, verbatim_doc_comment)]
+    pub method: Method,
+
+    /// The text that --method sees; of which the last eighth is held out, and the models are compared on it.
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = METHOD)]
+    pub calibration_text: Option<PathBuf>,
+
+    /// How many windows of 512 tokens of the text --method sees, or how many lines where the model is an encoder.
+    #[arg(long, value_name = "N", default_value_t = 16, requires = "calibration_text", help_heading = METHOD)]
+    pub calibration_windows: usize,
+}
+
+const METHOD: &str = "Method";
 
 #[derive(Debug, Args)]
 pub struct ModelArgs {

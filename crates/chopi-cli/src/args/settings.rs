@@ -1,6 +1,6 @@
 //! What the options of `chopi quantize` come to.
 
-use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
+use chopi::{Builder, Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
 use crate::choice::Choice;
@@ -101,6 +101,16 @@ impl QuantizeArgs {
                 ..settings.clone()
             })
         })
+    }
+
+    /// The scheme of these settings, as a builder.
+    #[cfg(feature = "models")]
+    pub fn builder(&self, settings: &Settings) -> Builder {
+        let builder = self
+            .scheme
+            .builder(settings.convention)
+            .num_bits(settings.scheme.bits);
+        builder.range(self.range.unwrap_or_default())
     }
 
     /// The scheme at so many bits.

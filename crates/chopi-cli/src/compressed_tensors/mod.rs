@@ -42,11 +42,14 @@ use crate::header::Header;
 use crate::interrupt;
 use crate::others;
 use crate::print::print_json;
+use crate::quantize::made::Made;
+use crate::quantize::make;
 use crate::quantize::row::QuantizeRow;
 use crate::quantize::task::{self, How, Shared, Task};
 use crate::report::Report;
 use crate::workers;
 use crate::write::OutputFolder;
+use chopi::backend::FloatType;
 use chopi::formats::compressed_tensors::{CompressedTensors, quantization};
 use chopi::formats::{Format, Parts};
 use plan::{Decision, FolderPlan};
@@ -68,6 +71,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     }
     let mut inputs = model.inputs();
     inputs.extend(args.bits_from.clone());
+    let made = make(args, &|name| plan.settings_of(name))?;
     interrupt::watch();
     let folder = OutputFolder::create(&args.files.output, &inputs, args.files.force)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
@@ -79,7 +83,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
             false => shard,
         };
         let written = with_framework!(args.work.backend, K => {
-            write_shard::<K>(archive, args, &plan, &folder, shard, &progress)?
+            write_shard::<K>(archive, args, &plan, &made, &folder, shard, &progress)?
         });
         index.add(shard, &written.names, written.bytes);
         rows.extend(written.rows);
@@ -94,6 +98,7 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     folder.persist()?;
     Report::new(rows, start)
         .left_out(left_out, &args.print)
+        .held_out(made.held_out)
         .print(&args.print, args.verbose)
 }
 
@@ -126,6 +131,7 @@ fn write_shard<K: Framework>(
     archive: &Archive,
     args: &QuantizeArgs,
     plan: &FolderPlan<'_>,
+    made: &Made,
     folder: &OutputFolder,
     shard: &str,
     progress: &ProgressBar,
@@ -141,16 +147,22 @@ fn write_shard<K: Framework>(
         let fault = |fault| archive.fault(&tensor.name, fault);
         tasks.push(match plan.of(tensor) {
             Decision::Keep(reason) => {
-                let kept = How::Copy(Some(reason.to_string()));
+                let kept = match made.get(&tensor.name) {
+                    Some(made) => How::Made(made, None),
+                    None => How::Copy(Some(reason.to_string())),
+                };
                 let planned = task::plan::<K>(tensor, &kept).map_err(fault)?;
                 let parts = CompressedTensors.plan(&planned, &mut header);
                 Task::new(&archive.path, tensor, kept, parts.map_err(fault)?)
             }
             Decision::Quantize(how) => {
-                let codes = How::Codes(how.float, how.settings);
+                let (codes, float) = match made.get(&tensor.name) {
+                    Some(made) => (How::Made(made, Some(how.settings)), FloatType::F32),
+                    None => (How::Codes(how.float, how.settings), how.float),
+                };
                 let planned = task::plan::<K>(tensor, &codes).map_err(fault)?;
                 let scheme = &how.settings.scheme;
-                let parts = how.format.plan(&planned, scheme, how.float, &mut header);
+                let parts = how.format.plan(&planned, scheme, float, &mut header);
                 let parts = Parts::Codes(parts.map_err(fault)?);
                 Task::new(&archive.path, tensor, codes, parts)
             }
@@ -159,6 +171,7 @@ fn write_shard<K: Framework>(
     let output = folder.file(shard).create(&header)?;
     let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
         task.run::<K>(Shared {
+            made,
             output: &output,
             progress,
         })

@@ -110,6 +110,14 @@ impl<'a> FolderPlan<'a> {
         self.tensors.get(&*tensor.name).unwrap_or(COPIED)
     }
 
+    /// How a tensor of this name is quantized, if it is.
+    pub fn settings_of(&self, name: &str) -> Option<&'a Settings> {
+        self.tensors
+            .get(name)
+            .and_then(Decision::how)
+            .map(|how| how.settings)
+    }
+
     /// All tensors, and what becomes of them.
     pub fn tensors(&self) -> impl Iterator<Item = (&'a str, &Decision<'a>)> {
         self.tensors

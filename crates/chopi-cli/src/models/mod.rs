@@ -44,7 +44,7 @@ impl ModelArgs {
 }
 
 /// Reads a text.
-fn read(path: &Path) -> Result<String> {
+pub fn read(path: &Path) -> Result<String> {
     let text = std::fs::read(path).map_err(|source| chopi::formats::Error::Read {
         path: path.to_owned(),
         source,

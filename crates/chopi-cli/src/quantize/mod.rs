@@ -2,6 +2,7 @@
 
 mod blocks;
 pub mod calibrate;
+pub mod made;
 pub mod piece;
 pub mod row;
 pub mod task;
@@ -24,6 +25,7 @@ use crate::header::Header;
 use crate::report::Report;
 use crate::workers;
 use crate::write::Target;
+use made::Made;
 use row::QuantizeRow;
 use task::{How, Shared, Task};
 
@@ -41,8 +43,25 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         path: &files.input,
         archives: &archives,
     };
-    let rows = with_framework!(args.work.backend, K => model.write::<K>(args, choice, target)?);
-    Report::new(rows, start).print(&args.print, args.verbose)
+    let made = make(args, &|name| choice.settings_of(name))?;
+    let rows =
+        with_framework!(args.work.backend, K => model.write::<K>(args, choice, &made, target)?);
+    Report::new(rows, start)
+        .held_out(made.held_out)
+        .print(&args.print, args.verbose)
+}
+
+/// What the method of the command line makes of the model, if it sees data.
+///
+/// # Errors
+/// What is wrong with the model or the text.
+#[cfg(feature = "models")]
+pub use crate::method::make;
+
+/// Nothing: methods that see data run the model.
+#[cfg(not(feature = "models"))]
+pub fn make<'a>(_: &QuantizeArgs, _: &dyn Fn(&str) -> Option<&'a Settings>) -> Result<Made> {
+    Ok(Made::default())
 }
 
 /// A model of floats.
@@ -63,6 +82,7 @@ impl<'a> Model<'a> {
         self,
         args: &QuantizeArgs,
         choice: &Choice,
+        made: &Made,
         target: Target,
     ) -> Result<Vec<QuantizeRow>> {
         if let Some(archive) = self.archives.iter().find(|a| a.metadata.contains_key(KEY)) {
@@ -80,7 +100,7 @@ impl<'a> Model<'a> {
         let mut header = self.header(args)?;
         let (mut tasks, mut plans) = (Vec::new(), Vec::new());
         // What is copied comes first, so that it is the quantized tensor whose parts have no names left.
-        let how = |tensor: &'a Entry| How::of(tensor, choice, args.gguf);
+        let how = |tensor: &'a Entry| How::of(tensor, choice, made, args.gguf);
         let mut tensors: Vec<_> = self.tensors().collect();
         tensors.sort_by_key(|(_, tensor)| how(tensor).is_codes());
         for (archive, tensor) in tensors {
@@ -104,6 +124,7 @@ impl<'a> Model<'a> {
         let progress = workers::progress(total, args.print.quiet);
         let rows = workers::run(&tasks, Task::size, args.work.threads, |task| {
             task.run::<K>(Shared {
+                made,
                 output: &output,
                 progress: &progress,
             })

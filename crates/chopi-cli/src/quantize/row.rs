@@ -5,6 +5,7 @@ use chopi::{Granularity, Symmetry, metrics::Metrics};
 use safetensors::Dtype;
 use serde::Serialize;
 
+use super::made::OutputError;
 use crate::archive::Entry;
 use crate::args::Settings;
 use crate::print::printable;
@@ -28,6 +29,9 @@ pub struct QuantizeRow {
     sqnr_db: Option<f64>,
     mse: Option<f64>,
     max_abs_error: Option<f64>,
+    /// Where a method has seen data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_error: Option<OutputError>,
     /// Why it was copied, where the format asks for more than a float.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<String>,
@@ -62,6 +66,7 @@ impl QuantizeRow {
             sqnr_db: None,
             mse: None,
             max_abs_error: None,
+            output_error: None,
             kept: None,
             codes: None,
         }
@@ -79,7 +84,13 @@ impl QuantizeRow {
         self.codes.is_some()
     }
 
-    pub fn quantized(tensor: &Entry, kept: Kept, settings: &Settings, metrics: &Metrics) -> Self {
+    /// A tensor that was quantized to codes; without metrics where its values were scaled before.
+    pub fn quantized(
+        tensor: &Entry,
+        kept: Kept,
+        settings: &Settings,
+        metrics: Option<&Metrics>,
+    ) -> Self {
         let scheme = &settings.scheme;
         let granularity = kept.granularity;
         Self {
@@ -88,9 +99,9 @@ impl QuantizeRow {
             granularity: Some(granularity.to_string()),
             convention: Some(settings.convention.name().to_string()),
             bytes_out: kept.len,
-            sqnr_db: Some(metrics.sqnr_db()),
-            mse: Some(metrics.mse()),
-            max_abs_error: Some(metrics.max_abs_error()),
+            sqnr_db: metrics.map(Metrics::sqnr_db),
+            mse: metrics.map(Metrics::mse),
+            max_abs_error: metrics.map(Metrics::max_abs_error),
             codes: Some((kept.dtype.to_string(), scheme_cell(scheme, granularity))),
             ..Self::copied(tensor)
         }
@@ -98,6 +109,14 @@ impl QuantizeRow {
 }
 
 impl QuantizeRow {
+    /// The row with the error of the layer's outputs.
+    pub fn with_output_error(self, output_error: Option<OutputError>) -> Self {
+        Self {
+            output_error,
+            ..self
+        }
+    }
+
     /// A tensor that was quantized to blocks of GGUF, which take `len` bytes.
     pub fn blocks(tensor: &Entry, block_type: BlockType, len: usize, metrics: &Metrics) -> Self {
         let (bits, block) = (block_type.bits(), block_type.elements());

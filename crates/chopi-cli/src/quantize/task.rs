@@ -4,20 +4,23 @@ use std::path::Path;
 
 use chopi::backend::{FloatType, IntType};
 use chopi::formats::chopi::Spec;
+use chopi::formats::dtype::float_type;
 use chopi::formats::gguf::BlockType;
-use chopi::formats::{CodeParts, Keep, Parts, TensorPlan, with_float};
+use chopi::formats::{CodeParts, Keep, Parts, Tensor, TensorPlan, with_float};
 use chopi::metrics::Metrics;
 use chopi::{Granularity, convention::ZeroPoints};
 use indicatif::ProgressBar;
 
 use super::blocks;
 use super::calibrate::{calibrate, zero_point_type};
+use super::made::Made;
 use super::piece;
 use super::row::{Kept, QuantizeRow};
 use crate::archive::{Entry, Reader};
 use crate::args::Settings;
 use crate::choice::Choice;
 use crate::chunks::Chunks;
+use crate::element::FloatElement;
 use crate::error::{Error, Fault, Result};
 use crate::framework::Framework;
 use crate::write::Output;
@@ -41,18 +44,24 @@ pub enum How<'a> {
     Codes(FloatType, &'a Settings),
     /// It is quantized to blocks of GGUF.
     Blocks(FloatType, BlockType),
+    /// It becomes what a method has made of it: codes, by these settings, or other floats.
+    Made(&'a Tensor, Option<&'a Settings>),
 }
 
 /// What the tasks of a file share.
 #[derive(Clone, Copy, Debug)]
 pub struct Shared<'a> {
+    pub made: &'a Made,
     pub output: &'a Output,
     pub progress: &'a ProgressBar,
 }
 
 impl<'a> How<'a> {
     /// How a tensor is kept, in a GGUF file where there is a type of blocks.
-    pub fn of(tensor: &Entry, choice: &'a Choice, gguf: Option<BlockType>) -> Self {
+    pub fn of(tensor: &Entry, choice: &'a Choice, made: &'a Made, gguf: Option<BlockType>) -> Self {
+        if let Some(made) = made.get(&tensor.name) {
+            return Self::Made(made, choice.settings_of(&tensor.name));
+        }
         match (choice.of(tensor), gguf) {
             (None, _) => Self::Copy(None),
             (Some((float, settings)), None) => Self::Codes(float, settings),
@@ -68,7 +77,11 @@ impl<'a> How<'a> {
     }
 
     pub fn is_codes(&self) -> bool {
-        matches!(self, Self::Codes(..))
+        match self {
+            Self::Codes(..) => true,
+            Self::Made(tensor, _) => matches!(tensor, Tensor::Quantized(_)),
+            Self::Copy(_) | Self::Blocks(..) => false,
+        }
     }
 }
 
@@ -78,6 +91,7 @@ impl<'a> How<'a> {
 /// Numbers that the convention cannot represent; a file that cannot be read.
 pub fn plan<K: Framework>(tensor: &Entry, how: &How<'_>) -> std::result::Result<TensorPlan, Fault> {
     let keep = match how {
+        How::Made(made, _) => return Ok(TensorPlan::of(&tensor.name, made)),
         How::Copy(_) => Keep::Plain(tensor.dtype),
         How::Blocks(_, block_type) => Keep::Blocks(*block_type),
         How::Codes(float, settings) => {
@@ -137,6 +151,7 @@ impl<'a> Task<'a> {
     /// What is wrong with the tensor or the output.
     pub fn run<K: Framework>(&self, shared: Shared<'_>) -> Result<QuantizeRow> {
         match (&self.how, &self.parts) {
+            (How::Made(made, settings), parts) => self.write(made, *settings, parts, shared),
             (How::Codes(float, settings), Parts::Codes(parts)) => {
                 self.quantize::<K>(parts, *float, settings, shared)
             }
@@ -167,6 +182,56 @@ impl<'a> Task<'a> {
             }
             (_, Parts::Codes(_)) => Ok(QuantizeRow::copied(self.tensor)),
         }
+    }
+
+    /// Writes what a method has made of the tensor.
+    fn write(
+        &self,
+        made: &Tensor,
+        settings: Option<&Settings>,
+        parts: &Parts,
+        shared: Shared<'_>,
+    ) -> Result<QuantizeRow> {
+        parts.write(made, shared.output, &|fault| self.format_fault(fault))?;
+        shared.progress.inc(self.size() as u64);
+        let (Some(settings), Parts::Codes(codes)) = (settings, parts) else {
+            return Ok(QuantizeRow::kept(
+                self.tensor,
+                "scales moved into it".to_owned(),
+            ));
+        };
+        let kept = Kept {
+            dtype: codes.dtype(),
+            granularity: granularity(self.tensor, settings),
+            len: codes.bytes(),
+        };
+        let metrics = match shared.made.scaled {
+            true => None,
+            false => Some(self.metrics(made).map_err(|fault| self.fault(fault))?),
+        };
+        let row = QuantizeRow::quantized(self.tensor, kept, settings, metrics.as_ref());
+        Ok(row.with_output_error(shared.made.errors.get(self.name()).copied()))
+    }
+
+    /// How far what a method has made of the tensor is from it.
+    fn metrics(&self, made: &Tensor) -> std::result::Result<Metrics, Fault> {
+        let values = made.clone().dequantize()?;
+        let values = values.elements::<f32>().unwrap_or_default();
+        let mut x = vec![0.0; values.len()];
+        if let Some(float) = float_type(self.tensor.dtype) {
+            with_float!(float, F => {
+                let mut elements = Reader::<F>::new(self.tensor);
+                F::widen_to_f64(elements.read(0..values.len())?, &mut x);
+            });
+        }
+        let errors: Vec<f64> = x
+            .iter()
+            .zip(&*values)
+            .map(|(x, &value)| x - f64::from(value))
+            .collect();
+        let mut metrics = Metrics::new(x.iter().fold(0.0, |max, x| x.abs().max(max)));
+        metrics.add_errors(&x, &errors);
+        Ok(metrics)
     }
 
     /// Quantizes the tensor piece by piece.
@@ -213,7 +278,7 @@ impl<'a> Task<'a> {
             self.tensor,
             kept,
             settings,
-            &metrics,
+            Some(&metrics),
         ))
     }
 

@@ -300,3 +300,111 @@ fn wrong_input_is_said_in_one_line() {
         }
     }
 }
+
+#[test]
+fn a_method_sees_a_text_and_the_models_are_compared_on_what_it_has_not_seen() {
+    let folder = Folder::new();
+    let text: String = (0..2000)
+        .map(|i: u64| format!("w{}\n", i * i * 7 % 31))
+        .collect();
+    let text = folder.file("text.txt", text.as_bytes());
+    let options = [
+        "--format",
+        "compressed-tensors",
+        "--bits",
+        "4",
+        "--symmetric",
+        "--group-size",
+        "8",
+    ];
+    for (name, method, measure) in [
+        ("llama-tied", "gptq+weighted", "perplexity"),
+        ("qwen3", "awq+gptq", "perplexity"),
+        ("llama", "smoothquant", "perplexity"),
+        ("bert", "gptq", "cosine"),
+    ] {
+        let output = folder.path(&format!("{name}-{method}"));
+        let mut args = vec![
+            "quantize",
+            "-o",
+            output.to_str().unwrap(),
+            "--method",
+            method,
+        ];
+        args.extend([
+            "--calibration-text",
+            text.to_str().unwrap(),
+            "--calibration-windows",
+            "8",
+            "--json",
+        ]);
+        args.extend(options);
+        let report = json(&args, &small(name));
+        let held_out = &report["held_out"];
+        assert_eq!(held_out["measure"], measure);
+        let number = |key: &str| held_out[key].as_f64().unwrap();
+        assert!(number("float") > 0.0 && number("nearest") > 0.0 && number("quantized") > 0.0);
+        let rows = report["tensors"].as_array().unwrap();
+        let quantized: Vec<_> = rows.iter().filter(|row| !row["bits"].is_null()).collect();
+        assert_eq!(quantized.len(), if name == "bert" { 12 } else { 14 });
+        for row in quantized {
+            let error = |key: &str| row["output_error"][key].as_f64().unwrap();
+            assert!(error("chosen") <= error("nearest"), "{row}");
+            // What scales were moved into is no longer what it was.
+            assert_eq!(
+                row["sqnr_db"].is_null(),
+                method != "gptq" && method != "gptq+weighted"
+            );
+        }
+        // What was written runs.
+        match measure {
+            "perplexity" => {
+                let run = ["run", "--prompt", "w3 w4", "--max-tokens", "3", "--json"];
+                json(&run, &output);
+            }
+            _ => {
+                said(&["embed", text.to_str().unwrap()], &output);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_method_that_cannot_be_is_refused() {
+    let folder = Folder::new();
+    let text = folder.file("text.txt", b"w1 w2 w3\n");
+    let (text, output) = (text.to_str().unwrap(), folder.path("out"));
+    let tried = |options: &[&str], model: &Path| {
+        let mut command = chopi(["quantize", "-o", output.to_str().unwrap()]);
+        let done = command.arg(model).args(options).output().unwrap();
+        assert!(!done.status.success());
+        assert!(!output.exists());
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let seen = ["--calibration-text", text];
+    for (options, said) in [
+        (&["--method", "gptq"][..], "--calibration-text"),
+        (
+            &["--method", "gptqq", seen[0], seen[1]],
+            "\"gptqq\" is unknown",
+        ),
+        (
+            &["--method", "gptq", "--calibration", "mse", seen[0], seen[1]],
+            "cannot be used with",
+        ),
+        (
+            &["--method", "gptq", seen[0], seen[1]],
+            "there are 3 tokens, expected at least 64",
+        ),
+        (
+            &["--method", "gptq", seen[0], "/nowhere/text"],
+            "/nowhere/text",
+        ),
+    ] {
+        let error = tried(options, &small("llama"));
+        assert!(error.contains(said), "{options:?}: {error}");
+    }
+    let file = small("llama").join("model.safetensors");
+    let error = tried(&["--method", "gptq", seen[0], "/nowhere/text"], &file);
+    assert!(error.contains("/nowhere/text"), "{error}");
+}

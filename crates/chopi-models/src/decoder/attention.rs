@@ -104,8 +104,9 @@ impl Attention {
         })
     }
 
-    /// The tokens of x, \[tokens, hidden\], follow `first` others.
-    pub(super) fn forward(
+    /// What the projection of the output takes, \[tokens, heads·head\]. The tokens of x, \[tokens, hidden\], follow
+    /// `first` others.
+    pub(super) fn mixed(
         &self,
         x: &Tensor,
         first: usize,
@@ -139,10 +140,13 @@ impl Attention {
         }
         let mixed = softmax_last_dim(&scores)?.matmul(&values)?;
         let mixed = mixed.reshape((self.heads, tokens, self.head))?;
-        let mixed = mixed
-            .transpose(0, 1)?
-            .reshape((tokens, self.heads * self.head))?;
-        self.output.forward(&mixed, observer)
+        let mixed = mixed.transpose(0, 1)?;
+        Ok(mixed.reshape((tokens, self.heads * self.head))?)
+    }
+
+    /// Whether each head of queries has its own head of values.
+    pub(super) fn has_own_values(&self) -> bool {
+        self.heads == self.kv_heads
     }
 
     /// 0 where a token attends to another, −∞ where not, \[tokens, all tokens\]; none where all attend to all.

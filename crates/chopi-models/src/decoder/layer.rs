@@ -8,6 +8,7 @@ use crate::config::Activation;
 use crate::error::Result;
 use crate::linear::Linear;
 use crate::observe::Observe;
+use crate::ptq::{Stage, add, each};
 use crate::weights::Weights;
 
 /// y = x + attention(norm(x)), and then y + mlp(norm(y)).
@@ -40,12 +41,61 @@ impl Layer {
         observer: &mut dyn Observe,
     ) -> Result<Tensor> {
         let attended = self.attention_norm.forward(x)?;
-        let attended = self
+        let mixed = self
             .attention
-            .forward(&attended, first, angles, memory, observer)?;
-        let x = (x + attended)?;
-        let mixed = self.mlp.forward(&self.mlp_norm.forward(&x)?, observer)?;
-        Ok((x + mixed)?)
+            .mixed(&attended, first, angles, memory, observer)?;
+        let x = (x + self.attention.output.forward(&mixed, observer)?)?;
+        let hidden = self.mlp.hidden(&self.mlp_norm.forward(&x)?, observer)?;
+        Ok((x + self.mlp.down.forward(&hidden, observer)?)?)
+    }
+
+    /// Runs the layer on the hidden states of some texts, which become those after the layer, and calls `act` with
+    /// each [`Stage`] before its linear layers are used.
+    pub(super) fn stages(
+        &mut self,
+        texts: &mut [Tensor],
+        angles: &[(Tensor, Tensor)],
+        act: &mut dyn FnMut(Stage<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let Self { attention, mlp, .. } = self;
+        let mut inputs = each(texts, |x| self.attention_norm.forward(x))?;
+        act(Stage {
+            linears: vec![
+                &mut attention.query,
+                &mut attention.key,
+                &mut attention.value,
+            ],
+            before: Some(&mut self.attention_norm),
+            inputs: &mut inputs,
+        })?;
+        let mixed = inputs.iter().zip(angles);
+        let mixed =
+            mixed.map(|(x, angles)| attention.mixed(x, 0, angles, &mut Memory::default(), &mut ()));
+        let mut inputs = mixed.collect::<Result<Vec<_>>>()?;
+        let own_values = attention.has_own_values();
+        act(Stage {
+            linears: vec![&mut attention.output],
+            before: match own_values {
+                true => Some(&mut attention.value),
+                false => None,
+            },
+            inputs: &mut inputs,
+        })?;
+        add(texts, &inputs, &attention.output)?;
+
+        let mut inputs = each(texts, |x| self.mlp_norm.forward(x))?;
+        act(Stage {
+            linears: vec![&mut mlp.gate, &mut mlp.up],
+            before: Some(&mut self.mlp_norm),
+            inputs: &mut inputs,
+        })?;
+        let mut inputs = each(&inputs, |x| mlp.hidden(x, &mut ()))?;
+        act(Stage {
+            linears: vec![&mut mlp.down],
+            before: Some(&mut mlp.up),
+            inputs: &mut inputs,
+        })?;
+        add(texts, &inputs, &mlp.down)
     }
 
     /// The linear layers.
@@ -60,6 +110,11 @@ impl Layer {
             &mlp.up,
             &mlp.down,
         ]
+    }
+
+    /// The weights of the norms, if they are not as in the model's files.
+    pub(super) fn norms(&self) -> [&Norm; 2] {
+        [&self.attention_norm, &self.mlp_norm]
     }
 
     /// The linear layers, in the order of their use.
@@ -99,9 +154,9 @@ impl Mlp {
         })
     }
 
-    fn forward(&self, x: &Tensor, observer: &mut dyn Observe) -> Result<Tensor> {
+    /// What `down` takes.
+    fn hidden(&self, x: &Tensor, observer: &mut dyn Observe) -> Result<Tensor> {
         let gate = self.activation.apply(&self.gate.forward(x, observer)?)?;
-        let hidden = (gate * self.up.forward(x, observer)?)?;
-        self.down.forward(&hidden, observer)
+        Ok((gate * self.up.forward(x, observer)?)?)
     }
 }

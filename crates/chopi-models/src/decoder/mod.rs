@@ -12,9 +12,10 @@ use candle_nn::ops::rms_norm;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::linear::{Linear, Table};
+use crate::linear::{Linear, Made, Table, made_floats};
 use crate::observe::Observe;
-use crate::scheme::Scheme;
+use crate::ptq::{Divide, Stage, Work, each};
+use crate::scheme::{Inputs, Scheme};
 use crate::weights::Weights;
 
 use attention::Memory;
@@ -31,6 +32,9 @@ pub struct Decoder {
     norm: Norm,
     head: Linear,
 }
+
+/// The name of the head, which is quantized with the embeddings.
+pub(crate) const HEAD: &str = "lm_head";
 
 /// The keys and values of the tokens that a decoder has seen.
 #[derive(Clone, Debug)]
@@ -56,8 +60,8 @@ impl Decoder {
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         let norm = Norm::read(&config, "model.norm", hidden, weights)?;
         let head = match config.tied {
-            true => Linear::new("lm_head", &embedding, None, weights.inputs("lm_head"))?,
-            false => Linear::read(weights, "lm_head", (hidden, vocabulary), false)?,
+            true => Linear::new(HEAD, &embedding, None, weights.inputs(HEAD))?,
+            false => Linear::read(weights, HEAD, (hidden, vocabulary), false)?,
         };
         Ok(Self {
             embedding: Table::new(name, &embedding)?,
@@ -98,23 +102,59 @@ impl Decoder {
         cache: &mut Cache,
         observer: &mut dyn Observe,
     ) -> Result<Tensor> {
-        let (first, limit) = (cache.tokens, self.config.positions);
-        let total = first + tokens.len();
-        if total > limit {
-            let tokens = total;
-            return Err(Error::TooLong { tokens, limit });
-        }
-        let largest = self.config.vocabulary - 1;
-        if let Some(&token) = tokens.iter().find(|&&token| token as usize > largest) {
-            return Err(Error::Token { token, largest });
-        }
+        let first = cache.tokens;
+        self.check(first, tokens)?;
         let mut x = self.embedding.lookup(tokens)?;
         let angles = self.config.rotary.angles(first, tokens.len())?;
         for (layer, memory) in self.layers.iter().zip(&mut cache.layers) {
             x = layer.forward(&x, first, &angles, memory, observer)?;
         }
-        cache.tokens = total;
+        cache.tokens = first + tokens.len();
         self.norm.forward(&x)
+    }
+
+    /// Checks tokens that follow `first` others.
+    fn check(&self, first: usize, tokens: &[u32]) -> Result<()> {
+        let (tokens_now, limit) = (first + tokens.len(), self.config.positions);
+        if tokens_now > limit {
+            let tokens = tokens_now;
+            return Err(Error::TooLong { tokens, limit });
+        }
+        let largest = self.config.vocabulary - 1;
+        match tokens.iter().find(|&&token| token as usize > largest) {
+            Some(&token) => Err(Error::Token { token, largest }),
+            None => Ok(()),
+        }
+    }
+
+    /// Quantizes the layers one after the other, each on what texts have become before it.
+    pub(crate) fn walk(&mut self, texts: &[Vec<u32>], work: &mut Work<'_>) -> Result<()> {
+        let mut states = Vec::with_capacity(texts.len());
+        let mut angles = Vec::with_capacity(texts.len());
+        for tokens in texts {
+            self.check(0, tokens)?;
+            states.push(self.embedding.lookup(tokens)?);
+            angles.push(self.config.rotary.angles(0, tokens.len())?);
+        }
+        for layer in &mut self.layers {
+            let name = layer.parts()[0].name().to_owned();
+            work.layer(&name, |try_out, act| match try_out {
+                true => layer.stages(&mut states.clone(), &angles, act),
+                false => layer.stages(&mut states, &angles, act),
+            })?;
+        }
+        if self.config.tied {
+            return Ok(());
+        }
+        let (norm, head) = (&self.norm, &mut self.head);
+        let mut inputs = each(&states, |x| norm.forward(x))?;
+        work.layer(HEAD, |_, act| {
+            act(Stage {
+                linears: vec![head],
+                before: None,
+                inputs: &mut inputs,
+            })
+        })
     }
 
     /// The logits of the token after each of these hidden states: \[tokens, vocabulary\] of \[tokens, hidden\].
@@ -139,11 +179,6 @@ impl Decoder {
         change(&mut self.head)
     }
 
-    /// The layer that gives logits.
-    pub(crate) fn head(&self) -> &Linear {
-        &self.head
-    }
-
     /// Whether the head, where it has the weights of the embedding, has its codes too.
     pub(crate) fn check_head(&self) -> Result<()> {
         let own = match (self.head.made(), self.embedding.made()) {
@@ -157,49 +192,68 @@ impl Decoder {
         }
     }
 
-    /// The linear layers that have a tensor, and the embedding.
-    pub(crate) fn parts(&self) -> (Vec<&Linear>, &Table) {
-        let mut linears: Vec<&Linear> = self.layers.iter().flat_map(Layer::parts).collect();
+    /// The tensors that are not as in the model's files, by their names.
+    pub(crate) fn changed(&self) -> Vec<(String, &Made)> {
+        let norms = self.layers.iter().flat_map(Layer::norms);
+        let norms = norms.filter_map(|norm| Some((norm.name.clone(), norm.made.as_ref()?)));
+        let layers = self.layers.iter().flat_map(Layer::parts);
         // The head of the embedding's weights has no tensor of its own.
-        if !self.config.tied {
-            linears.push(&self.head);
-        }
-        (linears, &self.embedding)
+        let head = Some(&self.head).filter(|_| !self.config.tied);
+        let linears = layers.chain(head).flat_map(Linear::changed);
+        norms
+            .chain(linears)
+            .chain(self.embedding.changed())
+            .collect()
     }
 
-    pub(crate) fn quantize(&mut self, scheme: &Scheme) -> Result<()> {
-        for layer in &mut self.layers {
-            let mut linears = layer.linears().into_iter();
-            linears.try_for_each(|linear| linear.quantize(scheme))?;
+    /// All linear layers.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers
+            .iter()
+            .flat_map(Layer::parts)
+            .chain([&self.head])
+    }
+
+    pub(crate) fn quantize_embeddings(&mut self, scheme: &Scheme) -> Result<()> {
+        let scheme = scheme.of_embeddings();
+        self.embedding.quantize(&scheme)?;
+        match self.embedding.made().filter(|_| self.config.tied) {
+            Some(made) => self.head.set_made(made.clone(), Inputs::Dynamic),
+            None => self.head.quantize(&scheme),
         }
-        if scheme.embeddings {
-            let scheme = scheme.of_embeddings();
-            self.embedding.quantize(&scheme)?;
-            match self.embedding.made().filter(|_| self.config.tied) {
-                Some(made) => self.head.set_made(made.clone(), scheme.inputs)?,
-                None => self.head.quantize(&scheme)?,
-            }
-        }
-        Ok(())
     }
 }
 
 /// Normalization by the root of the mean square: x·w/√(mean(x²) + ε).
 #[derive(Clone, Debug)]
 struct Norm {
+    /// The name of the weight.
+    name: String,
     weight: Tensor,
     epsilon: f32,
+    made: Option<Made>,
 }
 
 impl Norm {
     fn read(config: &DecoderConfig, name: &str, size: usize, weights: &Weights) -> Result<Self> {
+        let name = format!("{name}.weight");
         Ok(Self {
-            weight: weights.get(&format!("{name}.weight"), &[size])?,
+            weight: weights.get(&name, &[size])?,
+            name,
             epsilon: config.epsilon as f32,
+            made: None,
         })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(rms_norm(x, &self.weight, self.epsilon)?)
+    }
+}
+
+impl Divide for Norm {
+    fn divide(&mut self, by: &Tensor) -> Result<()> {
+        self.weight = (&self.weight / by)?;
+        self.made = Some(made_floats(&self.weight)?);
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Activation;
 use crate::error::Result;
 use crate::linear::Linear;
 use crate::observe::Observe;
+use crate::ptq::Stage;
 use crate::weights::Weights;
 
 /// y = norm(x + attention(x)), and then norm(y + mlp(y)).
@@ -53,23 +54,75 @@ impl Layer {
         places: &[Range<usize>],
         observer: &mut dyn Observe,
     ) -> Result<Tensor> {
+        let mixed = self.mixed(x, places, observer)?;
+        let mixed = self.attention_output.forward(&mixed, observer)?;
+        let x = self.attention_norm.forward(&(mixed + x)?)?;
+        let hidden = self.hidden(&x, observer)?;
+        let hidden = self.output.forward(&hidden, observer)?;
+        self.norm.forward(&(hidden + x)?)
+    }
+
+    /// What attention gives to the projection of its output.
+    fn mixed(
+        &self,
+        x: &Tensor,
+        places: &[Range<usize>],
+        observer: &mut dyn Observe,
+    ) -> Result<Tensor> {
         let query = self.query.forward(x, observer)?;
         let key = self.key.forward(x, observer)?;
         let value = self.value.forward(x, observer)?;
         let attend = |place: &Range<usize>| self.attend(&query, &key, &value, place);
-        let mixed = places
-            .iter()
-            .map(attend)
-            .collect::<candle_core::Result<Vec<_>>>()?;
-        let mixed = self
-            .attention_output
-            .forward(&Tensor::cat(&mixed, 0)?, observer)?;
-        let x = self.attention_norm.forward(&(mixed + x)?)?;
-        let hidden = self
-            .activation
-            .apply(&self.intermediate.forward(&x, observer)?)?;
-        let hidden = self.output.forward(&hidden, observer)?;
-        self.norm.forward(&(hidden + x)?)
+        let mixed = places.iter().map(attend);
+        let mixed = mixed.collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&mixed, 0)?)
+    }
+
+    /// What the layer of the output takes.
+    fn hidden(&self, x: &Tensor, observer: &mut dyn Observe) -> Result<Tensor> {
+        let hidden = self.intermediate.forward(x, observer)?;
+        Ok(self.activation.apply(&hidden)?)
+    }
+
+    /// Runs the layer on the hidden states of texts, which become those after the layer, and calls `act` with each
+    /// [`Stage`] before its linear layers are used.
+    pub(super) fn stages(
+        &mut self,
+        x: &mut Tensor,
+        places: &[Range<usize>],
+        act: &mut dyn FnMut(Stage<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut input = [x.clone()];
+        // The normalized states go by the layers too, so that there is nothing that scales can be moved to.
+        act(Stage {
+            linears: vec![&mut self.query, &mut self.key, &mut self.value],
+            before: None,
+            inputs: &mut input,
+        })?;
+        input[0] = self.mixed(&input[0], places, &mut ())?;
+        act(Stage {
+            linears: vec![&mut self.attention_output],
+            before: Some(&mut self.value),
+            inputs: &mut input,
+        })?;
+        let mixed = self.attention_output.forward(&input[0], &mut ())?;
+        *x = self.attention_norm.forward(&(mixed + &*x)?)?;
+        input[0] = x.clone();
+        act(Stage {
+            linears: vec![&mut self.intermediate],
+            before: None,
+            inputs: &mut input,
+        })?;
+        input[0] = self.hidden(x, &mut ())?;
+        // The activation between the two layers does not keep scales.
+        act(Stage {
+            linears: vec![&mut self.output],
+            before: None,
+            inputs: &mut input,
+        })?;
+        let hidden = self.output.forward(&input[0], &mut ())?;
+        *x = self.norm.forward(&(hidden + &*x)?)?;
+        Ok(())
     }
 
     /// softmax(q·kᵀ/√d)·v for each head of one text.

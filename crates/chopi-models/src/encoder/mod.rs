@@ -11,8 +11,9 @@ use candle_nn::ops::layer_norm;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::linear::{Linear, Table};
+use crate::linear::{Linear, Made, Table};
 use crate::observe::Observe;
+use crate::ptq::Work;
 use crate::scheme::Scheme;
 use crate::weights::Weights;
 
@@ -77,14 +78,24 @@ impl Encoder {
     /// [`Error::TooLong`], [`Error::TooShort`] and [`Error::Token`] for a text; what `observer` says; what a layer
     /// says.
     pub fn hidden(&self, texts: &[&[u32]], observer: &mut dyn Observe) -> Result<Vec<Tensor>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut x, places) = self.embedded(texts)?;
+        for layer in &self.layers {
+            x = layer.forward(&x, &places, observer)?;
+        }
+        let of_text = |place: &Range<usize>| Ok(x.narrow(0, place.start, place.len())?);
+        places.iter().map(of_text).collect()
+    }
+
+    /// What the first layer takes for some texts, \[tokens, hidden\], and where each lies.
+    fn embedded(&self, texts: &[&[u32]]) -> Result<(Tensor, Vec<Range<usize>>)> {
         let mut places: Vec<Range<usize>> = Vec::with_capacity(texts.len());
         for text in texts {
             self.check(text)?;
             let start = places.last().map_or(0, |place| place.end);
             places.push(start..start + text.len());
-        }
-        if texts.is_empty() {
-            return Ok(Vec::new());
         }
         let tokens = texts.concat();
         let first = self.config.first_position as u32;
@@ -94,12 +105,22 @@ impl Encoder {
         let positions = Tensor::from_iter(positions, &Device::Cpu)?;
         let x = self.words.lookup(&tokens)?;
         let x = (x + self.positions.index_select(&positions, 0)?)?;
-        let mut x = self.norm.forward(&x.broadcast_add(&self.kind)?)?;
-        for layer in &self.layers {
-            x = layer.forward(&x, &places, observer)?;
+        let x = self.norm.forward(&x.broadcast_add(&self.kind)?)?;
+        Ok((x, places))
+    }
+
+    /// Quantizes the layers one after the other, each on what texts have become before it.
+    pub(crate) fn walk(&mut self, texts: &[Vec<u32>], work: &mut Work<'_>) -> Result<()> {
+        let texts: Vec<&[u32]> = texts.iter().map(|tokens| &**tokens).collect();
+        let (mut x, places) = self.embedded(&texts)?;
+        for layer in &mut self.layers {
+            let name = layer.parts()[0].name().to_owned();
+            work.layer(&name, |try_out, act| match try_out {
+                true => layer.stages(&mut x.clone(), &places, act),
+                false => layer.stages(&mut x, &places, act),
+            })?;
         }
-        let of_text = |place: &Range<usize>| Ok(x.narrow(0, place.start, place.len())?);
-        places.iter().map(of_text).collect()
+        Ok(())
     }
 
     fn check(&self, text: &[u32]) -> Result<()> {
@@ -131,20 +152,19 @@ impl Encoder {
             .try_for_each(&mut change)
     }
 
-    /// The linear layers, and the embedding.
-    pub(crate) fn parts(&self) -> (Vec<&Linear>, &Table) {
-        (
-            self.layers.iter().flat_map(Layer::parts).collect(),
-            &self.words,
-        )
+    /// The tensors that are not as in the model's files, by their names.
+    pub(crate) fn changed(&self) -> Vec<(String, &Made)> {
+        let linears = self.linears().flat_map(Linear::changed);
+        linears.chain(self.words.changed()).collect()
     }
 
-    pub(crate) fn quantize(&mut self, scheme: &Scheme) -> Result<()> {
-        self.for_each_linear(|linear| linear.quantize(scheme))?;
-        match scheme.embeddings {
-            true => self.words.quantize(&scheme.of_embeddings()),
-            false => Ok(()),
-        }
+    /// All linear layers.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::parts)
+    }
+
+    pub(crate) fn quantize_embeddings(&mut self, scheme: &Scheme) -> Result<()> {
+        self.words.quantize(&scheme.of_embeddings())
     }
 }
 
