@@ -39,18 +39,20 @@ const PACKAGES: [&str; 10] = [
 const PROGRAMS: [&str; 5] = ["apt-get", "dpkg-deb", "chroot", "mount", "unshare"];
 /// The members that are tested, with their features. Left out are those of candle and libtorch, whose
 /// frameworks would have to be built for ARM too, and the tasks.
-const MEMBERS: [&str; 8] = [
+const MEMBERS: [&str; 9] = [
     "chopi-kernels",
     "chopi-core",
     "chopi-ndarray",
     "chopi-matmul",
     "chopi-conformance",
     "chopi-formats",
+    "chopi-ptq",
     "chopi-cli",
     "chopi",
 ];
 const FEATURES: &str = "--features=chopi-kernels/rayon,chopi-kernels/serde,chopi-core/rayon,\
-                        chopi-core/serde,chopi-ndarray/matmul,chopi-matmul/rayon,chopi/matmul,chopi/serde";
+                        chopi-core/serde,chopi-ndarray/matmul,chopi-matmul/rayon,chopi-ptq/rayon,\
+                        chopi-ptq/serde,chopi/matmul,chopi/serde";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

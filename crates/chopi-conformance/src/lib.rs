@@ -11,6 +11,7 @@
 mod composed;
 pub mod data;
 mod fixture;
+mod moments;
 mod not_numbers;
 pub mod oracle;
 mod scarce;
@@ -20,6 +21,7 @@ pub mod vectors;
 
 pub use composed::{Composed, OnDevice};
 pub use fixture::{Fixture, Memory};
+pub use moments::{Sums, check_moments};
 pub use scarce::{LARGE, ScarceMemory, alone, for_each_change, for_each_failure};
 
 /// Defines a test for each part of the suite, run on a [`Fixture`].
@@ -39,6 +41,7 @@ macro_rules! suite {
             parameters_of_another_shape_are_refused
             codes_outside_of_the_range_are_refused
             parameters_are_kept_until_reset
+            moments_are_those_of_the_definition
         );
     };
     ($fixture:ty: $($name:ident)*) => {$(

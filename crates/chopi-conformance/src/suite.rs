@@ -8,6 +8,7 @@ use chopi_core::{
     observer::Ranges,
 };
 
+pub use crate::moments::moments_are_those_of_the_definition;
 pub use crate::not_numbers::nan_and_infinities_are_as_documented_in_every_convention;
 
 use crate::data::{Kind, Random, edges, to};

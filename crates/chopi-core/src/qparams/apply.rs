@@ -1,10 +1,12 @@
 //! What parameters do with tensors.
 
-use chopi_kernels::{FloatSliceMut, IntSliceMut, Layout};
+use chopi_kernels::memory::collected;
+use chopi_kernels::{Compute, Float, FloatSliceMut, IntSliceMut, Layout, match_float};
 
 use crate::backend::{
     Backend, Fill, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, IntTensor, IntTensorMut,
 };
+use crate::device::DeviceTensor;
 use crate::error::{Error, Result};
 use crate::qparams::QParams;
 use crate::scheme::Rounding;
@@ -64,6 +66,10 @@ impl QParams {
         like: &T,
         values: &HostFloats<'_>,
     ) -> Result<T::Int> {
+        if let Some(device) = like.on_device() {
+            let (wide, shape) = (widened(values)?, values.layout().shape());
+            return device::quantize(&device.constant(&wide, shape, values.float_type())?, self);
+        }
         values.clone().ordered_for(self.scheme().rounding, |host| {
             let layout = host.layout();
             let codes = |out: IntSliceMut<'_>| host::quantize(&host, self, out);
@@ -199,6 +205,14 @@ impl QParams {
             })
         })
     }
+}
+
+/// The elements as `f64`, in row-major order.
+fn widened(host: &HostFloats<'_>) -> Result<Vec<f64>> {
+    match_float!(FloatSlice, host.data(), data => {
+        let data = host.layout().to_row_major(data)?;
+        Ok(collected(data.iter().map(|x| x.widen().as_f64()))?)
+    })
 }
 
 /// Checks that a result of layout `expected` can be written to an output of layout `out`.

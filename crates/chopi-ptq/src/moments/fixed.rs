@@ -1,11 +1,12 @@
 //! Sums of products in fixed point, exact but for one rounding of each product's factors.
 
-use chopi_kernels::memory::{repeated, with_room};
+use chopi_core::backend::{Compute, Float};
+use chopi_kernels::memory::repeated;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use crate::error::Result;
-use crate::parallel::try_for_each;
+use crate::parallel::{try_for_each, try_map};
 
 /// The most rows of a piece: 2^11 products of 2^42 make at most 2^53, so that `f64` holds every partial sum.
 pub(super) const ROWS: usize = 1 << 11;
@@ -15,6 +16,8 @@ const BITS: i32 = 21;
 pub(super) const POINT: i32 = 64;
 /// Of smaller values than 2^LEAST no square reaches the quantum.
 const LEAST: i32 = -POINT;
+/// The rows of a piece that one task rounds.
+const PART: usize = 64;
 /// The rows of the triangle that one task works on.
 const TASK: usize = 64;
 
@@ -24,25 +27,82 @@ pub(super) struct Piece {
     values: Vec<f64>,
     /// The exponent of each channel: the least e ≥ [`LEAST`] with |x| < 2^e.
     exponents: Vec<i32>,
+    /// The sums of the integers of each channel, and of their magnitudes.
+    sums: Vec<f64>,
+    magnitudes: Vec<f64>,
 }
 
-impl Piece {
-    /// The integers RNE(x·2^(21 − e)) of rows of as many values as there are channels.
-    pub fn new(rows: &[f64], channels: usize) -> Result<Self> {
+/// The largest |x| of each channel of some rows, or infinity where not all are finite.
+pub(super) fn largest<F: Float>(rows: &[F], channels: usize) -> Result<Vec<f64>> {
+    let parts = try_map(rows.chunks(PART * channels), |rows| {
         let mut largest = repeated(0.0_f64, channels)?;
         for row in rows.chunks_exact(channels) {
             for (largest, x) in largest.iter_mut().zip(row) {
-                *largest = largest.max(x.abs());
+                let x = x.widen().as_f64().abs();
+                // Not `max`, which does not see NaN.
+                *largest = if x <= *largest {
+                    *largest
+                } else {
+                    x.min(f64::INFINITY)
+                };
             }
         }
+        Ok(largest)
+    })?;
+    merged(parts, channels, f64::max)
+}
+
+/// The numbers of each channel of all parts.
+fn merged(
+    parts: Vec<Vec<f64>>,
+    channels: usize,
+    merge: impl Fn(f64, f64) -> f64,
+) -> Result<Vec<f64>> {
+    let mut all = repeated(0.0, channels)?;
+    for part in parts {
+        for (a, b) in all.iter_mut().zip(part) {
+            *a = merge(*a, b);
+        }
+    }
+    Ok(all)
+}
+
+impl Piece {
+    /// The integers RNE(x·2^(21 − e)) of rows of as many finite values as there are channels, whose largest
+    /// magnitudes these are.
+    pub fn new<F: Float>(rows: &[F], largest: &[f64]) -> Result<Self> {
+        let channels = largest.len();
         let exponents: Vec<i32> = largest.iter().map(|&x| exponent(x)).collect();
         let factors: Vec<f64> = exponents.iter().map(|&e| power_of_two(BITS - e)).collect();
-        let mut values = with_room(rows.len())?;
-        for row in rows.chunks_exact(channels) {
-            let scaled = row.iter().zip(&factors).map(|(x, factor)| x * factor);
-            values.extend(scaled.map(rounded));
-        }
-        Ok(Self { values, exponents })
+        let mut values = repeated(0.0, rows.len())?;
+        let parts = rows
+            .chunks(PART * channels)
+            .zip(values.chunks_mut(PART * channels));
+        let sums = try_map(parts, |(rows, values)| {
+            let (mut sums, mut magnitudes) = (repeated(0.0, channels)?, repeated(0.0, channels)?);
+            for (row, values) in rows
+                .chunks_exact(channels)
+                .zip(values.chunks_exact_mut(channels))
+            {
+                for (((value, x), factor), (sum, magnitude)) in (values.iter_mut().zip(row))
+                    .zip(&factors)
+                    .zip(sums.iter_mut().zip(&mut magnitudes))
+                {
+                    *value = rounded(x.widen().as_f64() * factor);
+                    *sum += *value;
+                    *magnitude += value.abs();
+                }
+            }
+            Ok((sums, magnitudes))
+        })?;
+        let (sums, magnitudes) = sums.into_iter().unzip();
+        let add = |a, b| a + b;
+        Ok(Self {
+            values,
+            exponents,
+            sums: merged(sums, channels, add)?,
+            magnitudes: merged(magnitudes, channels, add)?,
+        })
     }
 
     fn rows(&self) -> usize {
@@ -50,21 +110,11 @@ impl Piece {
     }
 
     /// Adds Σx and Σ|x| of each channel.
-    pub fn add_sums(&self, sums: &mut [i128], magnitudes: &mut [i128]) -> Result<()> {
-        let channels = self.exponents.len();
-        let mut sum = repeated(0.0, channels)?;
-        let mut magnitude = repeated(0.0, channels)?;
-        for row in self.values.chunks_exact(channels) {
-            for ((sum, magnitude), x) in sum.iter_mut().zip(&mut magnitude).zip(row) {
-                *sum += x;
-                *magnitude += x.abs();
-            }
-        }
+    pub fn add_sums(&self, sums: &mut [i128], magnitudes: &mut [i128]) {
         for (j, e) in self.exponents.iter().enumerate() {
-            sums[j] += fixed(sum[j], e - BITS);
-            magnitudes[j] += fixed(magnitude[j], e - BITS);
+            sums[j] += fixed(self.sums[j], e - BITS);
+            magnitudes[j] += fixed(self.magnitudes[j], e - BITS);
         }
-        Ok(())
     }
 
     /// Adds Σx_i·x_j for each j ≤ i to the lower triangle, which is kept row by row.

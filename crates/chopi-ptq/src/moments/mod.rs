@@ -6,8 +6,10 @@ mod patches;
 
 use std::fmt;
 
-use chopi_core::backend::{Backend, Compute, Float, FloatTensor, HostFloats, match_float, on_host};
-use chopi_kernels::memory::{repeated, with_room};
+use chopi_core::backend::{
+    Backend, Compute, Float, FloatTensor, HostFloats, Layout, match_float, on_host,
+};
+use chopi_kernels::memory::{copied, repeated, with_room};
 use faer::Mat;
 
 pub use file::Statistics;
@@ -110,11 +112,16 @@ impl Moments {
     /// says where, and where there is no memory for a copy; [`Error::Overflow`] where the sums could overflow.
     /// What was seen before is kept then, but where memory ends in the middle of a batch.
     pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, inputs: &T) -> Result<()> {
-        with_values(inputs, |values, shape| {
-            let channels = shape.last().copied().unwrap_or(0);
-            self.check_channels("a tensor", shape, channels)?;
-            check_finite(values, shape)?;
-            self.add_rows(values)
+        on_host(inputs, |host| Ok(self.observe_host(&host)))?
+    }
+
+    fn observe_host(&mut self, host: &HostFloats<'_>) -> Result<()> {
+        let shape = host.layout().shape();
+        let channels = shape.last().copied().unwrap_or(0);
+        self.check_channels("a tensor", shape, channels)?;
+        match_float!(FloatSlice, host.data(), data => {
+            let data = host.layout().to_row_major(data)?;
+            self.add_rows(&data, shape)
         })
     }
 
@@ -130,19 +137,26 @@ impl Moments {
         }
     }
 
-    /// Adds finite rows of one value for each channel.
-    fn add_rows(&mut self, values: &[f64]) -> Result<()> {
-        let rows = (values.len() / self.channels) as u64;
-        let mut abs_max = self.abs_max.clone();
-        for row in values.chunks_exact(self.channels) {
-            for (largest, x) in abs_max.iter_mut().zip(row) {
-                *largest = largest.max(x.abs());
-            }
+    /// Adds rows of one value for each channel; errors speak of a tensor of this shape.
+    fn add_rows<F: Float>(&mut self, values: &[F], shape: &[usize]) -> Result<()> {
+        let pieces = || values.chunks(ROWS * self.channels);
+        let mut largest = with_room(pieces().len())?;
+        let mut abs_max = copied(&self.abs_max)?;
+        for piece in pieces() {
+            let of_piece = fixed::largest(piece, self.channels)?;
+            abs_max
+                .iter_mut()
+                .zip(&of_piece)
+                .for_each(|(a, x)| *a = a.max(*x));
+            largest.push(of_piece);
         }
-        let rows = self.checked_rows(rows, &abs_max)?;
-        for piece in values.chunks(ROWS * self.channels) {
-            let piece = Piece::new(piece, self.channels)?;
-            piece.add_sums(&mut self.sums, &mut self.magnitudes)?;
+        if abs_max.contains(&f64::INFINITY) {
+            return Err(non_finite(values, shape));
+        }
+        let rows = self.checked_rows((values.len() / self.channels) as u64, &abs_max)?;
+        for (piece, largest) in pieces().zip(&largest) {
+            let piece = Piece::new(piece, largest)?;
+            piece.add_sums(&mut self.sums, &mut self.magnitudes);
             piece.add_products(&mut self.triangle)?;
         }
         (self.rows, self.abs_max) = (rows, abs_max);
@@ -337,12 +351,26 @@ pub(crate) fn widened(host: &HostFloats<'_>) -> chopi_core::Result<Vec<f64>> {
 
 /// Checks that no element, of those of a tensor in row-major order, is NaN or an infinity.
 pub(crate) fn check_finite(values: &[f64], shape: &[usize]) -> Result<()> {
-    let Some(first) = values.iter().position(|x| !x.is_finite()) else {
-        return Ok(());
+    match values.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(non_finite(values, shape)),
+    }
+}
+
+/// The error that says which elements are NaN or infinities, of a tensor in row-major order.
+fn non_finite<F: Float>(values: &[F], shape: &[usize]) -> Error {
+    let is_bad = |x: &f64| !x.is_finite();
+    let bad = || {
+        values
+            .iter()
+            .map(|x| x.widen().as_f64())
+            .enumerate()
+            .filter(|(_, x)| is_bad(x))
     };
-    Err(Error::Core(chopi_core::Error::NonFinite {
-        index: chopi_core::backend::Layout::row_major(shape).index(first),
-        value: values[first],
-        count: values.iter().filter(|x| !x.is_finite()).count(),
-    }))
+    let (first, value) = bad().next().unwrap_or_default();
+    Error::Core(chopi_core::Error::NonFinite {
+        index: Layout::row_major(shape).index(first),
+        value,
+        count: bad().count(),
+    })
 }

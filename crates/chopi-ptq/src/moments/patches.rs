@@ -126,11 +126,11 @@ impl Moments {
                 let values = &values[n * depth * height * width..][..depth * height * width];
                 unfold(values, image, patches, channels.clone(), place, &mut rows);
                 if rows.len() == ROWS * length {
-                    self.add_rows(&rows)?;
+                    self.add_rows(&rows, shape)?;
                     rows.clear();
                 }
             }
-            self.add_rows(&rows)
+            self.add_rows(&rows, shape)
         })
     }
 
