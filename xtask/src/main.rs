@@ -23,6 +23,7 @@ mod measure;
 mod model;
 mod peers;
 mod process;
+mod ptq;
 mod python;
 mod records;
 mod sanitize;
@@ -89,6 +90,8 @@ enum Command {
     CheckPychop(check_pychop::Args),
     /// Check the named conventions against the real libraries, which it fetches (1 GB)
     Conformance(conformance::Args),
+    /// Compare methods that choose codes by data, on a real decoder and a real encoder
+    Ptq(ptq::Args),
     /// Time chopi beside pychop, PyTorch and ONNX Runtime, which it fetches
     Peers(peers::Args),
     /// Time integer products beside the `gemm` crate and ONNX Runtime
@@ -130,6 +133,7 @@ fn run(command: Command) -> Result<()> {
         Command::CheckCrates => check_crates::run(),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),
+        Command::Ptq(args) => ptq::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::PeersMatmul(args) => peers::matmul::run(&args),
     }

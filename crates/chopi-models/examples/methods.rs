@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use chopi_core::{Calibration, Chopi, Convention};
-use chopi_models::{InputScheme, Model, Network, Scheme, Windows, cosine, load};
+use chopi_models::{
+    Error, InputScheme, LayerReport, Model, Network, Scheme, Windows, cosine, load,
+};
 use chopi_ptq::Method;
 use clap::Parser;
 
@@ -90,13 +92,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 // The peak from here on, where the system can say it.
                 let _ = std::fs::write("/proc/self/clear_refs", "5");
                 let start = Instant::now();
-                let model = float
-                    .clone()
-                    .quantize_on(&calibration, windows, &scheme, |layer| {
-                        if args.layers {
-                            eprintln!("{} {:?}", layer.name, layer.error);
-                        }
-                    })?;
+                let mut watch = |layer: &LayerReport| {
+                    if args.layers {
+                        eprintln!("{} {:?}", layer.name, layer.error);
+                    }
+                };
+                // What needs no data takes no pass over them.
+                let model = match float.clone().quantize(&scheme) {
+                    Err(Error::NeedsData { .. }) => {
+                        let model = float.clone();
+                        model.quantize_on(&calibration, windows, &scheme, &mut watch)?
+                    }
+                    model => model?,
+                };
                 let seconds = start.elapsed().as_secs_f64();
                 let found = judged(&args, &model, &float, &evaluation)?;
                 print(&method.to_string(), bits, group, found, seconds);

@@ -404,15 +404,11 @@ pub(crate) fn made_floats(x: &Tensor) -> Result<Made> {
 
 /// The codes of a matrix and their parameters, by a method that needs no data.
 fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Quantized> {
-    let Method {
-        scaling: Scaling::None,
-        ranges: ranges @ (RangeMethod::Calibration(_) | RangeMethod::HalfQuadratic),
-        rounding: Rounding::Nearest,
-    } = scheme.method
-    else {
+    if needs_data(&scheme.method) {
         let what = scheme.method.to_string();
         return Err(Error::NeedsData { what });
-    };
+    }
+    let ranges = scheme.method.ranges;
     let named = || Error::layer(name);
     let quantizer = scheme.weights.clone().build().map_err(named())?;
     let (scheme, convention) = (quantizer.scheme(), quantizer.convention());
@@ -430,4 +426,14 @@ fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Quantized> 
     let codes = params.quantize(weight).map_err(named())?;
     // candle has no type of 8 signed bits; here they take no more.
     Quantized::of(params, &codes).map_err(named())
+}
+
+/// Whether a method asks for what layers take.
+fn needs_data(method: &Method) -> bool {
+    let Method {
+        scaling,
+        ranges,
+        rounding,
+    } = method;
+    *scaling != Scaling::None || *ranges == RangeMethod::Weighted || *rounding != Rounding::Nearest
 }

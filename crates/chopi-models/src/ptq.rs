@@ -45,8 +45,8 @@ impl Model {
     /// The model with its linear layers quantized with data, by the [method](Scheme::method) of the scheme: in the
     /// order of their use, so that a layer is quantized on what the quantized layers before it give. Of a decoder
     /// `windows` of the text are taken, of an encoder its lines, `windows.limit` of them at most, each cut to
-    /// `windows.tokens`. The embeddings are quantized as [`quantize`](Self::quantize) does. `watch` sees each
-    /// layer when it is done.
+    /// `windows.tokens`. The embeddings are quantized as [`quantize`](Self::quantize) does. `watch` sees each layer
+    /// when it is done.
     ///
     /// # Errors
     /// A text of less than one window; what quantizing a layer says, with the layer's name; what the tokenizer says.

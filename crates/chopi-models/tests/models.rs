@@ -1,6 +1,6 @@
 //! What models do beside their numbers: errors, observation, quantization, generation.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -499,4 +499,98 @@ fn texts_that_are_too_long_are_cut() {
         model.embed(&[&long]).unwrap(),
         model.embed(&[&cut]).unwrap()
     );
+}
+
+/// The names that llama.cpp gives tensors, by those of Hugging Face.
+const GGUF_NAMES: [(&str, &str); 13] = [
+    ("model.embed_tokens", "token_embd"),
+    ("model.norm", "output_norm"),
+    ("lm_head", "output"),
+    ("model.layers", "blk"),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// Writes a model as llama.cpp keeps it: its names, and for Llama the two rows of each rotated pair side by side.
+fn write_gguf(name: &str, folder_of_gguf: &Path, architecture: &str) -> PathBuf {
+    use chopi_formats::gguf::{GgufFile, Value};
+    use chopi_formats::header::Header;
+    use chopi_formats::{Plain, Plan, TensorPlan};
+
+    for file in ["config.json", "tokenizer.json"] {
+        fs::copy(folder(name).join(file), folder_of_gguf.join(file)).unwrap();
+    }
+    let config = fs::read_to_string(folder(name).join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let heads = |key: &str| config[key].as_u64().unwrap() as usize;
+    let tensors = candle_core::safetensors::load(
+        folder(name).join("model.safetensors"),
+        &candle_core::Device::Cpu,
+    );
+    let mut plan = Plan::new(&GgufFile).with_header(Header::gguf(BTreeMap::from([(
+        "general.architecture".to_owned(),
+        Value::String(architecture.to_owned()),
+    )])));
+    let mut written = Vec::new();
+    for (name, tensor) in tensors.unwrap() {
+        let heads = match &*name {
+            _ if architecture != "llama" => None,
+            name if name.contains("q_proj") => Some(heads("num_attention_heads")),
+            name if name.contains("k_proj") => Some(heads("num_key_value_heads")),
+            _ => None,
+        };
+        let shape = tensor.dims().to_vec();
+        let tensor = match heads {
+            Some(heads) => {
+                let row: usize = shape[1..].iter().product();
+                let halves = tensor
+                    .reshape((heads, 2, shape[0] / heads / 2, row))
+                    .unwrap();
+                halves.transpose(1, 2).unwrap().reshape(shape).unwrap()
+            }
+            None => tensor,
+        };
+        let name = GGUF_NAMES
+            .iter()
+            .fold(name, |name, (from, to)| name.replace(from, to));
+        let plain = Plain::of::<chopi_candle::Candle, _>(&tensor).unwrap();
+        let tensor = chopi_formats::Tensor::Plain(plain);
+        plan.add(TensorPlan::of(&name, &tensor));
+        written.push((name, tensor));
+    }
+    let path = folder_of_gguf.join("model.gguf");
+    let writer = plan.create(&path, false).unwrap();
+    for (name, tensor) in &written {
+        writer.write(name, tensor).unwrap();
+    }
+    writer.finish().unwrap();
+    path
+}
+
+#[test]
+fn decoders_in_gguf_are_those_of_the_folder() {
+    for (name, architecture) in [
+        ("llama", "llama"),
+        ("llama-tied", "llama"),
+        ("mistral", "llama"),
+        ("qwen2", "qwen2"),
+    ] {
+        let target = tempfile::tempdir().unwrap();
+        let path = write_gguf(name, target.path(), architecture);
+        let model = load(&path).unwrap();
+        let float = load(folder(name)).unwrap();
+        assert_eq!(output(&model), output(&float), "{name}");
+        // Quantized and saved, it is a model like any other.
+        let quantized = model.quantize(&Scheme::new(8)).unwrap();
+        let saved = target.path().join("saved");
+        quantized.save(&saved).unwrap();
+        assert_eq!(output(&load(&saved).unwrap()), output(&quantized), "{name}");
+    }
 }

@@ -106,8 +106,9 @@ pub struct MethodArgs {
     pub calibration_text: Option<PathBuf>,
 
     /// How many windows of 512 tokens of the text --method sees, or how many lines where the model is an encoder.
-    #[arg(long, value_name = "N", default_value_t = 16, requires = "calibration_text", help_heading = METHOD)]
-    pub calibration_windows: usize,
+    /// Default: 16 windows, 1000 lines.
+    #[arg(long, value_name = "N", requires = "calibration_text", help_heading = METHOD)]
+    pub calibration_windows: Option<usize>,
 }
 
 const METHOD: &str = "Method";

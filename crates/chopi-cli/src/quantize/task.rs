@@ -197,7 +197,7 @@ impl<'a> Task<'a> {
         let (Some(settings), Parts::Codes(codes)) = (settings, parts) else {
             return Ok(QuantizeRow::kept(
                 self.tensor,
-                "scales moved into it".to_owned(),
+                "changed by the method".to_owned(),
             ));
         };
         let kept = Kept {
