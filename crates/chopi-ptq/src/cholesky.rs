@@ -1,5 +1,6 @@
 //! Cholesky's factor and its inverse, in parts for threads that do not depend on how many there are.
 
+use chopi_kernels::NoMemory;
 use faer::dyn_stack::{MemBuffer, MemStack};
 use faer::linalg::cholesky::llt::factor::{cholesky_in_place, cholesky_in_place_scratch};
 use faer::linalg::matmul::matmul;
@@ -70,7 +71,8 @@ fn factor_small(matrix: MatMut<'_, f64>) -> bool {
 /// part of the diagonal.
 pub(crate) fn inverse(lower: MatRef<'_, f64>) -> Result<Mat<f64>> {
     let n = lower.nrows();
-    let mut inverse = Mat::identity(n, n);
+    let mut inverse = zeros(n)?;
+    (0..n).for_each(|i| inverse[(i, i)] = 1.0);
     try_for_each(
         row_tasks(inverse.as_mut().transpose_mut()),
         |(start, columns)| {
@@ -85,7 +87,7 @@ pub(crate) fn inverse(lower: MatRef<'_, f64>) -> Result<Mat<f64>> {
 
 /// The n × n matrix of these entries.
 pub(crate) fn matrix(n: usize, entry: impl Fn(usize, usize) -> f64 + Sync) -> Result<Mat<f64>> {
-    let mut matrix = Mat::zeros(n, n);
+    let mut matrix = zeros(n)?;
     try_for_each(
         row_tasks(matrix.as_mut().transpose_mut()),
         |(start, columns)| {
@@ -98,6 +100,15 @@ pub(crate) fn matrix(n: usize, entry: impl Fn(usize, usize) -> f64 + Sync) -> Re
             Ok(())
         },
     )?;
+    Ok(matrix)
+}
+
+/// n × n zeros.
+fn zeros(n: usize) -> Result<Mat<f64>> {
+    let mut matrix = Mat::new();
+    let bytes = n.saturating_mul(n).saturating_mul(size_of::<f64>());
+    matrix.try_reserve(n, n).map_err(|_| NoMemory { bytes })?;
+    matrix.resize_with(n, n, |_, _| 0.0);
     Ok(matrix)
 }
 

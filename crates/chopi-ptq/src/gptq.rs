@@ -14,7 +14,7 @@ use crate::matrix::{Columns, Matrix};
 use crate::parallel::try_map;
 
 /// The outputs that are worked on together. It is fixed, so that the result does not depend on the threads.
-const OUTPUTS: usize = 64;
+const OUTPUTS: usize = 48;
 /// From so many channels down, errors are passed on one by one.
 const FEW: usize = 16;
 

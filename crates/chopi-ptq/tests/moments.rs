@@ -459,6 +459,18 @@ fn files_of_something_else_are_refused() {
     let sums = ("a.abs_sum", "U64", &[1, 2][..], 16);
     let all = [one, largest, second, sum, sums];
     assert!(said(&file("1", &all)).ends_with("a largest value is not a finite number, at least 0"));
+    // One row of the value 1, whose square is said to be −2^−64, then almost 2^63.
+    let mut one_row = file("1", &all);
+    let data = one_row.len() - 64;
+    one_row[data..][..8].copy_from_slice(&1_u64.to_le_bytes());
+    one_row[data + 8..][..8].copy_from_slice(&1_f64.to_le_bytes());
+    assert!(said(&one_row).ends_with("is negative"));
+    one_row[data + 31] = 0x7f;
+    let large = said(&one_row);
+    assert!(
+        large.ends_with("\"a\": a sum is larger than its rows can make it"),
+        "{large}"
+    );
     let short = ("a.second", "U64", &[1][..], 8);
     let said_short = said(&file("1", &[one, largest, short, sum, sums]));
     assert!(

@@ -10,6 +10,7 @@ use chopi::formats::gguf::{Array, BlockType, Blocks, GgufFile, Value};
 use chopi::formats::{Format, Plain, Plan, Tensor, TensorPlan, save};
 use chopi::model::ObservationPoints;
 use chopi::observer::{Histograms, MovingAverage, Ranges};
+use chopi::ptq::{Moments, Statistics};
 use chopi::training::{FakeQuantizer, Learning};
 use chopi::{Calibration, Chopi, Convention, Granularity, Observer};
 use chopi_conformance::data::Random;
@@ -24,6 +25,7 @@ fn main() {
     plans(&Seeds::new(&root, "plan"));
     ggufs(&Seeds::new(&root, "gguf"));
     saved(&Seeds::new(&root, "saved"));
+    statistics(&Seeds::new(&root, "statistics"));
     for target in [
         "observe",
         "onnx",
@@ -33,6 +35,30 @@ fn main() {
         "requantize",
     ] {
         numbers(&Seeds::new(&root, target));
+    }
+}
+
+/// Files of moments of no layer, of one and of two, and numbers of batches.
+fn statistics(seeds: &Seeds) {
+    let folder = Folder::new();
+    let path = folder.path("moments.safetensors");
+    let mut statistics = Statistics::default();
+    for (layer, channels) in [1, 3, 5].into_iter().enumerate() {
+        statistics.save(&path).unwrap();
+        let file = fs::read(&path).unwrap();
+        seeds.write(&format!("layers{layer}"), &[&[0], &*file].concat());
+        let mut moments = Moments::new(channels).unwrap();
+        let batch = Array2::from_shape_fn((4, channels), |(i, j)| (i * 7 + j) as f32 / 4.0 - 2.0);
+        moments.observe(&batch).unwrap();
+        statistics.0.insert(format!("layer.{layer}"), moments);
+    }
+    let numbers = (0..40).flat_map(|i| ((i * i) as f32 / 8.0 - 50.0).to_le_bytes());
+    let numbers: Vec<u8> = numbers.collect();
+    for channels in [1_u8, 3] {
+        seeds.write(
+            &format!("channels{channels}"),
+            &[&[2 * channels - 1], &*numbers].concat(),
+        );
     }
 }
 

@@ -11,7 +11,8 @@ use chopi_kernels::memory::collected;
 use safetensors::SafeTensorError;
 use safetensors::tensor::{View, serialize_to_file};
 
-use super::{Moments, offset};
+use super::Moments;
+use super::fixed::{POINT, offset, power_of_two};
 use crate::error::{Error, Result};
 
 /// The entry of the file's metadata that says what it is, and its value.
@@ -221,21 +222,25 @@ fn read(archive: &Archive, name: &str) -> Result<Moments> {
             "a largest value is not a finite number, at least 0",
         ));
     }
-    // As much as the rows can make, and a little for roundings.
-    let sums = moments
-        .triangle
+    moments.rows = named(name, moments.checked_rows(rows[0], &moments.abs_max))?;
+    // As much as these rows can make, with what they were rounded by.
+    let largest = moments
+        .abs_max
         .iter()
+        .fold(1.0_f64, |largest, x| largest.max(*x));
+    let rows = moments.rows as f64;
+    let most = rows * largest * largest * power_of_two(POINT) * (1.0 + 1e-5) + rows;
+    let mut sums = (moments.triangle.iter())
         .chain(&moments.sums)
         .chain(&moments.magnitudes);
-    if sums.into_iter().any(|sum| sum.unsigned_abs() >> 126 > 1) {
-        return Err(impossible("a sum is larger than 2^63"));
+    if sums.any(|sum| sum.unsigned_abs() as f64 > most) {
+        return Err(impossible("a sum is larger than its rows can make it"));
     }
     if (0..channels).any(|j| moments.triangle[offset(j) + j] < 0 || moments.magnitudes[j] < 0) {
         return Err(impossible(
             "a sum of squares or of absolute values is negative",
         ));
     }
-    moments.rows = named(name, moments.checked_rows(rows[0], &moments.abs_max))?;
     Ok(moments)
 }
 
