@@ -53,20 +53,21 @@ impl<'a> Inputs<'a> {
 
     /// The factor for these settings, computed unless it was the last one.
     pub(crate) fn factor(&self, settings: &Gptq) -> Result<Arc<Factor>> {
-        let mut kept = self.factor.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((of, factor)) if of == settings => Ok(factor.clone()),
-            _ => {
-                let second = |i: usize, j: usize| match i.cmp(&j) {
-                    Ordering::Less => self.doubled[(i, j)] / 2.0,
-                    Ordering::Equal => self.doubled[(i, j)],
-                    Ordering::Greater => self.doubled[(j, i)] / 2.0,
-                };
-                let factor = Arc::new(Factor::new(self.doubled.nrows(), second, settings)?);
-                *kept = Some((*settings, factor.clone()));
-                Ok(factor)
-            }
+        // Not locked while it is computed: a thread that waits for its parts may do another layer's work meanwhile.
+        let kept = || self.factor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, factor)) = &*kept()
+            && of == settings
+        {
+            return Ok(factor.clone());
         }
+        let second = |i: usize, j: usize| match i.cmp(&j) {
+            Ordering::Less => self.doubled[(i, j)] / 2.0,
+            Ordering::Equal => self.doubled[(i, j)],
+            Ordering::Greater => self.doubled[(j, i)] / 2.0,
+        };
+        let factor = Arc::new(Factor::new(self.doubled.nrows(), second, settings)?);
+        *kept() = Some((*settings, factor.clone()));
+        Ok(factor)
     }
 
     /// Tr(D·H·Dᵀ), D the differences of weights in row-major order, `difference(i)` that of the i-th weight.

@@ -184,6 +184,37 @@ fn layers_that_take_the_same_inputs_get_what_each_gets_alone() {
 }
 
 #[test]
+fn layers_may_be_quantized_at_once() {
+    let moments = moments_of(&inputs(400, 300, 7));
+    let shared = Inputs::new(&moments).unwrap();
+    let names = ["gptq", "gptq:natural", "gptq+weighted", "gptq"];
+    let codes = |index: usize| {
+        let w = weights(120, 300, index as u64);
+        let done = shared.quantize(
+            &w,
+            &grouped(),
+            &Convention::CHOPI,
+            &method(names[index % 4]),
+        );
+        done.unwrap().codes.to_i64()
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(4)
+        .build()
+        .unwrap();
+    let at_once = pool.install(|| {
+        let ((a, b), (c, d)) = rayon::join(
+            || rayon::join(|| codes(0), || codes(1)),
+            || rayon::join(|| codes(2), || codes(3)),
+        );
+        [a, b, c, d]
+    });
+    for (index, at_once) in at_once.iter().enumerate() {
+        assert_eq!(at_once, &codes(index));
+    }
+}
+
+#[test]
 fn dead_and_equal_channels_need_no_more_than_damping() {
     let mut x = inputs(60, 40, 8);
     x.column_mut(5).fill(0.0);
