@@ -255,10 +255,11 @@ pub(crate) fn check_len(elements: usize, layout: &Layout) -> Result<()> {
 
 /// A float tensor of the framework `B`: what is calibrated on and quantized.
 #[diagnostic::on_unimplemented(
-    message = "chopi does not know `{Self}` as a float tensor",
-    note = "tensors of `ndarray`, `candle` and `tch` need the feature of that name: \
-            `chopi = {{ features = [\"candle\"] }}`",
-    note = "elements must be f32, f64, half::f16 or half::bf16"
+    message = "`{Self}` is no tensor of floats that chopi quantizes",
+    label = "expected an array or a tensor of f32, f64, f16 or bf16",
+    note = "integers are converted first, for instance by `x.mapv(|x| x as f32)`",
+    note = "a slice or a `Vec` is quantized through a view: `ndarray::ArrayView::from(&x[..])`",
+    note = "tensors of `candle` and `tch` need chopi's feature of that name"
 )]
 pub trait FloatTensor<B: Backend> {
     /// A float tensor that owns its elements.
@@ -310,9 +311,8 @@ pub trait FloatTensor<B: Backend> {
 
 /// An integer tensor of the framework `B`: what is dequantized.
 #[diagnostic::on_unimplemented(
-    message = "chopi does not know `{Self}` as a tensor of codes",
-    note = "tensors of `ndarray`, `candle` and `tch` need the feature of that name: \
-            `chopi = {{ features = [\"candle\"] }}`",
+    message = "`{Self}` is no tensor of codes that chopi dequantizes",
+    note = "tensors of `candle` and `tch` need chopi's feature of that name",
     note = "for ndarray, dequantize the `IntArray` that `quantize` gave, or make one from an \
             integer array with `IntArray::from`"
 )]

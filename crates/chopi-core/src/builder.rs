@@ -59,9 +59,10 @@ impl Builder {
         self
     }
 
-    /// The integers that codes are taken from. By default the convention's for the symmetry.
-    pub fn range(mut self, range: CodeRange) -> Self {
-        self.range = range;
+    /// The integers that codes are taken from, a [`CodeRange`] or bounds such as `-8..=7`. By default the
+    /// convention's for the symmetry.
+    pub fn range(mut self, range: impl Into<CodeRange>) -> Self {
+        self.range = range.into();
         self
     }
 

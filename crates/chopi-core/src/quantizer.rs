@@ -22,7 +22,7 @@ use crate::scheme::{NanPolicy, Scheme};
 /// quantizes and dequantizes by itself, and many threads can share one.
 ///
 /// What is computed stands at [`Convention`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Chopi {
     scheme: Scheme,
     convention: Convention,

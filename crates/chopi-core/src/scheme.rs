@@ -1,6 +1,7 @@
 //! What to quantize to: bits, symmetry, granularity, integer range and rounding.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use smallvec::smallvec;
 
@@ -23,13 +24,27 @@ pub use chopi_kernels::Rounding;
 /// assert!(Scheme::new(SchemeFields { qmax: 16, ..*scheme }).is_err());
 /// # Ok::<(), chopi_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
     serde(try_from = "SchemeFields", into = "SchemeFields")
 )]
 pub struct Scheme(SchemeFields);
+
+impl fmt::Debug for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheme")
+            .field("bits", &self.bits)
+            .field("symmetry", &self.symmetry)
+            .field("granularity", &format_args!("{}", self.granularity))
+            .field("qmin", &self.qmin)
+            .field("qmax", &self.qmax)
+            .field("zero", &self.zero)
+            .field("rounding", &self.rounding)
+            .finish()
+    }
+}
 
 /// What a [`Scheme`] consists of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -205,6 +220,14 @@ pub enum CodeRange {
         /// The largest code.
         qmax: i64,
     },
+}
+
+impl From<RangeInclusive<i64>> for CodeRange {
+    /// The integers from the start to the end, as [`CodeRange::Custom`].
+    fn from(range: RangeInclusive<i64>) -> Self {
+        let (qmin, qmax) = range.into_inner();
+        Self::Custom { qmin, qmax }
+    }
 }
 
 impl CodeRange {

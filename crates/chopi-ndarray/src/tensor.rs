@@ -20,6 +20,8 @@ impl Backend for NdArray {
     const NAME: &'static str = "ndarray";
 }
 
+// So that an array of integers is told what `FloatTensor` wants and not what `Float` is.
+#[diagnostic::do_not_recommend]
 impl<A, S, D> FloatTensor<NdArray> for ArrayBase<S, D>
 where
     A: Float,
@@ -66,6 +68,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<A: Float, D: Dimension> IntTensor<NdArray> for IntArray<A, D> {
     type Float = Array<A, D>;
     type Device = HostOnly<Array<A, D>, Self>;

@@ -1,6 +1,7 @@
 //! The result of calibration, and what it does with tensors.
 
 pub(crate) mod apply;
+mod debug;
 
 use std::ops::Range;
 
@@ -21,7 +22,7 @@ use chopi_kernels::{FloatType, IntType, PerGroup};
 ///
 /// A scale is kept as the `f64` that equals it; it is a number of the compute type of the data that
 /// it was calibrated on (`f32` for `f16`, `bf16` and `f32` data).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "Unchecked"))]
 pub struct QParams {
