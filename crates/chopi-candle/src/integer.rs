@@ -19,11 +19,12 @@ fn wrap(error: chopi_matmul::Error) -> candle_core::Error {
 /// CPU; tensors of other devices are copied there and back.
 ///
 /// ```
+/// # mod chopi { pub use chopi_candle as candle; pub use chopi_core::*; pub use chopi_matmul as matmul; }
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Linear, Module};
-/// use chopi_candle::QuantizedLinear;
-/// use chopi_core::Chopi;
-/// use chopi_matmul::Activations;
+/// use chopi::candle::QuantizedLinear;
+/// use chopi::Chopi;
+/// use chopi::matmul::Activations;
 ///
 /// let weight = Tensor::randn(0_f32, 1.0, (16, 32), &Device::Cpu)?;
 /// let layer = Linear::new(weight, None);
@@ -92,11 +93,12 @@ impl Module for QuantizedLinear {
 /// there and back.
 ///
 /// ```
+/// # mod chopi { pub use chopi_candle as candle; pub use chopi_core::*; pub use chopi_matmul as matmul; }
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::{Conv2d, Conv2dConfig, Module};
-/// use chopi_candle::QuantizedConv;
-/// use chopi_core::Chopi;
-/// use chopi_matmul::Activations;
+/// use chopi::candle::QuantizedConv;
+/// use chopi::Chopi;
+/// use chopi::matmul::Activations;
 ///
 /// let weight = Tensor::randn(0_f32, 1.0, (16, 8, 3, 3), &Device::Cpu)?;
 /// let layer = Conv2d::new(weight, None, Conv2dConfig { padding: 1, ..Default::default() });
@@ -191,10 +193,11 @@ pub fn conv2d_params(config: &Conv2dConfig) -> ConvParams {
 /// The layer to train with quantization is [`QatEmbedding`](crate::nn::QatEmbedding).
 ///
 /// ```
+/// # mod chopi { pub use chopi_candle as candle; pub use chopi_core::*; }
 /// use candle_core::{Device, Tensor};
 /// use candle_nn::Module;
-/// use chopi_candle::QuantizedEmbedding;
-/// use chopi_core::Chopi;
+/// use chopi::candle::QuantizedEmbedding;
+/// use chopi::Chopi;
 ///
 /// let table = Tensor::new(&[[0.5_f32, -1.0], [2.0, 4.0]], &Device::Cpu)?;
 /// let codes = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;

@@ -1,9 +1,10 @@
 //! chopi on [candle](candle_core) tensors of `f32`, `f64`, `f16` and `bf16`.
 //!
 //! ```
+//! # use chopi_core as chopi;
 //! use candle_core::{Device, Tensor};
-//! use chopi_candle as _;
-//! use chopi_core::Chopi;
+//! # use chopi_candle as _;
+//! use chopi::Chopi;
 //!
 //! let x = Tensor::new(&[[0.1_f32, -0.2], [0.3, 0.4]], &Device::Cpu)?;
 //! let mut chopi = Chopi::new(8)?;

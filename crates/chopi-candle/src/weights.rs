@@ -16,13 +16,14 @@ use chopi_core::model::WeightQuantizer;
 /// `variables` through it. To train with quantization there is [`nn`](crate::nn).
 ///
 /// ```
+/// # mod chopi { pub use chopi_candle as candle; pub use chopi_core::*; }
 /// use std::collections::HashMap;
 ///
 /// use candle_core::{DType, Device, Tensor};
 /// use candle_nn::{Module, VarBuilder};
-/// use chopi_candle::quantized_var_builder;
-/// use chopi_core::model::WeightQuantizer;
-/// use chopi_core::{Calibration, Chopi};
+/// use chopi::candle::quantized_var_builder;
+/// use chopi::model::WeightQuantizer;
+/// use chopi::{Calibration, Chopi};
 ///
 /// let weight = Tensor::randn(0_f32, 1.0, (2, 8), &Device::Cpu)?;
 /// let tensors = HashMap::from([("fc.weight".to_owned(), weight)]);

@@ -14,11 +14,12 @@
 //! vectors of `f32`; its codes are `i64`:
 //!
 //! ```
-//! use chopi_core::backend::{
+//! # use chopi_core as chopi;
+//! use chopi::backend::{
 //!     Backend, Fill, Float, FloatSliceMut, FloatTensor, FloatType, HostFloats, HostInts, HostOnly, Int,
 //!     IntSliceMut, IntTensor, Layout,
 //! };
-//! use chopi_core::{Chopi, Result};
+//! use chopi::{Chopi, Result};
 //!
 //! struct Vectors;
 //! impl Backend for Vectors {

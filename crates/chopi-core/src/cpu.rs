@@ -4,7 +4,8 @@
 //! says. With the feature `rayon`, large tensors are worked on by the [`threads`] of the current pool.
 //!
 //! ```
-//! use chopi_core::cpu::Isa;
+//! # use chopi_core as chopi;
+//! use chopi::cpu::Isa;
 //!
 //! assert!(Isa::active().is_available());
 //! ```

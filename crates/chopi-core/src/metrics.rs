@@ -5,7 +5,8 @@
 //! tensors, each by group; [`Metrics`] itself sums over slices, and merges:
 //!
 //! ```
-//! use chopi_core::metrics::Metrics;
+//! # use chopi_core as chopi;
+//! use chopi::metrics::Metrics;
 //!
 //! let (x, quantized) = ([0.1_f32, -0.2, 0.3, 0.4], [0.1012_f32, -0.2, 0.2988, 0.4]);
 //! let mut metrics = Metrics::new(0.4); // about the largest |x|

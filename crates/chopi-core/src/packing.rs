@@ -4,7 +4,8 @@
 //! unpacks them. [`QParams`](crate::QParams) work on codes that are not packed.
 //!
 //! ```
-//! use chopi_core::packing::Packing;
+//! # use chopi_core as chopi;
+//! use chopi::packing::Packing;
 //!
 //! let packing = Packing::compressed_tensors(4)?;
 //! let codes = [-8_i8, 7, 0, -1, 3];

@@ -16,7 +16,8 @@ pub use chopi_kernels::Rounding;
 /// They can be read as if they were the scheme's own, and not be changed:
 ///
 /// ```
-/// use chopi_core::{Chopi, Scheme, SchemeFields};
+/// # use chopi_core as chopi;
+/// use chopi::{Chopi, Scheme, SchemeFields};
 ///
 /// let scheme = Chopi::builder().num_bits(4).scheme()?;
 /// assert_eq!((scheme.qmin, scheme.qmax), (0, 15));

@@ -11,14 +11,15 @@
 //! [`GgufFile`](gguf::GgufFile).
 //!
 //! ```
-//! use chopi_formats::Storage;
+//! # mod chopi { pub use chopi_formats as formats; }
+//! use chopi::formats::Storage;
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("model.safetensors");
 //! # let data: Vec<u8> = [0.5_f32, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
 //! # let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![2], &data)?;
 //! # safetensors::serialize_to_file([("norm.weight", view)], None, &path)?;
 //!
-//! let model = chopi_formats::open(&path)?;
+//! let model = chopi::formats::open(&path)?;
 //! for tensor in model.tensors() {
 //!     match tensor.storage() {
 //!         Storage::Plain(dtype) => println!("{} {dtype} {:?}", tensor.name(), tensor.shape()),

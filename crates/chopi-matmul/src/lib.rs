@@ -1,7 +1,8 @@
 //! Products of quantized matrices, computed in integers: exact, and faster than in floats.
 //!
 //! ```
-//! use chopi_matmul::{Matrix, Order, PackedMatrix};
+//! # mod chopi { pub use chopi_matmul as matmul; }
+//! use chopi::matmul::{Matrix, Order, PackedMatrix};
 //!
 //! // Weights, [outputs, inputs], packed once.
 //! let weights = [1_i8, -2, 3, -4, 5, -6];

@@ -11,7 +11,8 @@ use ndarray::{Array, Dimension};
 /// `A` is the float type that they came from and that dequantizing gives; `D` the dimension type.
 ///
 /// ```
-/// use chopi_ndarray::IntArray;
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::IntArray;
 /// use ndarray::{Ix1, array};
 ///
 /// let codes = IntArray::<f32, Ix1>::from(array![1_u8, 2, 255]);

@@ -2,7 +2,8 @@
 //! [`f16`](chopi_core::backend::f16) and [`bf16`](chopi_core::backend::bf16).
 //!
 //! ```
-//! use chopi_core::Chopi;
+//! # use chopi_core as chopi;
+//! use chopi::Chopi;
 //! use ndarray::array;
 //!
 //! let x = array![[0.1_f32, -0.2], [0.3, 0.4]];

@@ -1,8 +1,9 @@
 //! chopi on libtorch tensors ([`tch`]) of kind Float, Double, Half and BFloat16.
 //!
 //! ```
-//! use chopi_core::Chopi;
-//! use chopi_tch as _;
+//! # use chopi_core as chopi;
+//! use chopi::Chopi;
+//! # use chopi_tch as _;
 //! use tch::{Kind, Tensor};
 //!
 //! let x = Tensor::from_slice2(&[[0.1_f32, -0.2], [0.3, 0.4]]);

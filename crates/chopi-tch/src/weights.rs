@@ -22,8 +22,9 @@ use crate::tensor::float_type;
 /// by name, are quantized then.
 ///
 /// ```
-/// use chopi_core::model::WeightQuantizer;
-/// use chopi_core::{Calibration, Chopi};
+/// # mod chopi { pub use chopi_core::*; pub use chopi_tch as tch; }
+/// use chopi::model::WeightQuantizer;
+/// use chopi::{Calibration, Chopi};
 /// use tch::{Device, nn};
 ///
 /// let variables = nn::VarStore::new(Device::Cpu);
@@ -31,7 +32,7 @@ use crate::tensor::float_type;
 ///
 /// let scheme = Chopi::builder().num_bits(4).symmetric(true).per_channel(0);
 /// let weights = WeightQuantizer::new(scheme, Calibration::MeanSquaredError)?;
-/// chopi_tch::quantize_variables(&variables, &weights)?;
+/// chopi::tch::quantize_variables(&variables, &weights)?;
 /// for (name, weight) in weights.quantized() {
 ///     println!("{name}: {:.1} dB", weight.metrics.sqnr_db());
 /// }

@@ -31,7 +31,8 @@ use chopi_kernels::FloatType;
 /// A convention is one of the constants below, whose documentation defines its numbers.
 ///
 /// ```
-/// use chopi_core::{Convention, backend::FloatType};
+/// # use chopi_core as chopi;
+/// use chopi::{Convention, backend::FloatType};
 ///
 /// let convention = Convention::from_name("pychop")?;
 /// assert_eq!(convention, Convention::PYCHOP);

@@ -10,7 +10,8 @@ pub fn is_matrix_weight(name: &str, shape: &[usize]) -> bool {
 /// `*.weight`, unless a part of its name says that it is an embedding, a norm or a head.
 ///
 /// ```
-/// use chopi_core::model::is_linear_weight;
+/// # use chopi_core as chopi;
+/// use chopi::model::is_linear_weight;
 /// assert!(is_linear_weight("model.layers.3.mlp.down_proj.weight", &[64, 256]));
 /// assert!(!is_linear_weight("model.layers.3.mlp.down_proj.bias", &[64]));
 /// assert!(!is_linear_weight("model.embed_tokens.weight", &[32_000, 64]));

@@ -24,8 +24,9 @@ use crate::qparams::QParams;
 /// reads one flag. With the feature `serde` they can be saved and go on later.
 ///
 /// ```
-/// use chopi_core::model::ObservationPoints;
-/// use chopi_core::{Calibration, Chopi, Convention, Observer};
+/// # use chopi_core as chopi;
+/// use chopi::model::ObservationPoints;
+/// use chopi::{Calibration, Chopi, Convention, Observer};
 ///
 /// let scheme = Chopi::builder().num_bits(8).scheme()?;
 /// let observer = Observer::new(scheme, Convention::CHOPI, Calibration::Percentile(99.99))?;

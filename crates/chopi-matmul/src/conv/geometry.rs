@@ -5,7 +5,8 @@ use crate::{Error, Result};
 /// What a convolution does with its kernel, along each spatial axis.
 ///
 /// ```
-/// use chopi_matmul::conv::{ConvGeometry, ConvParams};
+/// # mod chopi { pub use chopi_matmul as matmul; }
+/// use chopi::matmul::conv::{ConvGeometry, ConvParams};
 ///
 /// let params = ConvParams { padding: vec![(1, 1); 2], ..ConvParams::new(2) };
 /// let geometry = ConvGeometry::new(&[8, 3, 32, 32], &[16, 3, 3, 3], &params)?;

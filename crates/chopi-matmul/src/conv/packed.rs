@@ -11,7 +11,8 @@ use crate::{CodeSlice, Error, Matrix, Order, PackedMatrix, Result};
 /// The weights of a convolution, packed once, and what it does with them.
 ///
 /// ```
-/// use chopi_matmul::conv::{ConvInput, ConvParams, PackedConv};
+/// # mod chopi { pub use chopi_matmul as matmul; }
+/// use chopi::matmul::conv::{ConvInput, ConvParams, PackedConv};
 ///
 /// // One channel to one, a kernel of 2: y[o] = (x[o] − 100)·1 + (x[o + 1] − 100)·−1.
 /// let conv = PackedConv::new(&[1_i8, -1][..], &[1, 1, 2], ConvParams::new(1), &[0])?;

@@ -11,8 +11,9 @@
 //! padding the product is 0.
 //!
 //! ```
-//! use chopi_core::backend::IntSlice;
-//! use chopi_matmul::emulate::{Accumulator, Matrix, Overflow, matmul};
+//! # mod chopi { pub use chopi_core::*; pub use chopi_matmul as matmul; }
+//! use chopi::backend::IntSlice;
+//! use chopi::matmul::emulate::{Accumulator, Matrix, Overflow, matmul};
 //!
 //! let a = Matrix { codes: IntSlice::I8(&[100, 100, -100]), shape: (1, 3), range: (-128, 127), zero_points: &[0] };
 //! let b = Matrix { codes: IntSlice::I8(&[120, 120, 120]), shape: (3, 1), range: (-128, 127), zero_points: &[0] };

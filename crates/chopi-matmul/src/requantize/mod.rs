@@ -15,7 +15,8 @@
 //! The last two use integers only, so that a network can run on hardware without floats.
 //!
 //! ```
-//! use chopi_matmul::requantize::{
+//! # mod chopi { pub use chopi_matmul as matmul; }
+//! use chopi::matmul::requantize::{
 //!     DoubleRounded, FixedMultiplier, FloatMultiplier, Multiplier, OutputCodes, requantize_row,
 //! };
 //!

@@ -17,7 +17,8 @@ use super::{ConvAttributes, Result};
 /// one for each of the M output channels; without zero points they are 0.
 ///
 /// ```
-/// use chopi_ndarray::onnx::{ConvAttributes, conv_integer};
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::{ConvAttributes, conv_integer};
 /// use ndarray::array;
 ///
 /// let x = array![[[1_u8, 2, 3, 4]]];

@@ -43,7 +43,8 @@ impl Default for DequantizeAttributes {
 /// the product; both of ONNX's implementations compute as said here.)
 ///
 /// ```
-/// use chopi_ndarray::onnx::{DequantizeAttributes, dequantize_linear};
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::{DequantizeAttributes, dequantize_linear};
 /// use ndarray::{Array1, arr0, array};
 ///
 /// let q = array![0_u8, 128, 255];

@@ -18,7 +18,8 @@ use super::quantize_linear::codes;
 /// definition has no s: it is 1 then, as in ONNX Runtime.
 ///
 /// ```
-/// use chopi_ndarray::onnx::dynamic_quantize_linear;
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::dynamic_quantize_linear;
 /// use ndarray::array;
 ///
 /// let (y, scale, zero_point) = dynamic_quantize_linear(&array![0.0_f32, 2.0, -3.0])?;

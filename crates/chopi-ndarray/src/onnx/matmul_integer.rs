@@ -20,7 +20,8 @@ use super::quantized::zero_points;
 /// it is 0.
 ///
 /// ```
-/// use chopi_ndarray::onnx::matmul_integer;
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::matmul_integer;
 /// use ndarray::{ArrayD, arr0, array};
 ///
 /// let a = array![[11_u8, 7, 3], [10, 6, 2]];

@@ -3,7 +3,8 @@
 //! QLinearMatMul, ConvInteger and QLinearConv.
 //!
 //! ```
-//! use chopi_ndarray::onnx::{self, QuantizeAttributes, QuantizedType};
+//! # mod chopi { pub use chopi_ndarray as ndarray; }
+//! use chopi::ndarray::onnx::{self, QuantizeAttributes, QuantizedType};
 //! use ndarray::{Array2, array};
 //!
 //! let x = array![[-1.0_f32, 0.0, 0.25], [2.0, 4.0, 100.0]];

@@ -20,7 +20,8 @@ use super::{ConvAttributes, Error, Quantized, Result};
 /// channel. The element type of `y_zero_point` is that of the output.
 ///
 /// ```
-/// use chopi_ndarray::onnx::{ConvAttributes, Quantized, qlinear_conv};
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::{ConvAttributes, Quantized, qlinear_conv};
 /// use ndarray::{arr0, array};
 ///
 /// let (codes, scale, zero_point) = (array![[[3_u8, 5, 9]]], arr0(0.5_f32).into_dyn(), arr0(1).into_dyn());

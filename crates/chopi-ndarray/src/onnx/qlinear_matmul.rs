@@ -20,7 +20,8 @@ use super::{Quantized, Result};
 /// point. The element type of `y_zero_point` is that of the output.
 ///
 /// ```
-/// use chopi_ndarray::onnx::{Quantized, qlinear_matmul};
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::{Quantized, qlinear_matmul};
 /// use ndarray::{arr0, array};
 ///
 /// let (codes, scale, zero_point) = (array![[128_u8, 130]], arr0(0.5_f32).into_dyn(), arr0(128).into_dyn());

@@ -72,7 +72,8 @@ impl QuantizeAttributes {
 /// (the specification's default is uint8):
 ///
 /// ```
-/// use chopi_ndarray::onnx::{QuantizeAttributes, quantize_linear};
+/// # mod chopi { pub use chopi_ndarray as ndarray; }
+/// use chopi::ndarray::onnx::{QuantizeAttributes, quantize_linear};
 /// use ndarray::{Array1, arr0, array};
 ///
 /// let x = array![0.0_f32, 0.5, 1.5, 400.0];
