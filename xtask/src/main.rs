@@ -8,6 +8,7 @@ mod built;
 mod cache;
 mod check_backends;
 mod check_crates;
+mod check_docs;
 mod check_export;
 mod check_gguf;
 mod check_model;
@@ -84,6 +85,8 @@ enum Command {
     CheckReport(check_report::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
+    /// Build the documentation and check that no link is dead, there and in the pages of the repository
+    CheckDocs,
     /// Check the dependencies, the oldest Rust, and the packages that a release would publish
     CheckCrates,
     /// Check the convention PYCHOP against pychop's NumPy backend
@@ -130,6 +133,7 @@ fn run(command: Command) -> Result<()> {
         Command::CheckArchitectures(args) => architectures::check(&args),
         Command::CheckReport(args) => check_report::run(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
+        Command::CheckDocs => check_docs::run(),
         Command::CheckCrates => check_crates::run(),
         Command::CheckPychop(args) => check_pychop::run(&args),
         Command::Conformance(args) => conformance::run(&args),

@@ -11,8 +11,8 @@ use chopi::cpu::Isa;
 use crate::libtorch::Libtorch;
 use crate::workspace::Workspace;
 use crate::{
-    built, check_backends, check_crates, check_model, check_pychop, direction, fuzz, model,
-    process, table,
+    built, check_backends, check_crates, check_docs, check_model, check_pychop, direction, fuzz,
+    model, process, table,
 };
 
 /// What has tests; the examples have none.
@@ -50,7 +50,8 @@ fn fast(sections: &mut Sections) -> Result<()> {
     sections.start("Documentation tests");
     cargo.run(["test", "--doc"])?;
     sections.start("Documentation");
-    cargo.docs(&[])
+    cargo.docs(&[])?;
+    check_docs::links(&Workspace::load()?)
 }
 
 fn full(sections: &mut Sections) -> Result<()> {
@@ -174,6 +175,7 @@ fn full(sections: &mut Sections) -> Result<()> {
     sections.start("Documentation");
     // As on docs.rs, without libtorch.
     Cargo::default().docs(&["--workspace", &workspace.documentation_features()])?;
+    check_docs::links(&workspace)?;
 
     sections.start("Licenses and sources of dependencies");
     // `cargo xtask check-crates` installs it, which takes longer than all that it checks.
@@ -233,8 +235,7 @@ impl Cargo {
 
     fn docs(&self, args: &[&str]) -> Result<()> {
         let mut command = self.command(["doc", "--no-deps", "--lib"].iter().chain(args));
-        let flags = "-D warnings -D rustdoc::broken_intra_doc_links";
-        process::run(command.env("RUSTDOCFLAGS", flags))
+        check_docs::build(&mut command)
     }
 }
 

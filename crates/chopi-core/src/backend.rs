@@ -278,7 +278,8 @@ pub trait FloatTensor<B: Backend> {
     /// densely, in whatever axis order; copied, row-major, where they do not.
     ///
     /// # Errors
-    /// What `f` returns; an unsupported dtype; what the framework says.
+    /// The error that `f` returns; [`Error::Dtype`] for a dtype that chopi does not quantize; [`Error::Framework`] where
+    /// the framework fails.
     fn with_host<R>(&self, f: impl FnOnce(HostFloats<'_>) -> Result<R>) -> Result<R>;
 
     /// The tensor as one for device operations, where its elements are not in host memory: `None`
@@ -291,7 +292,7 @@ pub trait FloatTensor<B: Backend> {
     /// writes its elements, in the memory order of `layout`, which has as many.
     ///
     /// # Errors
-    /// What `fill` returns; what the framework says.
+    /// The error that `fill` returns; [`Error::Framework`] where the framework fails.
     fn int_like(
         &self,
         bounds: (i64, i64),
@@ -302,7 +303,7 @@ pub trait FloatTensor<B: Backend> {
     /// A float tensor of the dtype of `self`, written like [`int_like`](Self::int_like).
     ///
     /// # Errors
-    /// What `fill` returns; what the framework says.
+    /// The error that `fill` returns; [`Error::Framework`] where the framework fails.
     fn float_like(
         &self,
         layout: &Layout,
@@ -326,7 +327,8 @@ pub trait IntTensor<B: Backend> {
     /// Calls `f` with the tensor's elements, like [`FloatTensor::with_host`].
     ///
     /// # Errors
-    /// What `f` returns; an unsupported dtype; what the framework says.
+    /// The error that `f` returns; [`Error::Dtype`] for a dtype that chopi does not quantize; [`Error::Framework`] where
+    /// the framework fails.
     fn with_host<R>(&self, f: impl FnOnce(HostInts<'_>) -> Result<R>) -> Result<R>;
 
     /// The tensor as one for device operations, like [`FloatTensor::on_device`].
@@ -339,7 +341,7 @@ pub trait IntTensor<B: Backend> {
     /// tensors remember a float type of their own takes that instead.
     ///
     /// # Errors
-    /// What `fill` returns; what the framework says.
+    /// The error that `fill` returns; [`Error::Framework`] where the framework fails.
     fn float_like(
         &self,
         calibrated: FloatType,
@@ -405,13 +407,13 @@ fn as_uninit<T>(data: &mut [T]) -> &mut [std::mem::MaybeUninit<T>] {
 
 /// A float tensor of the framework `B` whose elements can be overwritten.
 ///
-/// `ndarray` arrays are. Tensors of `candle` and `tch` are not: their handles share memory, so
-/// that nothing proves that nobody else reads it.
+/// Arrays of `ndarray` implement it. Tensors of `candle` and `tch` do not: their handles share memory, and
+/// `&mut` to one handle does not prove that no other handle reads the elements.
 pub trait FloatTensorMut<B: Backend> {
     /// Calls `f` with the tensor's elements.
     ///
     /// # Errors
-    /// What `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
+    /// The error that `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostFloatsMut<'_>) -> Result<R>) -> Result<R>;
 }
 
@@ -421,6 +423,6 @@ pub trait IntTensorMut<B: Backend> {
     /// Calls `f` with the tensor's elements.
     ///
     /// # Errors
-    /// What `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
+    /// The error that `f` returns; [`Error::OutputLayout`] where the tensor does not lie densely.
     fn with_host_mut<R>(&mut self, f: impl FnOnce(HostIntsMut<'_>) -> Result<R>) -> Result<R>;
 }

@@ -23,12 +23,14 @@ pub struct Builder {
 
 impl Builder {
     /// The width of a code in bits, 2..=32. The default is 8.
+    #[doc(alias("bits", "dtype"))]
     pub fn num_bits(mut self, bits: u32) -> Self {
         self.bits = bits;
         self
     }
 
     /// [`Symmetry::Symmetric`] or [`Symmetry::Asymmetric`], the default.
+    #[doc(alias("qscheme", "per_tensor_symmetric", "per_channel_symmetric"))]
     pub fn symmetric(mut self, symmetric: bool) -> Self {
         self.symmetry = if symmetric {
             Symmetry::Symmetric
@@ -39,16 +41,19 @@ impl Builder {
     }
 
     /// One scale and zero point for all of the tensor, the default.
+    #[doc(alias("per_tensor_affine"))]
     pub fn per_tensor(self) -> Self {
         self.granularity(Granularity::PerTensor)
     }
 
     /// A scale and a zero point for each index along an axis; -1 is the last axis.
+    #[doc(alias("axis", "channel_dim", "ch_axis", "per_channel_affine"))]
     pub fn per_channel(self, axis: isize) -> Self {
         self.granularity(Granularity::PerChannel { axis })
     }
 
     /// A scale and a zero point for each `size` consecutive elements along an axis.
+    #[doc(alias("group_size", "block_size"))]
     pub fn per_group(self, size: usize, axis: isize) -> Self {
         self.granularity(Granularity::PerGroup { axis, size })
     }
@@ -61,6 +66,7 @@ impl Builder {
 
     /// The integers that codes are taken from, a [`CodeRange`] or bounds such as `-8..=7`. By default the
     /// convention's for the symmetry.
+    #[doc(alias("quant_min", "quant_max"))]
     pub fn range(mut self, range: impl Into<CodeRange>) -> Self {
         self.range = range.into();
         self

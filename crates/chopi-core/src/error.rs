@@ -219,7 +219,7 @@ pub enum Error {
         float: FloatType,
     },
 
-    /// What was observed does not have the groups that its shape and granularity say.
+    /// Observed ranges or histograms are not as many as their shape and granularity ask for.
     #[error("{groups} groups were observed, of shape {shape:?}, {granularity}")]
     ObservedGroups {
         /// The number of groups.

@@ -56,7 +56,8 @@ impl Groups {
 /// device.
 ///
 /// # Errors
-/// What `f` returns; what the framework says; [`Error::Memory`] where there is none for a copy.
+/// The error that `f` returns; [`Error::Framework`] where the framework fails; [`Error::Memory`] where there is no
+/// memory for a copy.
 pub fn on_host<B: Backend, T: FloatTensor<B> + ?Sized, R>(
     tensor: &T,
     f: impl FnOnce(HostFloats<'_>) -> Result<R>,

@@ -27,6 +27,16 @@ use crate::error::{Error, Result};
 ///
 /// Codes come in rows; the bits that are left over at the end of a row, up to a whole number of its
 /// units, are 0.
+///
+/// ```
+/// # use chopi_core as chopi;
+/// use chopi::packing::{Field, Packing};
+///
+/// let packing = Packing::new(3, Field::Unsigned)?; // rows of whole bytes
+/// assert_eq!(packing.pack(&[1_u8, 2, 3], 3)?, [0b1101_0001, 0]); // 3·2^6 + 2·2^3 + 1, in 9 bits
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
+#[doc(alias("pack_to_int32", "bitpack"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packing {
     bits: u32,

@@ -22,6 +22,7 @@ use crate::scheme::{NanPolicy, Scheme};
 /// quantizes and dequantizes by itself, and many threads can share one.
 ///
 /// What is computed stands at [`Convention`].
+#[doc(alias("QuantStub", "Quantizer"))]
 #[derive(Clone, PartialEq)]
 pub struct Chopi {
     scheme: Scheme,
@@ -71,6 +72,7 @@ impl Chopi {
     /// [`Error::Axis`] for an axis that the tensor does not have; [`Error::Scale`] and
     /// [`Error::ZeroPoint`] for data that the convention cannot represent. The earlier parameters
     /// are kept then.
+    #[doc(alias("observer", "observe"))]
     pub fn calibrate<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<()> {
         self.params = Some(self.calibration(x)?);
         Ok(())
@@ -111,6 +113,7 @@ impl Chopi {
     ///
     /// # Errors
     /// The errors of [`QParams::quantize`]; the errors of [`calibrate`](Self::calibrate).
+    #[doc(alias("quantize_per_tensor", "quantize_per_channel"))]
     pub fn quantize<B: Backend, T: FloatTensor<B> + ?Sized>(&mut self, x: &T) -> Result<T::Int> {
         if self.params.is_some() || x.on_device().is_some() {
             return self.with_params(x, |params| params.quantize(x));
@@ -166,6 +169,7 @@ impl Chopi {
     ///
     /// # Errors
     /// [`Error::NotCalibrated`]; the errors of [`QParams::dequantize`].
+    #[doc(alias("DeQuantStub"))]
     pub fn dequantize<B: Backend, Q: IntTensor<B> + ?Sized>(&self, q: &Q) -> Result<Q::Float> {
         self.calibrated()?.dequantize(q)
     }
@@ -187,6 +191,12 @@ impl Chopi {
     ///
     /// # Errors
     /// The errors of [`QParams::fake_quantize`]; the errors of [`calibrate`](Self::calibrate).
+    #[doc(alias(
+        "forward",
+        "fake_quant",
+        "fake_quantize_per_tensor_affine",
+        "fake_quantize_per_channel_affine"
+    ))]
     pub fn fake_quantize<B: Backend, T: FloatTensor<B> + ?Sized>(
         &mut self,
         x: &T,
@@ -245,11 +255,13 @@ impl Chopi {
     }
 
     /// The smallest code.
+    #[doc(alias("quant_min"))]
     pub fn qmin(&self) -> i64 {
         self.scheme.qmin
     }
 
     /// The largest code.
+    #[doc(alias("quant_max"))]
     pub fn qmax(&self) -> i64 {
         self.scheme.qmax
     }

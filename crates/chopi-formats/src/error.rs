@@ -20,7 +20,7 @@ pub enum Error {
     Read {
         /// The file or the folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -188,7 +188,7 @@ pub enum Error {
     Write {
         /// The file or the folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 
@@ -200,7 +200,7 @@ pub enum Error {
     },
 
     /// A folder that is no quantized model stands where one is to be written.
-    #[error("{path}: exists and does not hold a quantized model, so that it is not replaced")]
+    #[error("{path}: exists and is not replaced, since it does not hold a quantized model")]
     OutputNotQuantized {
         /// The folder.
         path: PathBuf,
@@ -252,7 +252,7 @@ pub enum Fault {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 

@@ -45,7 +45,7 @@ pub trait Format: fmt::Debug + Sync {
     /// Writes all of a tensor where it was planned. `fault` makes the error of the tensor.
     ///
     /// # Errors
-    /// What the system says; a tensor that was planned otherwise.
+    /// A file that cannot be written; a tensor that was planned otherwise.
     fn write(
         &self,
         parts: &Parts,

@@ -63,7 +63,7 @@ impl Parts {
     /// Writes all of a tensor.
     ///
     /// # Errors
-    /// What the system says; [`Fault::Planned`] for a tensor that was planned otherwise.
+    /// A file that cannot be read or written; [`Fault::Planned`] for a tensor that was planned otherwise.
     pub fn write(
         &self,
         tensor: &Tensor,
@@ -148,7 +148,7 @@ impl CodeParts {
     /// Writes the parameters. `fault` makes the error of the tensor.
     ///
     /// # Errors
-    /// What the system says; a zero point that the codes' bits do not hold.
+    /// A file that cannot be read or written; a zero point that the codes' bits do not hold.
     pub fn write_params(
         &self,
         params: &QParams,
@@ -181,7 +181,7 @@ impl CodeParts {
     /// [packed](Self::is_packed). `fault` makes the error of the tensor.
     ///
     /// # Errors
-    /// What the system says; a code that the bits do not hold, a part of a row.
+    /// A file that cannot be read or written; a code that the bits do not hold, a part of a row.
     pub fn write_codes(
         &self,
         start: usize,

@@ -143,7 +143,7 @@ impl Writer<'_> {
     /// Puts the file or the folder in its place.
     ///
     /// # Errors
-    /// What the system says, and where something has come into being there meanwhile.
+    /// The output cannot be put on disk or renamed; something that has come into being at its place meanwhile.
     pub fn finish(self) -> Result<()> {
         self.output.persist()?;
         match self.folder {

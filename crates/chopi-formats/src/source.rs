@@ -41,7 +41,7 @@ impl Source {
     /// Reads as many bytes as `out` has from `position` on.
     ///
     /// # Errors
-    /// What the system says, and where the file has become shorter.
+    /// The file cannot be read, or has become shorter since it was opened.
     pub fn read_at(&self, position: u64, out: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(position, out)
             .map_err(|e| match e.kind() {

@@ -97,7 +97,8 @@ impl Plain {
     /// The elements of a float tensor of any framework.
     ///
     /// # Errors
-    /// What the framework says; an unsupported dtype.
+    /// [`chopi_core::Error::Framework`] where the framework fails; [`chopi_core::Error::Dtype`] for a dtype that chopi
+    /// does not quantize.
     pub fn of<B: Backend, T: FloatTensor<B> + ?Sized>(x: &T) -> chopi_core::Result<Self> {
         x.with_host(|host: HostFloats<'_>| {
             let shape = host.layout().shape().to_vec();
@@ -167,7 +168,7 @@ impl Quantized {
     /// [`QParams::quantize`] has computed them.
     ///
     /// # Errors
-    /// What the framework says; [`chopi_core::Error::ParamsShape`] where the parameters are for another shape.
+    /// [`chopi_core::Error::Framework`] where the framework fails; [`chopi_core::Error::ParamsShape`] where the parameters are for another shape.
     pub fn of<B: Backend, Q: IntTensor<B> + ?Sized>(
         params: QParams,
         q: &Q,

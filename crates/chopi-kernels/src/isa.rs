@@ -11,8 +11,9 @@ use crate::vector::portable::Portable;
 ///
 /// The best that the CPU has is chosen once, on first use. All give the same bits, so a choice
 /// matters to tests and benchmarks only: [`force`](Self::force) makes one, as does the environment
-/// variable `CHOPI_ISA` (`avx512`, `avx2`, `neon` or `portable`). What the variable asks for in vain
-/// is passed over, since first use has nobody to tell; [`asked`](Self::asked) tells.
+/// variable `CHOPI_ISA` (`avx512`, `avx2`, `neon` or `portable`). A value of the variable that is
+/// unknown, or an instruction set that the CPU does not have, is ignored here; [`asked`](Self::asked)
+/// returns it as an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isa {
     /// AVX-512 F, BW, DQ and VL.

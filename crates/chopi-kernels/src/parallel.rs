@@ -34,8 +34,9 @@ pub fn threads() -> usize {
 /// Calls `work` with every piece and a state of its thread, which `finish` is given in the end, in
 /// no particular order.
 ///
-/// The calling thread takes pieces like the others and waits for none that has not begun one: so
-/// several threads are no slower than one.
+/// The calling thread takes pieces like the others. When none is left, it waits only for threads that are at
+/// work on a piece, not for those that the pool has not started yet: a busy pool does not make the call
+/// slower than one thread would be.
 pub fn for_each<P: Send, S>(
     pieces: impl ExactSizeIterator<Item = P> + Send,
     start: impl Fn() -> S + Sync,

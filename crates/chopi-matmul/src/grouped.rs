@@ -39,8 +39,8 @@ pub struct GroupedMatrix {
     magnitude: u64,
 }
 
-/// What a product needs of each group and column beside its codes: Σ (code − zero point), wrapped, and the
-/// zero point, less by what the kept codes are less than the codes.
+/// The corrections that a product needs for each group and column beside the kept codes k = code − d: the sum
+/// Σ (code − zero point), wrapped, and the zero point in terms of the kept codes, zero point − d.
 #[derive(Clone, Debug)]
 enum Terms {
     /// All of them in 16 bits, which halves what is read of small groups.

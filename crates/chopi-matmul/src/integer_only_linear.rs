@@ -154,7 +154,7 @@ impl IntegerOnlyLinear {
     /// network, whose results are compared and not multiplied again.
     ///
     /// # Errors
-    /// As of [`forward`](Self::forward).
+    /// The errors of [`forward`](Self::forward).
     pub fn forward_wide<B: Backend, T: IntTensor<B> + ?Sized>(&self, x: &T) -> Result<Vec<i32>> {
         self.with_rows(x, |left| {
             let mut out = repeated(0, left.rows().saturating_mul(self.outputs()))?;

@@ -212,8 +212,8 @@ impl QuantizedLinear {
     /// The output for an input of shape \[…, inputs\].
     ///
     /// # Errors
-    /// [`Error::Input`] for another shape; [`Error::Overflow`]; what quantizing the input says, as for
-    /// NaN.
+    /// [`Error::Input`] for another shape; [`Error::Overflow`]; [`Error::Quantization`] for an input that
+    /// cannot be quantized, such as one with NaN.
     pub fn forward<B: Backend, T: FloatTensor<B> + ?Sized>(&self, x: &T) -> Result<T::Owned> {
         let rows = |builder: Builder| builder.per_group(self.inputs().max(1), -1);
         let (codes, params) = self.activations.quantize(x, rows)?;

@@ -1,5 +1,13 @@
 //! Pages on how to use chopi, a module each.
 
+#[doc = include_str!("../../../docs/first-hour.md")]
+pub mod first_hour {}
+
+// Its example uses ndarray.
+#[cfg_attr(feature = "ndarray", doc = include_str!("../../../docs/python.md"))]
+#[cfg_attr(not(feature = "ndarray"), doc = "For users of Python.")]
+pub mod python {}
+
 #[doc = include_str!("../../../docs/conventions.md")]
 pub mod conventions {}
 

@@ -4,12 +4,64 @@
     not(feature = "ndarray"),
     doc = "Integer quantization for Rust tensors, exact to the last bit."
 )]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use chopi_core::{
-    Builder, Calibration, Chopi, CodeRange, Convention, Error, Granularity, NanPolicy, Observer,
-    QParams, Result, Rounding, Scheme, SchemeFields, Symmetry, Zero,
+    Calibration, CodeRange, Convention, Error, Granularity, NanPolicy, Observer, Result, Rounding,
+    Scheme, SchemeFields, Symmetry, Zero,
 };
 pub use chopi_core::{backend, convention, cpu, model, packing, training};
+
+/// Quantizes the tensors of every framework to integers and back.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use chopi::Chopi;
+/// use ndarray::array;
+///
+/// let x = array![[0.1_f32, -0.2], [0.3, 0.4]];
+/// let mut chopi = Chopi::new(8)?; // asymmetric, per tensor
+/// let q = chopi.quantize(&x)?; // calibrates on first use
+/// assert_eq!(format!("{q:?}"), "[[128, 0],\n [212, 255]] u8");
+/// let y = chopi.dequantize(&q)?;
+/// assert_eq!(y, chopi.fake_quantize(&x)?);
+/// # }
+/// # Ok::<(), chopi::Error>(())
+/// ```
+pub use chopi_core::Chopi;
+
+/// The settings of a quantizer, one method each.
+///
+/// ```
+/// use chopi::{Chopi, Convention};
+///
+/// let weights = Chopi::builder().num_bits(4).symmetric(true).per_group(32, -1).build()?;
+/// assert_eq!((weights.qmin(), weights.qmax()), (-8, 7));
+/// let narrow = Chopi::builder().num_bits(4).symmetric(true).range(-7..=7).build()?;
+/// assert_eq!((narrow.qmin(), narrow.qmax()), (-7, 7));
+/// let torch = Chopi::builder().num_bits(8).convention(Convention::TORCH).build()?;
+/// assert!(Chopi::builder().num_bits(1).build().is_err());
+/// # Ok::<(), chopi::Error>(())
+/// ```
+pub use chopi_core::Builder;
+
+/// Scales and zero points, which quantize and dequantize by `&self`, on any thread and in any framework.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use chopi::{Chopi, QParams};
+/// use ndarray::array;
+///
+/// let mut chopi = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
+/// chopi.calibrate(&array![[0.1_f32, -0.2], [0.3, 0.4]])?;
+/// let params: &QParams = chopi.params().expect("it is calibrated");
+/// assert_eq!((params.scale().len(), params.zero_point()), (2, &[0, 0][..]));
+/// let q = params.quantize(&array![[0.2_f32, 0.0], [0.4, -0.4]])?;
+/// assert_eq!(format!("{q:?}"), "[[127, 0],\n [127, -127]] i8");
+/// # }
+/// # Ok::<(), chopi::Error>(())
+/// ```
+pub use chopi_core::QParams;
 
 /// Calibration on data, batch by batch.
 ///
@@ -71,6 +123,23 @@ pub mod tch {
 }
 
 /// Products, layers and convolutions of integers: exact, and faster than in floats.
+///
+/// ```
+/// # #[cfg(feature = "ndarray")] {
+/// use chopi::Chopi;
+/// use chopi::matmul::{Activations, QuantizedLinear};
+/// use ndarray::Array2;
+///
+/// let weight = Array2::from_shape_fn((16, 32), |(i, j)| ((32 * i + j) as f32).sin());
+/// let mut codes = Chopi::builder().num_bits(8).symmetric(true).per_channel(0).build()?;
+/// let q = codes.quantize(&weight)?;
+/// let params = codes.params().expect("it is calibrated");
+/// let layer = QuantizedLinear::new(&q, params, Activations::default())?; // each row by its own range
+/// let y = layer.forward(&Array2::from_elem((4, 32), 0.5_f32))?;
+/// assert_eq!(y.dim(), (4, 16));
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[cfg(feature = "matmul")]
 pub mod matmul {
     pub use chopi_matmul::*;

@@ -129,7 +129,7 @@ pub(crate) trait Library: RefUnwindSafe + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OtherRanges {
     None,
-    /// Those of the full width, signed and unsigned, whatever the symmetry.
+    /// The ranges of the full width, signed and unsigned, whatever the symmetry.
     FullWidth,
     Any,
 }

@@ -20,16 +20,16 @@ pub struct Allocation {
 /// Chooses the bits of each tensor so that all together take at most `budget` bytes and the sum of
 /// their losses is small.
 ///
-/// The method is greedy by loss per byte saved. All tensors start in float; as long as they take too
-/// much, the step to fewer bytes is taken, of all steps of all tensors, that adds the least loss for
-/// each byte that it saves; of equal ones the one that saves least, then that of the tensor that comes
-/// first. Steps that add no loss are always taken. The last step may have saved more than was needed:
-/// so in the end steps back that still fit the budget are taken, each time the one that mends most for
-/// each byte.
+/// The method is greedy. A step moves one tensor from one of its choices to another with fewer bytes, and its
+/// slope is the loss that it adds, divided by the bytes that it saves. All tensors start in float. While their
+/// bytes exceed the budget, the step with the smallest slope is taken; of equal slopes the step that saves the
+/// fewest bytes, then that of the first tensor. Steps that add no loss are always taken. The last step may have
+/// saved more than was needed: so at the end steps in the other direction that still fit the budget are taken,
+/// each time the one that removes most loss for each byte that it adds.
 ///
-/// A tensor's steps lie on the lower convex hull of its choices, so before the steps back the sum is
-/// less than one step's loss above the least that is possible in this budget. The result depends on
-/// the sensitivities and their order alone.
+/// The steps of a tensor lie on the lower convex hull of its choices, so after the first phase the sum of the
+/// losses is at most one step's loss above the least that the budget allows. The result depends on the
+/// sensitivities and their order alone.
 ///
 /// # Errors
 /// [`Error::Budget`] where even the smallest choices take more.

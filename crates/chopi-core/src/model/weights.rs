@@ -21,6 +21,20 @@ type Select = dyn Fn(&str, &[usize]) -> bool + Send + Sync;
 /// A handle: clones share what was quantized. The frameworks' crates put one between a model and
 /// where its variables come from: `chopi::candle::quantized_var_builder`,
 /// `chopi::tch::quantize_variables`.
+///
+/// ```
+/// # use chopi_core as chopi;
+/// use chopi::model::WeightQuantizer;
+/// use chopi::{Calibration, Chopi};
+///
+/// let scheme = Chopi::builder().num_bits(4).symmetric(true).per_group(32, -1);
+/// let weights = WeightQuantizer::new(scheme, Calibration::MeanSquaredError)?;
+/// assert!(weights.selects("layers.0.attention.q_proj.weight", &[64, 64]));
+/// assert!(!weights.selects("layers.0.norm.weight", &[64]));
+/// assert!(weights.quantized().is_empty()); // until a model takes its weights
+/// # Ok::<(), chopi_core::Error>(())
+/// ```
+#[doc(alias("weight_fake_quant"))]
 #[derive(Clone)]
 pub struct WeightQuantizer {
     builder: Builder,

@@ -119,7 +119,7 @@ impl Observer {
     /// An observer that has seen nothing.
     ///
     /// # Errors
-    /// What [`Convention::check_scheme`] says; [`Error::Percentile`] for a percentile out of range.
+    /// The errors of [`Convention::check_scheme`]; [`Error::Percentile`] for a percentile out of range.
     pub fn new(scheme: Scheme, convention: Convention, calibration: Calibration) -> Result<Self> {
         convention.check_scheme(&scheme)?;
         calibration.check()?;

@@ -121,7 +121,7 @@ impl QParams {
     /// `zero_point` are in its row-major order.
     ///
     /// # Errors
-    /// What [`Convention::check_scheme`] says; [`Error::ParamsCount`] where the
+    /// The errors of [`Convention::check_scheme`]; [`Error::ParamsCount`] where the
     /// numbers do not fit the shape; [`Error::Scale`] where a scale is not a positive finite number
     /// once it is rounded to the compute type; [`Error::ZeroPoint`] where a zero point is beyond
     /// [`ZERO_POINT_LIMIT`](Self::ZERO_POINT_LIMIT), or not what a symmetric scheme has (0 but for
@@ -162,7 +162,7 @@ impl QParams {
     /// The parameters for observed ranges.
     ///
     /// # Errors
-    /// What [`Convention::check_scheme`] says; [`Error::Unsupported`] for a
+    /// The errors of [`Convention::check_scheme`]; [`Error::Unsupported`] for a
     /// float type that the convention does not have; [`Error::Scale`] where a range is too wide for
     /// the compute type; [`Error::ZeroPoint`] where the convention cannot represent a zero point.
     pub fn from_ranges(ranges: &Ranges, scheme: &Scheme, convention: &Convention) -> Result<Self> {
@@ -430,6 +430,7 @@ impl QParams {
     }
 
     /// The smallest integer type that holds the codes.
+    #[doc(alias("intType"))]
     pub fn int_type(&self) -> IntType {
         IntType::smallest(self.bounds())
     }

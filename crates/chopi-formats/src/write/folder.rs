@@ -84,7 +84,7 @@ impl OutputFolder {
     /// Writes a file of its own.
     ///
     /// # Errors
-    /// What the system says.
+    /// The file cannot be written.
     pub fn write_json(&self, name: &str, json: &Value) -> Result<()> {
         let path = self.path().join(name);
         let text = json::text(json).map_err(io::Error::from);
@@ -95,7 +95,7 @@ impl OutputFolder {
     /// Puts the folder in its place: whoever looks finds either what was there before or all of the new folder.
     ///
     /// # Errors
-    /// What the system says; what has come into being at its place meanwhile.
+    /// The folder cannot be put on disk or renamed; something that has come into being at its place meanwhile.
     pub fn persist(self) -> Result<()> {
         // What is in the files must be on disk before the name is.
         sync(self.path()).map_err(|e| self.error(e))?;

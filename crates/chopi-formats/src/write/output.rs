@@ -175,7 +175,7 @@ impl Output {
     /// Writes a part of the data of a tensor that begins `offset` bytes into them.
     ///
     /// # Errors
-    /// What the system says; bytes beyond the end of the data.
+    /// The file cannot be written; bytes beyond the end of the data.
     pub fn write(&self, slot: Slot, offset: usize, bytes: &[u8]) -> Result<()> {
         let end = offset.checked_add(bytes.len());
         if end.is_none_or(|end| end > self.len_of(slot)) {
@@ -214,7 +214,7 @@ impl Output {
     /// Puts the file in its place.
     ///
     /// # Errors
-    /// What the system says, and where the target has come into being meanwhile.
+    /// The file cannot be put on disk or renamed; a target that has come into being meanwhile.
     pub fn persist(self) -> Result<()> {
         // The last tensor may be followed by bytes that nobody writes.
         let file = self.file.as_file();

@@ -20,7 +20,7 @@ pub const OLD: &str = ".chopi-old-";
 /// A file in a folder.
 ///
 /// # Errors
-/// What the system says of the folder.
+/// A file cannot be created in the folder.
 pub fn file(folder: &Path) -> io::Result<NamedTempFile> {
     let create = || {
         let mut builder = builder();
@@ -38,7 +38,7 @@ pub fn file(folder: &Path) -> io::Result<NamedTempFile> {
 /// A folder in a folder, and the lock on it where there can be one.
 ///
 /// # Errors
-/// What the system says of the outer folder.
+/// A folder cannot be created in the outer folder.
 pub fn folder(parent: &Path) -> io::Result<(TempDir, Option<File>)> {
     let create = || {
         let mut builder = builder();

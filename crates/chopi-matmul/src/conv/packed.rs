@@ -135,7 +135,7 @@ impl PackedConv {
     /// weights.
     ///
     /// # Errors
-    /// As of [`convolve`](Self::convolve).
+    /// The errors of [`convolve`](Self::convolve), and [`Error::Each`] for scales, multipliers or a bias of another length.
     pub fn convolve_dequantized(
         &self,
         input: &ConvInput<'_>,
@@ -165,7 +165,7 @@ impl PackedConv {
     /// of the channel, the sum with the bias saturated to `i32`.
     ///
     /// # Errors
-    /// As of [`convolve`](Self::convolve).
+    /// The errors of [`convolve`](Self::convolve), and [`Error::Each`] for scales, multipliers or a bias of another length.
     pub fn convolve_requantized<M: Multiplier, Q: Code>(
         &self,
         input: &ConvInput<'_>,

@@ -46,7 +46,7 @@ pub fn matmul(
 /// output, row-major, as the [module](super) and [`conv`](crate::conv) define them.
 ///
 /// # Errors
-/// As of [`matmul`].
+/// The errors of [`matmul`].
 pub fn conv(
     input: &Tensor<'_>,
     weights: &Tensor<'_>,
