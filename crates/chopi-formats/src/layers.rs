@@ -21,9 +21,10 @@ const INPUTS: &str = "chopi_inputs";
 /// which a [`LayerReader`] reads.
 ///
 /// ```
-/// use chopi_core::Chopi;
-/// use chopi_formats::{LayerReader, LayerWriter};
-/// use chopi_ndarray as _;
+/// # mod chopi { pub use chopi_core::*; pub use chopi_formats as formats; }
+/// # use chopi_ndarray as _;
+/// use chopi::Chopi;
+/// use chopi::formats::{LayerReader, LayerWriter};
 /// use ndarray::{Array1, Array2};
 ///
 /// let (weight, bias) = (Array2::<f32>::ones((16, 32)), Array1::<f32>::zeros(16));
@@ -96,7 +97,7 @@ impl LayerWriter {
     /// Writes the file, which appears whole or not at all.
     ///
     /// # Errors
-    /// Two tensors of one name; a file that is there already; what the system says.
+    /// Two tensors of one name; a file that is there already, or one that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let inputs = serde_json::to_string(&self.inputs).map_err(|error| inputs(path, &error))?;
