@@ -31,8 +31,9 @@ pub enum Calibration {
     /// −a to a, a the p-th percentile of |x|, but within the range of the values. It costs least of
     /// those that clip; p = 99.99 is usual for activations of 8 bits.
     Percentile(f64),
-    /// The range with the least mean squared error for the bits of the scheme. The best choice for
-    /// weights of 4 bits and fewer.
+    /// The range with the least mean squared error for the bits of the scheme. It helps where all values matter
+    /// alike, as the weights of 4 bits of a sentence encoder. It hurts where the largest matter most: a language
+    /// model with a scale for each output gets worse than with [`MinMax`](Self::MinMax).
     MeanSquaredError,
     /// The symmetric range, within that of the values, whose histogram diverges least (Kullback and
     /// Leibler) from that of the values once it has as few levels as the scheme: the method of
