@@ -24,10 +24,6 @@ pub(crate) struct Stage<'a> {
 pub(crate) trait Divide {
     /// Divides each channel by its number, \[channels\].
     fn divide(&mut self, by: &Tensor) -> Result<()>;
-
-    /// Whether it is a norm. SmoothQuant moves scales into norms only: what linear layers give has tokens a hundred
-    /// times larger than others, whose scales would leave no room for other weights.
-    fn is_norm(&self) -> bool;
 }
 
 /// What became of a linear layer that was quantized with data.
@@ -219,7 +215,6 @@ impl Work<'_> {
             .map_err(Error::layer(&name))?;
         let scales = match scheme.method.scaling {
             Scaling::None => return Ok(()),
-            Scaling::Smooth { .. } if !before.is_norm() => return Ok(()),
             Scaling::Smooth { alpha } => {
                 chopi_ptq::smooth_scales::<Candle, _>(&weights, &moments, alpha)
             }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 /// | `weighted` | [`RangeMethod::Weighted`] |
 /// | `hqq` | [`RangeMethod::HalfQuadratic`] |
 /// | `awq` | [`Scaling::Awq`] |
-/// | `smoothquant`, `smoothquant:0.7` | [`Scaling::Smooth`], α = 0.5 by default |
+/// | `smoothquant`, `smoothquant:0.7` | [`Scaling::Smooth`], α = 0.8 by default |
 ///
 /// ```
 /// use chopi_ptq::{Method, RangeMethod, Scaling};
@@ -58,7 +58,8 @@ pub enum Scaling {
     /// SmoothQuant: max|x|^α / max|w|^(1 − α), for activations of 8 bits; see
     /// [`smooth_scales`](crate::smooth_scales).
     Smooth {
-        /// How much of the difficulty moves to the weights, 0 to 1; 0.5 is usual.
+        /// How much of the difficulty moves to the weights, 0 to 1; 0.8 is usual for
+        /// decoders like Llama, 0.5 for others.
         alpha: f64,
     },
 }
@@ -158,7 +159,7 @@ pub(crate) fn check_alpha(alpha: f64) -> Result<()> {
     }
 }
 
-const SMOOTH: f64 = 0.5;
+const SMOOTH: f64 = 0.8;
 
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -298,7 +299,7 @@ mod tests {
             "awq+gptq",
             "awq+weighted",
             "smoothquant",
-            "smoothquant:0.8+gptq+kl",
+            "smoothquant:0.7+gptq+kl",
             "hqq",
             "gptq+hqq",
         ] {
