@@ -251,6 +251,10 @@ impl Linear {
 }
 
 impl Divide for Linear {
+    fn is_norm(&self) -> bool {
+        false
+    }
+
     /// Divides the weights and the bias of each output by its number, \[outputs\].
     fn divide(&mut self, by: &Tensor) -> Result<()> {
         if let Weight::Float(weight) = &self.weight {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Windows;
 use crate::linear::Linear;
 use crate::model::{Model, Network};
-use crate::scheme::Scheme;
+use crate::scheme::{InputScheme, Scheme};
 
 /// Linear layers that take one input, just before they are used.
 pub(crate) struct Stage<'a> {
@@ -24,6 +24,9 @@ pub(crate) struct Stage<'a> {
 pub(crate) trait Divide {
     /// Divides each channel by its number, \[channels\].
     fn divide(&mut self, by: &Tensor) -> Result<()>;
+
+    /// Whether it is a norm.
+    fn is_norm(&self) -> bool;
 }
 
 /// What became of a linear layer that was quantized with data.
@@ -213,8 +216,12 @@ impl Work<'_> {
             .clone()
             .build()
             .map_err(Error::layer(&name))?;
+        let is_static = matches!(scheme.inputs, InputScheme::Static(_));
         let scales = match scheme.method.scaling {
             Scaling::None => return Ok(()),
+            // What linear layers give has tokens a hundred times larger than others. Ranges of rows are not
+            // widened by other rows, and the weights are better off without such scales.
+            Scaling::Smooth { .. } if !is_static && !before.is_norm() => return Ok(()),
             Scaling::Smooth { alpha } => {
                 chopi_ptq::smooth_scales::<Candle, _>(&weights, &moments, alpha)
             }

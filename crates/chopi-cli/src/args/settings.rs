@@ -1,6 +1,6 @@
 //! What the options of `chopi quantize` come to.
 
-use chopi::{Builder, Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
+use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
 use crate::choice::Choice;
@@ -105,7 +105,7 @@ impl QuantizeArgs {
 
     /// The scheme of these settings, as a builder.
     #[cfg(feature = "models")]
-    pub fn builder(&self, settings: &Settings) -> Builder {
+    pub fn builder(&self, settings: &Settings) -> chopi::Builder {
         let builder = self
             .scheme
             .builder(settings.convention)

@@ -41,6 +41,10 @@ pub struct HeldOut {
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(
+    not(feature = "models"),
+    expect(dead_code, reason = "methods that see data run the model")
+)]
 pub enum Measure {
     /// Of a decoder: less is better.
     Perplexity,

@@ -60,7 +60,10 @@ pub use crate::method::make;
 
 /// Nothing: methods that see data run the model.
 #[cfg(not(feature = "models"))]
-pub fn make<'a>(_: &QuantizeArgs, _: &dyn Fn(&str) -> Option<&'a Settings>) -> Result<Made> {
+pub fn make<'a>(
+    _: &QuantizeArgs,
+    _: &dyn Fn(&str) -> Option<&'a crate::args::Settings>,
+) -> Result<Made> {
     Ok(Made::default())
 }
 

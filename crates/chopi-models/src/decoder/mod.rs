@@ -251,6 +251,10 @@ impl Norm {
 }
 
 impl Divide for Norm {
+    fn is_norm(&self) -> bool {
+        true
+    }
+
     fn divide(&mut self, by: &Tensor) -> Result<()> {
         self.weight = (&self.weight / by)?;
         self.made = Some(made_floats(&self.weight)?);
