@@ -134,6 +134,14 @@ fn full(sections: &mut Sections) -> Result<()> {
             "quantize_and_embed" => {
                 command.arg(model::minilm()?);
             }
+            "methods" => {
+                let sentences = workspace.python("sentences.txt");
+                command
+                    .arg(model::minilm()?)
+                    .args(["--methods", "rtn,gptq"]);
+                command.arg("--calibration").arg(&sentences);
+                command.arg("--evaluation").arg(&sentences);
+            }
             "quantize_and_run" => {
                 // A small one: the real one takes PyTorch to make.
                 command.arg(
