@@ -16,6 +16,9 @@ pub mod conventions {}
 #[cfg_attr(not(feature = "ndarray"), doc = "Calibration.")]
 pub mod calibration {}
 
+#[doc = include_str!("../../../docs/ptq.md")]
+pub mod ptq {}
+
 #[doc = include_str!("../../../docs/qat.md")]
 pub mod qat {}
 
