@@ -21,10 +21,10 @@ const LINES: usize = 1000;
 const HELD_OUT: usize = 4;
 
 /// Quantizes the weights that `settings_of` gives settings for by the method of the command line, where that is asked
-/// for with a text or with statistics.
+/// for with a text.
 ///
 /// # Errors
-/// What is wrong with the model, the text or the statistics.
+/// What is wrong with the model or the text.
 pub fn make<'a>(
     args: &QuantizeArgs,
     settings_of: &(dyn Fn(&str) -> Option<&'a Settings> + Sync),

@@ -13,7 +13,7 @@ use chopi_ptq::{LayerError, Method, RangeMethod, Rounding, Scaling};
 
 use crate::error::{Error, Result};
 use crate::observe::Observe;
-use crate::ptq::Divide;
+use crate::ptq::{Before, Divide};
 use crate::scheme::{InputScheme, Inputs, Scheme};
 use crate::weights::{Matrix, Weights};
 
@@ -251,8 +251,11 @@ impl Linear {
 }
 
 impl Divide for Linear {
-    fn is_norm(&self) -> bool {
-        false
+    fn kind(&self) -> Before {
+        match self.is_quantized() {
+            true => Before::Integers,
+            false => Before::Floats,
+        }
     }
 
     /// Divides the weights and the bias of each output by its number, \[outputs\].

@@ -25,8 +25,19 @@ pub(crate) trait Divide {
     /// Divides each channel by its number, \[channels\].
     fn divide(&mut self, by: &Tensor) -> Result<()>;
 
-    /// Whether it is a norm.
-    fn is_norm(&self) -> bool;
+    /// What kind of thing it is.
+    fn kind(&self) -> Before;
+}
+
+/// What comes before linear layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// A norm.
+    Norm,
+    /// A linear layer whose weights are floats.
+    Floats,
+    /// A linear layer whose weights are integers, which cannot be divided.
+    Integers,
 }
 
 /// What became of a linear layer that was quantized with data.
@@ -115,15 +126,8 @@ impl Model {
         let texts = self.calibration_texts(text, windows)?;
         let mut statistics = Statistics::default();
         let mut observer = |name: &str, input: &Tensor| {
-            if !statistics.0.contains_key(name) {
-                let moments = Moments::new(input.dim(1)?).map_err(candle_core::Error::wrap)?;
-                statistics.0.insert(name.to_owned(), moments);
-            }
-            let moments = statistics
-                .0
-                .get_mut(name)
-                .map_or(Ok(()), |moments| moments.observe(input));
-            moments.map_err(candle_core::Error::wrap)
+            let observed = statistics.observe(name, input);
+            observed.map_err(candle_core::Error::wrap)
         };
         for (done, tokens) in texts.iter().enumerate() {
             progress(done, texts.len());
@@ -192,7 +196,7 @@ impl Work<'_> {
         stages(false, &mut |stage| self.quantize(stage))
     }
 
-    /// Moves scales from the inputs of a stage to its weights, where all of its layers are to be quantized alike.
+    /// Moves scales from the inputs of a stage to its weights, by the method of its first layer.
     fn fold(&mut self, stage: Stage<'_>) -> Result<()> {
         let Some(before) = stage.before else {
             return Ok(());
@@ -203,6 +207,17 @@ impl Work<'_> {
         let Some(scheme) = (self.choose)(first.name()) else {
             return Ok(());
         };
+        // What linear layers give has tokens far larger than others. Ranges of rows are not widened by other rows,
+        // and the weights are better off without such scales.
+        let is_static = matches!(scheme.inputs, InputScheme::Static(_));
+        let moved = match (scheme.method.scaling, before.kind()) {
+            (Scaling::None, _) | (_, Before::Integers) => false,
+            (Scaling::Smooth { .. }, Before::Floats) => is_static,
+            (Scaling::Smooth { .. } | Scaling::Awq, _) => true,
+        };
+        if !moved {
+            return Ok(());
+        }
         let name = first.name().to_owned();
         let named = || Error::ptq(&name);
         let weights: Option<Vec<&Tensor>> =
@@ -211,21 +226,14 @@ impl Work<'_> {
             return Ok(());
         };
         let moments = moments(stage.inputs).map_err(named())?;
-        let quantizer = scheme
-            .weights
-            .clone()
-            .build()
-            .map_err(Error::layer(&name))?;
-        let is_static = matches!(scheme.inputs, InputScheme::Static(_));
         let scales = match scheme.method.scaling {
             Scaling::None => return Ok(()),
-            // What linear layers give has tokens a hundred times larger than others. Ranges of rows are not
-            // widened by other rows, and the weights are better off without such scales.
-            Scaling::Smooth { .. } if !is_static && !before.is_norm() => return Ok(()),
             Scaling::Smooth { alpha } => {
                 chopi_ptq::smooth_scales::<Candle, _>(&weights, &moments, alpha)
             }
             Scaling::Awq => {
+                let quantizer = scheme.weights.clone().build();
+                let quantizer = quantizer.map_err(Error::layer(&name))?;
                 let (scheme_of, convention) = (quantizer.scheme(), quantizer.convention());
                 chopi_ptq::awq_scales::<Candle, _>(
                     &weights,

@@ -169,6 +169,29 @@ fn moving_scales_does_not_change_what_a_model_computes() {
 }
 
 #[test]
+fn scales_do_not_move_into_integers() {
+    let float = load(folder("llama")).unwrap();
+    let expected = output(&float);
+    let scheme = |method: &str, inputs: InputScheme| Scheme {
+        inputs,
+        embeddings: false,
+        ..scheme(8, method)
+    };
+    let mut part = float.clone();
+    part.for_each_linear(|linear| match linear.name().ends_with("up_proj") {
+        true => linear.quantize(&scheme("rtn", InputScheme::Float)),
+        false => Ok(()),
+    })
+    .unwrap();
+    // With ranges of inputs from data, scales would move into linear layers too.
+    let inputs = InputScheme::Static(Calibration::MinMax);
+    let scheme = scheme("smoothquant:1", inputs);
+    let model = part.quantize_on(&text(), WINDOWS, &scheme, |_| ());
+    let error = relative(&output(&model.unwrap()), &expected);
+    assert!(error < 0.2, "{error}");
+}
+
+#[test]
 fn statistics_are_the_moments_of_what_layers_take() {
     let model = load(folder("llama")).unwrap();
     let statistics = model.statistics(&text(), WINDOWS, |_, _| ()).unwrap();

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::linear::{Linear, Made, Table, made_floats};
 use crate::observe::Observe;
-use crate::ptq::{Divide, Stage, Work, each};
+use crate::ptq::{Before, Divide, Stage, Work, each};
 use crate::scheme::{Inputs, Scheme};
 use crate::weights::Weights;
 
@@ -251,8 +251,8 @@ impl Norm {
 }
 
 impl Divide for Norm {
-    fn is_norm(&self) -> bool {
-        true
+    fn kind(&self) -> Before {
+        Before::Norm
     }
 
     fn divide(&mut self, by: &Tensor) -> Result<()> {

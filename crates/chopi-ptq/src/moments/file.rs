@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use chopi_core::backend::{Backend, FloatTensor};
 use chopi_formats::Dtype;
 use chopi_formats::archive::{Archive, Entry};
 use chopi_formats::element::Element;
@@ -31,14 +32,12 @@ const FORMAT: (&str, &str) = ("chopi.moments", "1");
 /// | `NAME.rows` | U64 \[1\] | the number of rows |
 ///
 /// ```
-/// use chopi_ptq::{Moments, Statistics};
+/// use chopi_ptq::Statistics;
 /// # use chopi_ndarray as _;
 /// use ndarray::array;
 ///
 /// let mut statistics = Statistics::default();
-/// let mut moments = Moments::new(2)?;
-/// moments.observe(&array![[1.0_f32, 2.0]])?;
-/// statistics.0.insert("layers.0.q_proj".to_owned(), moments);
+/// statistics.observe("layers.0.q_proj", &array![[1.0_f32, 2.0]])?;
 ///
 /// let folder = tempfile::tempdir().expect("a folder for a file");
 /// let path = folder.path().join("statistics.safetensors");
@@ -50,6 +49,27 @@ const FORMAT: (&str, &str) = ("chopi.moments", "1");
 pub struct Statistics(pub BTreeMap<String, Moments>);
 
 impl Statistics {
+    /// Takes in a batch of inputs of the layer of this name, as [`Moments::observe`] does; a name that is new gets
+    /// moments of as many channels as the last axis is long.
+    ///
+    /// # Errors
+    /// [`Error::Named`] with the name and an error of [`Moments::new`] or [`Moments::observe`].
+    pub fn observe<B: Backend, T: FloatTensor<B> + ?Sized>(
+        &mut self,
+        name: &str,
+        inputs: &T,
+    ) -> Result<()> {
+        if let Some(moments) = self.0.get_mut(name) {
+            return named(name, moments.observe(inputs));
+        }
+        let channels = inputs.with_host(|host| Ok(host.layout().shape().last().copied()));
+        let channels = named(name, channels.map_err(Error::from))?;
+        let mut moments = named(name, Moments::new(channels.unwrap_or(0)))?;
+        named(name, moments.observe(inputs))?;
+        self.0.insert(name.to_owned(), moments);
+        Ok(())
+    }
+
     /// Takes in what other statistics have seen, name by name; names that are new come with their moments.
     ///
     /// # Errors
