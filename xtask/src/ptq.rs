@@ -28,7 +28,7 @@ pub struct Args {
     /// Give weights zero points
     #[arg(long)]
     asymmetric: bool,
-    /// What becomes of the inputs of layers: float, dynamic or static
+    /// What becomes of the inputs of layers: float, dynamic, dynamic4 or static
     #[arg(long, default_value = "float")]
     inputs: String,
     /// One model, smollm2 or minilm, instead of both

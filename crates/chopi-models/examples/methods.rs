@@ -37,7 +37,7 @@ struct Args {
     /// Weights with zero points
     #[arg(long)]
     asymmetric: bool,
-    /// What becomes of inputs: float, dynamic or static
+    /// What becomes of inputs: float, dynamic, dynamic4 or static
     #[arg(long, default_value = "float")]
     inputs: String,
     /// Windows, or lines, of the calibration text
@@ -59,8 +59,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs = match &*args.inputs {
         "float" => InputScheme::Float,
         "dynamic" => InputScheme::Dynamic,
+        "dynamic4" => InputScheme::Dynamic4,
         "static" => InputScheme::Static(Calibration::MinMax),
-        other => return Err(format!("{other}: expected float, dynamic or static").into()),
+        other => {
+            return Err(format!("{other}: expected float, dynamic, dynamic4 or static").into());
+        }
     };
     print(
         "float",

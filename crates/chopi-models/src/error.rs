@@ -131,6 +131,14 @@ pub enum Error {
         /// What is wrong.
         source: chopi_ptq::Error,
     },
+    /// A model whose hidden states cannot be rotated.
+    #[error("{name} cannot be rotated: {reason}")]
+    Rotation {
+        /// What cannot be rotated.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// A text from which nothing can be taken.
     #[error("there is no line with text, or none is to be taken")]
     NoText,

@@ -39,6 +39,11 @@ impl<'a> Generation<'a> {
         }
     }
 
+    /// The keys and values of the tokens that the decoder has seen.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
     fn token(&mut self) -> Result<u32> {
         let hidden = self.decoder.hidden(&self.next, &mut self.cache, &mut ())?;
         let last = hidden.narrow(0, hidden.dim(0)? - 1, 1)?;

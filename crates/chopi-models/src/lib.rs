@@ -35,12 +35,13 @@ mod linear;
 mod model;
 mod observe;
 mod ptq;
+mod rotation;
 mod save;
 mod scheme;
 mod text;
 mod weights;
 
-pub use decoder::{Cache, Decoder};
+pub use decoder::{Cache, CacheFormat, Decoder};
 pub use encoder::Encoder;
 pub use error::{Error, Result};
 pub use evaluate::{Perplexity, Windows, cosine};

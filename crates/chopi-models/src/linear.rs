@@ -14,6 +14,7 @@ use chopi_ptq::{LayerError, Method, RangeMethod, Rounding, Scaling};
 use crate::error::{Error, Result};
 use crate::observe::Observe;
 use crate::ptq::{Before, Divide};
+use crate::rotation::Rotation;
 use crate::scheme::{InputScheme, Inputs, Scheme};
 use crate::weights::{Matrix, Weights};
 
@@ -137,6 +138,7 @@ impl Linear {
         let inputs = match scheme.inputs {
             InputScheme::Float => Inputs::Float,
             InputScheme::Dynamic => Inputs::Dynamic,
+            InputScheme::Dynamic4 => Inputs::Dynamic4,
             InputScheme::Static(_) => {
                 return Err(Error::NeedsData {
                     what: "a range of inputs".to_owned(),
@@ -167,6 +169,7 @@ impl Linear {
         let inputs = match scheme.inputs {
             InputScheme::Float => Inputs::Float,
             InputScheme::Dynamic => Inputs::Dynamic,
+            InputScheme::Dynamic4 => Inputs::Dynamic4,
             InputScheme::Static(calibration) => {
                 let params = || {
                     let scheme = Chopi::builder().num_bits(8).scheme()?;
@@ -186,6 +189,31 @@ impl Linear {
         if let Weight::Float(weight) = &self.weight {
             self.set_floats(weight.broadcast_mul(by)?)?;
         }
+        Ok(())
+    }
+
+    /// Rotates the inputs, in blocks of as many as the rotation has; integers stay as they are.
+    pub(crate) fn rotate_inputs(&mut self, rotation: &Rotation) -> Result<()> {
+        if let Weight::Float(weight) = &self.weight {
+            self.set_floats(rotation.rows(weight)?)?;
+        }
+        Ok(())
+    }
+
+    /// Rotates the outputs, in blocks of as many as the rotation has; integers stay as they are.
+    pub(crate) fn rotate_outputs(&mut self, rotation: &Rotation) -> Result<()> {
+        if let Weight::Float(weight) = &self.weight {
+            self.set_floats(rotation.columns(weight)?)?;
+            if let Some(bias) = &self.bias {
+                self.set_bias(rotation.rows(&bias.unsqueeze(0)?)?.squeeze(0)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_bias(&mut self, bias: Tensor) -> Result<()> {
+        self.made_bias = Some(made_floats(&bias)?);
+        self.bias = Some(bias);
         Ok(())
     }
 
@@ -263,9 +291,7 @@ impl Divide for Linear {
         if let Weight::Float(weight) = &self.weight {
             self.set_floats(weight.broadcast_div(&by.unsqueeze(1)?)?)?;
             if let Some(bias) = &self.bias {
-                let bias = (bias / by)?;
-                self.made_bias = Some(made_floats(&bias)?);
-                self.bias = Some(bias);
+                self.set_bias((bias / by)?)?;
             }
         }
         Ok(())
@@ -286,9 +312,12 @@ impl Weight {
                 let table = QuantizedEmbedding::new(codes, params).map_err(named())?;
                 Ok(Self::Dequantized(Box::new(table)))
             }
-            Inputs::Dynamic | Inputs::Static(_) => {
+            Inputs::Dynamic | Inputs::Dynamic4 | Inputs::Static(_) => {
                 let activations = match inputs {
                     Inputs::Static(params) => Activations::Static((**params).clone()),
+                    Inputs::Dynamic4 => {
+                        Activations::Dynamic(Chopi::builder().num_bits(4).include_zero())
+                    }
                     _ => Activations::default(),
                 };
                 let layer = QuantizedLinear::new(codes, params, activations);
@@ -356,12 +385,27 @@ impl Table {
         Ok(())
     }
 
-    /// The codes, unless they are those of the model's files.
+    /// Whether the rows are integers.
+    pub(crate) fn is_quantized(&self) -> bool {
+        matches!(self.rows, Rows::Integer(_))
+    }
+
+    /// Rotates the rows; integers stay as they are.
+    pub(crate) fn rotate(&mut self, rotation: &Rotation) -> Result<()> {
+        if let Rows::Float(rows) = &self.rows {
+            let rows = rotation.rows(rows)?;
+            self.made = Some(made_floats(&rows)?);
+            self.rows = Rows::Float(rows);
+        }
+        Ok(())
+    }
+
+    /// The rows, unless they are those of the model's files.
     pub(crate) fn made(&self) -> Option<&Made> {
         self.made.as_ref()
     }
 
-    /// The codes with the name of their tensor, unless they are those of the model's files.
+    /// The rows with the name of their tensor, unless they are those of the model's files.
     pub(crate) fn changed(&self) -> Option<(String, &Made)> {
         Some((format!("{}.weight", self.name), self.made.as_ref()?))
     }
@@ -438,6 +482,7 @@ fn quantized(name: &str, weight: &Tensor, scheme: &Scheme) -> Result<Quantized> 
 /// Whether a method asks for what layers take.
 fn needs_data(method: &Method) -> bool {
     let Method {
+        rotation: _,
         scaling,
         ranges,
         rounding,

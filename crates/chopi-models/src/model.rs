@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use chopi_ptq::Rotation;
 use tokenizers::Tokenizer;
 
 use crate::config::Config;
-use crate::decoder::{self, Decoder, HEAD};
+use crate::decoder::{self, CacheFormat, Decoder, HEAD};
 use crate::encoder::{self, Encoder, Pooling};
 use crate::error::{Error, Result};
 use crate::linear::Linear;
@@ -114,11 +115,30 @@ impl Model {
         Ok(self.tokenizer.encode_fast(text, true)?.get_ids().to_vec())
     }
 
+    /// The decoder with its hidden states, and the values of attention head by head, multiplied by fixed orthogonal
+    /// matrices, Hadamard matrices with random signs, which are fused into its weights (QuaRot, Ashkboos et al. 2024):
+    /// it computes the same, but for the rounding of floats, and no channel of hidden states is much larger than others.
+    /// A head that had the weights of the embedding has its own then.
+    ///
+    /// # Errors
+    /// [`Error::Family`] for an encoder; [`Error::Rotation`] for weights that are integers, and where there is no Hadamard
+    /// matrix of the length of hidden states: that is a power of 2 times 1 or times q + 1, q a prime and 3 modulo 4.
+    pub fn rotated(mut self) -> Result<Self> {
+        self.decoder()?;
+        if let Network::Decoder(decoder) = &mut self.network {
+            decoder.rotate()?;
+        }
+        Ok(self)
+    }
+
     /// The model with its linear layers, and its embeddings where the scheme says so, quantized.
     ///
     /// # Errors
     /// What quantizing a layer says, with the layer's name.
     pub fn quantize(mut self, scheme: &Scheme) -> Result<Self> {
+        if scheme.method.rotation == Rotation::Hadamard {
+            self = self.rotated()?;
+        }
         self.for_each_linear(|linear| match linear.name() {
             HEAD => Ok(()),
             _ => linear.quantize(scheme),
@@ -163,6 +183,18 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    /// The decoder with another form of the keys and values that it keeps while it runs, which files do not keep.
+    ///
+    /// # Errors
+    /// [`Error::Family`] for an encoder.
+    pub fn with_cache(mut self, format: CacheFormat) -> Result<Self> {
+        self.decoder()?;
+        if let Network::Decoder(decoder) = &mut self.network {
+            decoder.cache_format = format;
+        }
+        Ok(self)
     }
 
     /// The embeddings of texts, each as `sentence-transformers` is configured to pool it in the model's folder:

@@ -1,8 +1,10 @@
 //! Quantization with data: layer by layer, each on what the layers before it have become.
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use chopi_candle::Candle;
-use chopi_ptq::{LayerError, Moments, Scaling, Statistics};
+use chopi_ptq::{LayerError, Moments, Rotation, Scaling, Statistics};
 
 use crate::decoder::HEAD;
 use crate::error::{Error, Result};
@@ -48,6 +50,8 @@ pub struct LayerReport {
     pub name: String,
     /// The error of its outputs on the calibration data.
     pub error: LayerError,
+    /// The codes of its weights.
+    pub weight: Arc<chopi_formats::Tensor>,
     /// How many layers are done, this one included, and of how many.
     pub done: (usize, usize),
 }
@@ -80,8 +84,10 @@ impl Model {
     }
 
     /// The model with some of its linear layers quantized with data, as [`quantize_on`](Self::quantize_on) does:
-    /// `choose` gives the scheme of a layer by its name, or none for one that stays as it is. Embeddings and a head
-    /// that has their weights stay as they are.
+    /// `choose` gives the scheme of a layer by its name, or none for one that stays as it is. Layers that are quantized
+    /// already, as by [`Linear::set_codes`] of a run before, stay so too, and later ones see what they give. Embeddings and a head
+    /// that has their weights stay as they are, unless the scheme of a layer asks for a rotation, which is one of the whole
+    /// model.
     ///
     /// # Errors
     /// The errors of [`quantize_on`](Self::quantize_on).
@@ -93,6 +99,15 @@ impl Model {
         mut watch: impl FnMut(&LayerReport),
     ) -> Result<Self> {
         let texts = self.calibration_texts(text, windows)?;
+        let mut is_rotated = false;
+        self.for_each_linear(|linear| {
+            let method = choose(linear.name()).map(|scheme| scheme.method);
+            is_rotated |= method.is_some_and(|method| method.rotation == Rotation::Hadamard);
+            Ok(())
+        })?;
+        if is_rotated {
+            self = self.rotated()?;
+        }
         let mut count = 0;
         self.for_each_linear(|linear| {
             count += usize::from(!linear.is_quantized() && choose(linear.name()).is_some());
@@ -270,11 +285,13 @@ impl Work<'_> {
         let moments = moments(stage.inputs).map_err(named())?;
         let seen = chopi_ptq::Inputs::new(&moments).map_err(named())?;
         for (scheme, linear) in chosen {
-            if let Some(error) = linear.quantize_on(&scheme, &seen, stage.inputs)? {
+            let error = linear.quantize_on(&scheme, &seen, stage.inputs)?;
+            if let Some((error, weight)) = error.zip(linear.made().cloned()) {
                 self.done += 1;
                 (self.watch)(&LayerReport {
                     name: linear.name().to_owned(),
                     error,
+                    weight,
                     done: (self.done, self.count),
                 });
             }

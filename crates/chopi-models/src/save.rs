@@ -1,6 +1,6 @@
 //! Writing a model to a folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +17,9 @@ use crate::weights::INPUTS;
 
 /// What files of a model's folder are copied, by their extensions: tokenizers and configurations.
 const COPIED: [&str; 4] = ["json", "txt", "model", "jinja"];
+
+/// The key of `config.json` that says whether the head has the weights of the embedding.
+pub(crate) const TIED: &str = "tie_word_embeddings";
 
 impl Model {
     /// Writes the model to a folder that [`load`](crate::load) reads, which then computes the same bits: the tensors
@@ -51,7 +54,13 @@ impl Model {
 
     fn write_tensors(&self, file: &Path) -> Result<()> {
         let made = self.changed();
-        let names = self.weights.names();
+        // A head that had the weights of the embedding may have its own now.
+        let names: BTreeSet<&str> = self
+            .weights
+            .names()
+            .into_iter()
+            .chain(made.keys().map(String::as_str))
+            .collect();
         let mut plan = Plan::new(&chopi_formats::chopi::Chopi);
         let each = |act: &mut dyn FnMut(&str, &Tensor) -> Result<()>| {
             names.iter().try_for_each(|&name| match made.get(name) {
@@ -83,6 +92,12 @@ impl Model {
         let inputs: BTreeMap<&str, &Inputs> = other
             .map(|linear| (linear.name(), linear.inputs()))
             .collect();
+        if let Network::Decoder(decoder) = &self.network
+            && !decoder.is_tied()
+            && config.get(TIED).is_some_and(|tied| tied == true)
+        {
+            config.insert(TIED.to_owned(), false.into());
+        }
         if !inputs.is_empty() {
             config.insert(INPUTS.to_owned(), serde_json::json!(inputs));
         }

@@ -41,6 +41,8 @@ pub enum InputScheme {
     /// Each row is quantized to 8 bits by its own range, extended to hold 0, and the product is one of integers.
     #[default]
     Dynamic,
+    /// Each row is quantized to 4 bits by its own range, extended to hold 0, and the product is one of integers.
+    Dynamic4,
     /// All are quantized to 8 bits by one range, which is chosen so from data: for
     /// [`Model::quantize_on`](crate::Model::quantize_on).
     Static(Calibration),
@@ -55,6 +57,8 @@ pub enum Inputs {
     /// Each row is quantized to 8 bits by its own range, extended to hold 0, and the product is one of integers.
     #[default]
     Dynamic,
+    /// Each row is quantized to 4 bits by its own range, extended to hold 0, and the product is one of integers.
+    Dynamic4,
     /// All are quantized by these parameters, per tensor and of at most 8 bits, and the product is one of integers.
     Static(Box<QParams>),
 }
@@ -81,7 +85,7 @@ impl Scheme {
             weights: Chopi::builder().num_bits(8).symmetric(true).per_channel(0),
             method: Method::default(),
             inputs: match self.inputs {
-                InputScheme::Static(_) => InputScheme::Dynamic,
+                InputScheme::Static(_) | InputScheme::Dynamic4 => InputScheme::Dynamic,
                 other => other,
             },
             ..self.clone()

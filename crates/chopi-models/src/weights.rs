@@ -33,7 +33,8 @@ pub(crate) enum Matrix {
 impl Weights {
     /// The tensors of a model's folder or file, and what `config.json` says of the inputs of its layers.
     pub(crate) fn open(path: &Path, config: &Config) -> Result<Self> {
-        let expected = "the inputs of layers by name: float, dynamic or static with parameters";
+        let expected =
+            "the inputs of layers by name: float, dynamic, dynamic4 or static with parameters";
         let files = chopi_formats::open(path)?;
         Ok(Self {
             gguf: Layout::of(&files, config)?,

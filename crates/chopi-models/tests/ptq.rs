@@ -254,3 +254,145 @@ fn what_needs_data_says_so() {
         .unwrap_err();
     assert!(error.to_string().contains("no line with text"), "{error}");
 }
+
+const DECODERS: [&str; 5] = ["llama", "llama-tied", "mistral", "qwen2", "qwen3"];
+
+#[test]
+fn a_rotated_decoder_computes_the_same_and_files_keep_its_bits() {
+    for name in DECODERS {
+        let float = load(folder(name)).unwrap();
+        let rotated = float.clone().rotated().unwrap();
+        let error = relative(&output(&rotated), &output(&float));
+        assert!(0.0 < error && error < 1e-11, "{name}: {error}");
+        let changed = rotated.changed();
+        for tensor in [
+            "model.embed_tokens",
+            "lm_head",
+            "model.norm",
+            "model.layers.1.mlp.down_proj",
+        ] {
+            assert!(
+                changed.contains_key(&format!("{tensor}.weight")),
+                "{name} {tensor}"
+            );
+        }
+        let target = tempfile::tempdir().unwrap();
+        let saved = target.path().join("saved");
+        rotated.save(&saved).unwrap();
+        let loaded = load(&saved).unwrap();
+        assert_eq!(bits(output(&loaded)), bits(output(&rotated)), "{name}");
+        // It can be rotated again.
+        let error = relative(&output(&loaded.rotated().unwrap()), &output(&float));
+        assert!(error < 1e-11, "{name}: {error}");
+    }
+}
+
+#[test]
+fn rotations_compose_with_methods_and_inputs_of_few_bits() {
+    for name in DECODERS {
+        let float = load(folder(name)).unwrap();
+        for (method, inputs) in [
+            ("rotation+gptq+weighted", InputScheme::Dynamic4),
+            ("rotation+smoothquant+gptq", InputScheme::Dynamic),
+        ] {
+            let quantized = |method: &str| {
+                let scheme = Scheme {
+                    inputs,
+                    ..scheme(8, method)
+                };
+                let model = float.clone();
+                model
+                    .quantize_on(&text(), WINDOWS, &scheme, |_| ())
+                    .unwrap()
+            };
+            let model = quantized(method);
+            let without = quantized(method.trim_start_matches("rotation+"));
+            let [error, without] =
+                [&model, &without].map(|model| relative(&output(model), &output(&float)));
+            // Were a rotation not undone, the error would be about 1.
+            assert!(
+                error < 4.0 * without,
+                "{name} {method}: {error}, {without} without"
+            );
+            let target = tempfile::tempdir().unwrap();
+            let saved = target.path().join("saved");
+            model.save(&saved).unwrap();
+            assert_eq!(
+                bits(output(&load(&saved).unwrap())),
+                bits(output(&model)),
+                "{name}"
+            );
+        }
+        // Without data too.
+        let [error, without] = ["rotation", "rtn"].map(|method| {
+            let model = float.clone().quantize(&scheme(8, method)).unwrap();
+            relative(&output(&model), &output(&float))
+        });
+        assert!(error < 10.0 * without, "{name}: {error}, {without} without");
+    }
+}
+
+#[test]
+fn inputs_of_4_bits_are_rows_of_16_levels() {
+    let mut model = load(folder("llama")).unwrap();
+    let x: Vec<f32> = (0..5 * 16)
+        .map(|i| (i as f32 * 1.3).sin() * (i / 16 + 1) as f32)
+        .collect();
+    let x = Tensor::from_vec(x, (5, 16), &candle_core::Device::Cpu).unwrap();
+    let mut rows = chopi_core::Chopi::builder()
+        .num_bits(4)
+        .include_zero()
+        .per_channel(0)
+        .build()
+        .unwrap();
+    rows.calibrate(&x).unwrap();
+    let levels: Tensor = rows.fake_quantize(&x).unwrap();
+    model
+        .for_each_linear(|linear| {
+            if !linear.name().ends_with("gate_proj") {
+                return Ok(());
+            }
+            let mut other = linear.clone();
+            let of = |inputs| Scheme {
+                inputs,
+                ..Scheme::new(8)
+            };
+            linear.quantize(&of(InputScheme::Dynamic4))?;
+            other.quantize(&of(InputScheme::Float))?;
+            let found = linear
+                .forward(&x, &mut ())?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            let expected = other
+                .forward(&levels, &mut ())?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            let error = relative(&found, &expected);
+            assert!(error < 1e-12, "{error}");
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_cannot_be_rotated_says_so() {
+    let encoder = load(folder("bert")).unwrap();
+    let error = encoder.clone().rotated().unwrap_err().to_string();
+    assert_eq!(error, "bert is an encoder, expected a decoder");
+    let error = encoder.quantize_on(&text(), WINDOWS, &scheme(4, "rotation+gptq"), |_| ());
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("expected a decoder")
+    );
+    let integers = load(folder("llama"))
+        .unwrap()
+        .quantize(&Scheme::new(8))
+        .unwrap();
+    let error = integers.rotated().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "model.layers.0.self_attn.q_proj cannot be rotated: its weights are integers, expected floats"
+    );
+}

@@ -3,16 +3,20 @@
 use std::cmp::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chopi_core::backend::{Backend, FloatTensor};
+use chopi_kernels::memory::repeated;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 use crate::cholesky;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 use crate::factor::Factor;
+use crate::matrix::Matrix;
 use crate::method::Gptq;
 use crate::moments::Moments;
 use crate::parallel::try_map;
-use chopi_kernels::memory::repeated;
 
 /// The outputs whose error is computed together: fixed, so that sums do not depend on the threads.
 const OUTPUTS: usize = 96;
@@ -25,6 +29,25 @@ pub struct Inputs<'a> {
     /// The upper triangle of H with its entries off the diagonal doubled: d·H·dᵀ = d·T·dᵀ.
     doubled: Mat<f64>,
     factor: Mutex<Option<(Gptq, Arc<Factor>)>>,
+}
+
+/// The error that quantized weights make in the output of a layer, as means over the inputs that were observed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputError {
+    /// The mean of ‖y − ŷ‖²: Tr((W − Ŵ)·H·(W − Ŵ)ᵀ).
+    pub error: f64,
+    /// The mean of ‖y‖²: Tr(W·H·Wᵀ).
+    pub output: f64,
+}
+
+impl OutputError {
+    /// The error over the output; the error itself where the output is 0.
+    pub fn relative(&self) -> f64 {
+        match self.output > 0.0 {
+            true => self.error / self.output,
+            false => self.error,
+        }
+    }
 }
 
 impl<'a> Inputs<'a> {
@@ -49,6 +72,29 @@ impl<'a> Inputs<'a> {
     /// The moments.
     pub fn moments(&self) -> &Moments {
         self.moments
+    }
+
+    /// The error that other values in the place of a layer's weights make in its output.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] and [`Error::Channels`] for weights that do not fit the moments, or values that do not fit the
+    /// weights; [`Error::Core`] for NaN and infinities.
+    pub fn output_error<B, C, T, U>(&self, weights: &T, values: &U) -> Result<OutputError>
+    where
+        B: Backend,
+        C: Backend,
+        T: FloatTensor<B> + ?Sized,
+        U: FloatTensor<C> + ?Sized,
+    {
+        let (weights, values) = (Matrix::of(weights)?, Matrix::of(values)?);
+        let moments = self.moments;
+        moments.check_for("the weight", &weights.shape, weights.inputs())?;
+        weights.check_same_shape("the value of the weight", &values)?;
+        let (weights, values) = (weights.values, values.values);
+        Ok(OutputError {
+            error: self.error(weights.len(), |i| weights[i] - values[i])?,
+            output: self.error(weights.len(), |i| weights[i])?,
+        })
     }
 
     /// The factor for these settings, computed unless it was the last one.

@@ -35,7 +35,8 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | statistics of inputs, by layer, in a file | [`Moments`], [`Statistics`] |
+//! | statistics of inputs, by layer, in a file | [`Moments`], [`Statistics`], [`StatisticsFile`] |
+//! | the error of a layer's output with other weights | [`Inputs::output_error`] |
 //! | codes by a method, for one layer; for several that take the same inputs | [`quantize`]; [`Inputs::quantize`] |
 //! | scales of input channels, to be folded into what precedes the layer | [`awq_scales`], [`smooth_scales`] |
 //! | scales between two layers | [`equalization_scales`] |
@@ -65,9 +66,9 @@ mod scales;
 mod slice;
 
 pub use error::{Error, Result};
-pub use inputs::Inputs;
-pub use method::{Gptq, Method, Order, RangeMethod, Rounding, Scaling};
-pub use moments::{Moments, Patches, Statistics};
+pub use inputs::{Inputs, OutputError};
+pub use method::{Gptq, Method, Order, RangeMethod, Rotation, Rounding, Scaling};
+pub use moments::{Moments, Patches, Statistics, StatisticsFile};
 pub use quantize::{Choice, LayerError, Quantization, quantize};
 pub use ranges::{half_quadratic_ranges, weighted_ranges};
 pub use scales::{awq_scales, bias_correction, equalization_scales, smooth_scales};

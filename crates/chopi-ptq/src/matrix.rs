@@ -47,6 +47,18 @@ impl Matrix {
         self.values.len() / self.shape[0]
     }
 
+    /// Checks that what stands in the place of the weights has their shape.
+    pub fn check_same_shape(&self, what: &'static str, other: &Self) -> Result<()> {
+        match self.shape == other.shape {
+            true => Ok(()),
+            false => Err(Error::Shape {
+                what,
+                shape: other.shape.clone(),
+                expected: "the shape of the weight",
+            }),
+        }
+    }
+
     /// The values that fake-quantizing `values`, in the place of the weights, gives.
     pub fn fake_quantized(&self, values: &[f64], params: &QParams) -> Result<Vec<f64>> {
         let layout = Layout::row_major(&self.shape);

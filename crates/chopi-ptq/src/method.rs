@@ -7,7 +7,7 @@ use chopi_core::Calibration;
 
 use crate::error::{Error, Result};
 
-/// How the codes of a weight are chosen: scales of its input channels, ranges of its groups, and the rounding, which
+/// How the codes of a weight are chosen: a rotation of the model, scales of its input channels, ranges of its groups, and the rounding, which
 /// compose.
 ///
 /// A method has a name, parts joined by `+` in any order, as which it is displayed, parsed and, with the feature
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 ///
 /// | part | what it chooses |
 /// |---|---|
+/// | `rotation` | [`Rotation::Hadamard`] |
 /// | `rtn` | [`Rounding::Nearest`], the default |
 /// | `gptq`, `gptq:natural`, `gptq:damping=0.05`, `gptq:natural:damping=0.05` | [`Rounding::Gptq`] |
 /// | `minmax`, `mse`, `kl`, `percentile:99.9` | [`RangeMethod::Calibration`], `minmax` by default |
@@ -36,6 +37,9 @@ use crate::error::{Error, Result};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(try_from = "String", into = "String"))]
 pub struct Method {
+    /// What the hidden states of the model are multiplied by, which whoever holds the model fuses into its weights
+    /// before any layer is quantized. [`quantize`](crate::quantize) leaves them alone.
+    pub rotation: Rotation,
     /// The scales of the input channels, which [`awq_scales`](crate::awq_scales) and
     /// [`smooth_scales`](crate::smooth_scales) compute: whoever holds the model folds them into it before the
     /// layer is quantized. [`quantize`](crate::quantize) leaves them alone.
@@ -44,6 +48,17 @@ pub struct Method {
     pub ranges: RangeMethod,
     /// The codes of the weights, with these scales and zero points.
     pub rounding: Rounding,
+}
+
+/// What the hidden states of a model are multiplied by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rotation {
+    /// Nothing.
+    #[default]
+    None,
+    /// A Hadamard matrix with random signs (QuaRot, Ashkboos et al. 2024), so that no channel is much larger than
+    /// others: for activations of 4 bits.
+    Hadamard,
 }
 
 /// Scales s of the input channels of a layer, which computes (x/s)·(s·w) instead of x·w.
@@ -164,6 +179,9 @@ const SMOOTH: f64 = 0.8;
 impl fmt::Display for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
+        if self.rotation == Rotation::Hadamard {
+            parts.push("rotation".to_owned());
+        }
         match self.scaling {
             Scaling::None => {}
             Scaling::Awq => parts.push("awq".to_owned()),
@@ -188,7 +206,7 @@ impl fmt::Display for Method {
         }
         let is_plain =
             self.rounding == Rounding::Nearest && self.ranges != RangeMethod::HalfQuadratic;
-        if is_plain && self.scaling == Scaling::None {
+        if is_plain && self.scaling == Scaling::None && self.rotation == Rotation::None {
             parts.insert(0, "rtn".to_owned());
         }
         f.write_str(&parts.join("+"))
@@ -196,13 +214,15 @@ impl fmt::Display for Method {
 }
 
 const PARTS: &str = "rtn, gptq[:natural][:damping=X], minmax, mse, kl, percentile:P, weighted, hqq, awq, \
-                     smoothquant[:ALPHA], joined by +, at most one for each of scales, ranges and rounding";
+                     smoothquant[:ALPHA], rotation, joined by +, at most one for each of rotation, scales, ranges and \
+                     rounding";
 
 impl FromStr for Method {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        let (mut scaling, mut ranges, mut rounding) = (None, None, None);
+        let (mut rotation, mut scaling) = (None, None);
+        let (mut ranges, mut rounding) = (None, None);
         for part in name.split('+') {
             let unknown = || Error::UnknownMethod {
                 name: name.to_owned(),
@@ -210,6 +230,7 @@ impl FromStr for Method {
                 expected: PARTS,
             };
             let repeated = match parse_part(part).ok_or_else(unknown)? {
+                Part::Rotation(new) => rotation.replace(new).is_some(),
                 Part::Scaling(new) => scaling.replace(new).is_some(),
                 Part::Ranges(new) => ranges.replace(new).is_some(),
                 Part::Rounding(new) => rounding.replace(new).is_some(),
@@ -219,6 +240,7 @@ impl FromStr for Method {
             }
         }
         let method = Self {
+            rotation: rotation.unwrap_or_default(),
             scaling: scaling.unwrap_or_default(),
             ranges: ranges.unwrap_or_default(),
             rounding: rounding.unwrap_or_default(),
@@ -232,6 +254,7 @@ impl FromStr for Method {
 }
 
 enum Part {
+    Rotation(Rotation),
     Scaling(Scaling),
     Ranges(RangeMethod),
     Rounding(Rounding),
@@ -257,6 +280,7 @@ fn parse_part(part: &str) -> Option<Part> {
             }
             Part::Rounding(Rounding::Gptq(gptq))
         }
+        ("rotation", None) => Part::Rotation(Rotation::Hadamard),
         ("awq", None) => Part::Scaling(Scaling::Awq),
         ("smoothquant", alpha) => Part::Scaling(Scaling::Smooth {
             alpha: alpha.map_or(Some(SMOOTH), |alpha| alpha.parse().ok())?,
@@ -302,6 +326,9 @@ mod tests {
             "smoothquant:0.7+gptq+kl",
             "hqq",
             "gptq+hqq",
+            "rotation",
+            "rotation+gptq+weighted",
+            "rotation+smoothquant+gptq",
         ] {
             let method: Method = name.parse().unwrap();
             assert_eq!(method.to_string(), name);
@@ -316,6 +343,7 @@ mod tests {
             "",
             "gptqq",
             "rtn+gptq",
+            "rotation+rotation",
             "mse+weighted",
             "gptq:fast",
             "gptq:damping=x",

@@ -6,7 +6,7 @@ use chopi_core::{Calibration, Convention, QParams, Rounding as CodeRounding, Sch
 
 use crate::error::{Error, Result};
 use crate::gptq::gptq;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, OutputError};
 use crate::matrix::Matrix;
 use crate::method::{Method, RangeMethod, Rounding};
 use crate::moments::Moments;
@@ -133,8 +133,8 @@ impl Inputs<'_> {
         if chosen.error > nearest.error {
             (chosen, choice) = (nearest, Choice::Nearest);
         }
-        let norm = self.error(matrix.values.len(), |i| matrix.values[i])?;
-        let relative = |error: f64| if norm > 0.0 { error / norm } else { error };
+        let output = self.error(matrix.values.len(), |i| matrix.values[i])?;
+        let relative = |error: f64| OutputError { error, output }.relative();
         let codes = match &chosen.adjusted {
             None => chosen.params.quantize(weights)?,
             Some(values) => matrix.with_compute_values(values, |host| {

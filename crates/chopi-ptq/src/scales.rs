@@ -258,13 +258,7 @@ where
 {
     let (weights, dequantized) = (Matrix::of(weights)?, Matrix::of(dequantized)?);
     moments.check_for("the weight", &weights.shape, weights.inputs())?;
-    if weights.shape != dequantized.shape {
-        return Err(Error::Shape {
-            what: "the dequantized weight",
-            shape: dequantized.shape,
-            expected: "the shape of the weight",
-        });
-    }
+    weights.check_same_shape("the dequantized weight", &dequantized)?;
     let mean = moments.mean();
     let rows = weights
         .values

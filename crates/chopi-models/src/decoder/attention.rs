@@ -1,8 +1,9 @@
-//! Attention with grouped heads, and the keys and values that it remembers.
+//! Attention with grouped heads.
 
 use candle_core::{Device, Tensor};
 use candle_nn::ops::softmax_last_dim;
 
+use super::memory::Memory;
 use super::rotary::rotated;
 use super::{DecoderConfig, Norm};
 use crate::error::Result;
@@ -24,52 +25,6 @@ pub(super) struct Attention {
     /// The elements of a head.
     head: usize,
     window: Option<usize>,
-}
-
-/// The keys and values of the tokens until now.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Memory {
-    /// Both \[kv_heads, capacity, head\].
-    pair: Option<(Tensor, Tensor)>,
-    tokens: usize,
-}
-
-/// For how many more tokens memory is made at least.
-const STEP: usize = 128;
-
-impl Memory {
-    /// Keeps what follows, \[kv_heads, tokens, head\], and gives all keys and values.
-    fn append(&mut self, key: &Tensor, value: &Tensor) -> candle_core::Result<(Tensor, Tensor)> {
-        let (heads, tokens, head) = key.dims3()?;
-        let total = self.tokens + tokens;
-        let capacity = match &self.pair {
-            Some((keys, _)) => keys.dim(1)?,
-            None => 0,
-        };
-        if total > capacity {
-            // Half as many again, so that copies take time in proportion to the tokens.
-            let capacity = total.max(capacity + (capacity / 2).max(STEP));
-            let grown = |old: Option<&Tensor>| {
-                let new = Tensor::zeros((heads, capacity, head), key.dtype(), key.device())?;
-                if let Some(old) = old {
-                    new.slice_set(&old.narrow(1, 0, self.tokens)?.contiguous()?, 1, 0)?;
-                }
-                Ok::<_, candle_core::Error>(new)
-            };
-            let old = self.pair.as_ref();
-            self.pair = Some((
-                grown(old.map(|pair| &pair.0))?,
-                grown(old.map(|pair| &pair.1))?,
-            ));
-        }
-        let Some((keys, values)) = &self.pair else {
-            candle_core::bail!("there are no tokens");
-        };
-        keys.slice_set(key, 1, self.tokens)?;
-        values.slice_set(value, 1, self.tokens)?;
-        self.tokens = total;
-        Ok((keys.narrow(1, 0, total)?, values.narrow(1, 0, total)?))
-    }
 }
 
 impl Attention {
@@ -126,7 +81,8 @@ impl Attention {
             (query, key) = (of_query.forward(&query)?, of_key.forward(&key)?);
         }
         let (query, key) = (rotated(&query, angles)?, rotated(&key, angles)?);
-        let (keys, values) = memory.append(&key, &value)?;
+        let (key, value) = ((&key, self.key.name()), (&value, self.value.name()));
+        let (keys, values) = memory.append(key, value)?;
 
         let group = self.heads / self.kv_heads;
         let total = first + tokens;

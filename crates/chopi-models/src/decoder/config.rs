@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::rotary::{Rotary, Scaling};
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
+use crate::save::TIED;
 
 /// The shape of a decoder, and what is special in its `model_type`.
 #[derive(Clone, Debug)]
@@ -74,7 +75,7 @@ impl DecoderConfig {
             epsilon: config.epsilon("rms_norm_eps")?,
             activation: config.activation("hidden_act")?,
             rotary: rotary(config, head)?,
-            tied: config.flag("tie_word_embeddings", false)?,
+            tied: config.flag(TIED, false)?,
             qkv_bias: attention_bias || model_type == "qwen2",
             output_bias: attention_bias,
             mlp_bias: model_type == "llama" && config.flag("mlp_bias", false)?,

@@ -2,13 +2,15 @@
 
 use candle_core::Tensor;
 
-use super::attention::{Attention, Memory};
+use super::attention::Attention;
+use super::memory::{CacheFormat, Memory};
 use super::{DecoderConfig, Norm};
 use crate::config::Activation;
 use crate::error::Result;
 use crate::linear::Linear;
 use crate::observe::Observe;
 use crate::ptq::{Stage, add, each};
+use crate::rotation::Rotation;
 use crate::weights::Weights;
 
 /// y = x + attention(norm(x)), and then y + mlp(norm(y)).
@@ -68,9 +70,10 @@ impl Layer {
             before: Some(&mut self.attention_norm),
             inputs: &mut inputs,
         })?;
-        let mixed = inputs.iter().zip(angles);
-        let mixed =
-            mixed.map(|(x, angles)| attention.mixed(x, 0, angles, &mut Memory::default(), &mut ()));
+        let mixed = inputs.iter().zip(angles).map(|(x, angles)| {
+            let mut memory = Memory::new(CacheFormat::Float);
+            attention.mixed(x, 0, angles, &mut memory, &mut ())
+        });
         let mut inputs = mixed.collect::<Result<Vec<_>>>()?;
         let own_values = attention.has_own_values();
         act(Stage {
@@ -96,6 +99,37 @@ impl Layer {
             inputs: &mut inputs,
         })?;
         add(texts, &inputs, &mlp.down)
+    }
+
+    /// Rotates the hidden states, and the values of attention where there is a rotation for heads: see
+    /// [`Decoder::rotate`](super::Decoder::rotate).
+    pub(super) fn rotate(&mut self, hidden: &Rotation, heads: Option<&Rotation>) -> Result<()> {
+        let Self {
+            attention_norm,
+            attention,
+            mlp_norm,
+            mlp,
+        } = self;
+        let gains = attention_norm.take_gains()?;
+        for linear in [
+            &mut attention.query,
+            &mut attention.key,
+            &mut attention.value,
+        ] {
+            linear.multiply_inputs(&gains)?;
+            linear.rotate_inputs(hidden)?;
+        }
+        if let Some(heads) = heads {
+            attention.value.rotate_outputs(heads)?;
+            attention.output.rotate_inputs(heads)?;
+        }
+        attention.output.rotate_outputs(hidden)?;
+        let gains = mlp_norm.take_gains()?;
+        for linear in [&mut mlp.gate, &mut mlp.up] {
+            linear.multiply_inputs(&gains)?;
+            linear.rotate_inputs(hidden)?;
+        }
+        mlp.down.rotate_outputs(hidden)
     }
 
     /// The linear layers.

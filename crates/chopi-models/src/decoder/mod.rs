@@ -3,7 +3,9 @@
 mod attention;
 mod config;
 mod layer;
+mod memory;
 mod rotary;
+mod rotate;
 
 use std::sync::Arc;
 
@@ -18,10 +20,11 @@ use crate::ptq::{Before, Divide, Stage, Work, each};
 use crate::scheme::{Inputs, Scheme};
 use crate::weights::Weights;
 
-use attention::Memory;
 use layer::Layer;
+use memory::Memory;
 
 pub(crate) use config::{DecoderConfig, MODEL_TYPES};
+pub use memory::CacheFormat;
 
 /// A decoder: from the tokens of a text to the logits of the token after each.
 #[derive(Clone, Debug)]
@@ -31,10 +34,13 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
+    pub(crate) cache_format: CacheFormat,
 }
 
 /// The name of the head, which is quantized with the embeddings.
 pub(crate) const HEAD: &str = "lm_head";
+/// The name of the embedding.
+const EMBEDDING: &str = "model.embed_tokens";
 
 /// The keys and values of the tokens that a decoder has seen.
 #[derive(Clone, Debug)]
@@ -48,14 +54,18 @@ impl Cache {
     pub fn tokens(&self) -> usize {
         self.tokens
     }
+
+    /// The bytes of the keys and values of these tokens.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().map(Memory::bytes).sum()
+    }
 }
 
 impl Decoder {
     pub(crate) fn load(config: &Config, model_type: &str, weights: &Weights) -> Result<Self> {
         let config = DecoderConfig::new(config, model_type)?;
         let (vocabulary, hidden) = (config.vocabulary, config.hidden);
-        let name = "model.embed_tokens";
-        let embedding = weights.matrix(&format!("{name}.weight"), (vocabulary, hidden))?;
+        let embedding = weights.matrix(&format!("{EMBEDDING}.weight"), (vocabulary, hidden))?;
         let layer = |index| Layer::read(&config, index, weights);
         let layers = (0..config.layers).map(layer).collect::<Result<_>>()?;
         let norm = Norm::read(&config, "model.norm", hidden, weights)?;
@@ -64,18 +74,19 @@ impl Decoder {
             false => Linear::read(weights, HEAD, (hidden, vocabulary), false)?,
         };
         Ok(Self {
-            embedding: Table::new(name, &embedding)?,
+            embedding: Table::new(EMBEDDING, &embedding)?,
             config,
             layers,
             norm,
             head,
+            cache_format: CacheFormat::default(),
         })
     }
 
-    /// Keys and values of no tokens.
+    /// Keys and values of no tokens, which are kept as [`Model::with_cache`](crate::Model::with_cache) says.
     pub fn cache(&self) -> Cache {
         Cache {
-            layers: vec![Memory::default(); self.layers.len()],
+            layers: vec![Memory::new(self.cache_format); self.layers.len()],
             tokens: 0,
         }
     }
@@ -125,6 +136,11 @@ impl Decoder {
             Some(&token) => Err(Error::Token { token, largest }),
             None => Ok(()),
         }
+    }
+
+    /// Whether the head has the weights of the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.config.tied
     }
 
     /// Quantizes the layers one after the other, each on what texts have become before it.
@@ -194,7 +210,11 @@ impl Decoder {
 
     /// The tensors that are not as in the model's files, by their names.
     pub(crate) fn changed(&self) -> Vec<(String, &Made)> {
-        let norms = self.layers.iter().flat_map(Layer::norms);
+        let norms = self
+            .layers
+            .iter()
+            .flat_map(Layer::norms)
+            .chain([&self.norm]);
         let norms = norms.filter_map(|norm| Some((norm.name.clone(), norm.made.as_ref()?)));
         let layers = self.layers.iter().flat_map(Layer::parts);
         // The head of the embedding's weights has no tensor of its own.
@@ -243,6 +263,13 @@ impl Norm {
             epsilon: config.epsilon as f32,
             made: None,
         })
+    }
+
+    /// Gives the weights, which become 1.
+    fn take_gains(&mut self) -> Result<Tensor> {
+        let ones = self.weight.ones_like()?;
+        self.made = Some(made_floats(&ones)?);
+        Ok(std::mem::replace(&mut self.weight, ones))
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

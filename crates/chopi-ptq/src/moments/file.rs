@@ -19,6 +19,9 @@ use crate::error::{Error, Result};
 /// The entry of the file's metadata that says what it is, and its value.
 const FORMAT: (&str, &str) = ("chopi.moments", "1");
 
+/// The ends of the names of the tensors of a layer.
+const PARTS: [&str; 5] = ["abs_max", "second", "sum", "abs_sum", "rows"];
+
 /// The moments of several layers, by name.
 ///
 /// They can be saved, to go on later or to be merged with those of other data. The file is one of safetensors whose
@@ -118,6 +121,45 @@ impl Statistics {
     /// # Errors
     /// [`Error::Read`] where it cannot be read or is not of safetensors; [`Error::File`] where it does not hold moments.
     pub fn load(path: &Path) -> Result<Self> {
+        let file = StatisticsFile::open(path)?;
+        let moments = file
+            .names()
+            .map(|name| Ok((name.to_owned(), file.read(name)?)));
+        Ok(Self(moments.collect::<Result<_>>()?))
+    }
+}
+
+/// A file of [`Statistics`], from which the moments of one layer at a time are read.
+///
+/// ```
+/// use chopi_ptq::{Statistics, StatisticsFile};
+/// # use chopi_ndarray as _;
+/// use ndarray::array;
+///
+/// # let folder = tempfile::tempdir().expect("a folder for a file");
+/// # let path = folder.path().join("statistics.safetensors");
+/// let mut statistics = Statistics::default();
+/// statistics.observe("layers.0.q_proj", &array![[1.0_f32, 2.0]])?;
+/// statistics.save(&path)?;
+///
+/// let file = StatisticsFile::open(&path)?;
+/// assert_eq!(file.names().collect::<Vec<_>>(), ["layers.0.q_proj"]);
+/// assert_eq!(file.channels("layers.0.q_proj"), Some(2));
+/// assert_eq!(file.read("layers.0.q_proj")?.mean(), [1.0, 2.0]);
+/// # Ok::<(), chopi_ptq::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct StatisticsFile {
+    archive: Archive,
+}
+
+impl StatisticsFile {
+    /// Reads which layers the file has.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where it cannot be read or is not of safetensors; [`Error::File`] where it has other tensors
+    /// than those of moments.
+    pub fn open(path: &Path) -> Result<Self> {
         let archive = Archive::open(path).map_err(|source| Error::Read(Box::new(source)))?;
         if archive.metadata.get(FORMAT.0).map(String::as_str) != Some(FORMAT.1) {
             let (key, version) = FORMAT;
@@ -126,19 +168,41 @@ impl Statistics {
                 format!("the metadata do not say {key} = {version}"),
             ));
         }
-        let names = archive
-            .tensors
-            .keys()
-            .filter_map(|tensor| tensor.strip_suffix(".rows"));
-        let moments = names.map(|name| Ok((name.to_owned(), read(&archive, name)?)));
-        let statistics = Self(moments.collect::<Result<_>>()?);
-        match archive.tensors.len() == 5 * statistics.0.len() {
-            true => Ok(statistics),
+        let file = Self { archive };
+        let tensors = &file.archive.tensors;
+        let is_part = |tensor: &String| match tensor.rsplit_once('.') {
+            Some((name, part)) => {
+                PARTS.contains(&part) && tensors.contains_key(&format!("{name}.rows"))
+            }
+            None => false,
+        };
+        match tensors.keys().all(is_part) {
+            true => Ok(file),
             false => Err(bad_file(
-                &archive,
+                &file.archive,
                 "it holds other tensors than those of moments".to_owned(),
             )),
         }
+    }
+
+    /// The names of the layers, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let tensors = self.archive.tensors.keys();
+        tensors.filter_map(|tensor| tensor.strip_suffix(".rows"))
+    }
+
+    /// The number of input channels of a layer, by the shapes of its tensors; none of a layer that is not there.
+    pub fn channels(&self, name: &str) -> Option<usize> {
+        let abs_max = self.archive.tensors.get(&format!("{name}.abs_max"))?;
+        Some(abs_max.data.len() / size_of::<f64>())
+    }
+
+    /// Reads the moments of a layer.
+    ///
+    /// # Errors
+    /// [`Error::Read`] where the file cannot be read; [`Error::File`] where it does not hold moments of this name.
+    pub fn read(&self, name: &str) -> Result<Moments> {
+        read(&self.archive, name)
     }
 }
 

@@ -12,7 +12,7 @@ use chopi_core::backend::{
 use chopi_kernels::memory::{copied, repeated, with_room};
 use faer::Mat;
 
-pub use file::Statistics;
+pub use file::{Statistics, StatisticsFile};
 pub use patches::Patches;
 
 use crate::error::{Error, Result};
