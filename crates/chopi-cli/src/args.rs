@@ -1,13 +1,15 @@
 //! The command line.
 
+mod method;
 #[cfg(feature = "models")]
 mod models;
 mod scheme;
 mod sensitivity;
 mod settings;
 
+pub use method::MethodArgs;
 #[cfg(feature = "models")]
-pub use models::{EmbedArgs, EvaluateArgs, MethodArgs, ModelArgs, RunArgs};
+pub use models::{EmbedArgs, EvaluateArgs, ModelArgs, RunArgs, StatisticsArgs};
 pub use sensitivity::SensitivityArgs;
 pub use settings::{Parameters, Settings};
 
@@ -53,6 +55,8 @@ pub enum Command {
     Report(ReportArgs),
     Sensitivity(Box<SensitivityArgs>),
     #[cfg(feature = "models")]
+    Statistics(StatisticsArgs),
+    #[cfg(feature = "models")]
     Run(RunArgs),
     #[cfg(feature = "models")]
     Embed(EmbedArgs),
@@ -73,6 +77,8 @@ impl Command {
         match self {
             Self::Quantize(args) => (args.work.threads, args.print.quiet),
             Self::Dequantize(args) => (args.work.threads, args.print.quiet),
+            #[cfg(feature = "models")]
+            Self::Statistics(args) => (args.threads, args.quiet),
             #[cfg(feature = "models")]
             Self::Run(args) => (args.model.threads, false),
             #[cfg(feature = "models")]
@@ -163,7 +169,6 @@ pub struct QuantizeArgs {
           help_heading = SCHEME)]
     pub zero_point: Option<i64>,
 
-    #[cfg(feature = "models")]
     #[command(flatten)]
     pub method: MethodArgs,
 
@@ -225,6 +230,9 @@ Examples:
   4 bits that make up for each other's errors on a text:
     chopi quantize MODEL -o MODEL-w4 --format compressed-tensors --bits 4 --symmetric \
         --group-size 128 --method gptq+weighted --calibration-text book.txt
+  The same for any model, by statistics of its layers' inputs:
+    chopi quantize model.safetensors -o q.safetensors --bits 4 --symmetric --group-size 128 \
+        --method gptq+weighted --statistics statistics.safetensors
   A GGUF file, from one of floats:
     chopi quantize model-f16.gguf -o model-q4_0.gguf --gguf q4_0
   The numbers of pychop:

@@ -72,6 +72,23 @@ pub enum Error {
     #[error("{path}: is quantized already (it has metadata under the key \"chopi\")")]
     AlreadyQuantized { path: PathBuf },
 
+    #[error(transparent)]
+    StatisticsFile(Box<chopi::ptq::Error>),
+
+    #[error("{path}: layer {layer:?}: {reason}")]
+    Statistics {
+        path: PathBuf,
+        layer: String,
+        reason: String,
+    },
+
+    #[error("{path}: tensor {tensor:?}: {source}")]
+    Method {
+        path: PathBuf,
+        tensor: String,
+        source: Box<chopi::ptq::Error>,
+    },
+
     #[cfg(feature = "models")]
     #[error("{path}: {source}")]
     Model {
@@ -86,6 +103,10 @@ pub enum Error {
     #[cfg(feature = "models")]
     #[error("{path}: {reason}")]
     Text { path: PathBuf, reason: String },
+
+    #[cfg(feature = "models")]
+    #[error("{path}: does not hold the layers of this run: {reason}")]
+    OtherRun { path: PathBuf, reason: String },
 
     #[cfg(feature = "models")]
     #[error("{path}: is an encoder, which is evaluated --against a float model")]
@@ -109,6 +130,12 @@ pub enum Error {
 
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+impl From<chopi::ptq::Error> for Error {
+    fn from(source: chopi::ptq::Error) -> Self {
+        Self::StatisticsFile(Box::new(source))
+    }
 }
 
 #[cfg(feature = "models")]

@@ -24,8 +24,11 @@ mod plan;
 mod print;
 mod quantize;
 mod report;
+#[cfg(feature = "models")]
+mod resume;
 mod selection;
 mod sensitivity;
+mod statistics;
 mod table;
 mod workers;
 
@@ -126,6 +129,8 @@ fn command(command: Command) -> Result<ExitCode, Failure> {
         Command::Compare(args) => return Ok(compare::run(&args)?),
         Command::Report(args) => page::run(&args)?,
         Command::Sensitivity(args) => sensitivity::run(&args, args.settings()?)?,
+        #[cfg(feature = "models")]
+        Command::Statistics(args) => models::statistics(&args)?,
         #[cfg(feature = "models")]
         Command::Run(args) => models::run(&args)?,
         #[cfg(feature = "models")]

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use chopi::models::{self, InputScheme, Model, Network, Scheme, Windows, cosine};
-use chopi::ptq::{Method, Scaling};
+use chopi::ptq::{Method, Rotation, Scaling};
 use rayon::ThreadPoolBuilder;
 
 use crate::args::{QuantizeArgs, Settings};
 use crate::error::{Error, Result};
+use crate::interrupt;
 use crate::models::read;
-use crate::quantize::made::{HeldOut, Made, Measure, OutputError};
+use crate::quantize::made::{HeldOut, Made, Measure};
+use crate::resume::Finished;
 use crate::workers;
 
 /// The parts of the text that methods see and models are evaluated on, in tokens.
@@ -36,20 +38,38 @@ pub fn make<'a>(
     let held_out = (whole.len() / 8 * 7..).find(|&at| whole.is_char_boundary(at));
     let (seen, unseen) = whole.split_at(held_out.unwrap_or(whole.len()));
     let pool = ThreadPoolBuilder::new().num_threads(workers::count(args.work.threads));
-    pool.build()?.install(|| {
-        let made = quantized(args, settings_of, seen, unseen);
-        made.map_err(|error| Error::model(&args.files.input, error))
-    })
+    let finished = Finished::open(args, &whole, settings_of)?;
+    // Nothing is written yet that would have to be removed.
+    interrupt::settled();
+    let made = pool
+        .build()?
+        .install(|| quantized(args, settings_of, finished, (seen, unseen)));
+    interrupt::watch();
+    made
+}
+
+/// The parts of a text that data are taken from: so many, or as many as usual.
+pub fn windows_of(model: &Model, count: Option<usize>) -> Windows {
+    let (tokens, usual) = match model.network() {
+        Network::Decoder(decoder) => (decoder.positions().min(WINDOW), WINDOWS),
+        Network::Encoder(_) => (WINDOW, LINES),
+    };
+    Windows {
+        tokens,
+        limit: Some(count.unwrap_or(usual)),
+    }
 }
 
 fn quantized<'a>(
     args: &QuantizeArgs,
-    settings_of: &dyn Fn(&str) -> Option<&'a Settings>,
-    seen: &str,
-    unseen: &str,
-) -> models::Result<Made> {
-    let float = models::load(&args.files.input)?;
+    settings_of: &(dyn Fn(&str) -> Option<&'a Settings> + Sync),
+    finished: Option<Finished>,
+    (seen, unseen): (&str, &str),
+) -> Result<Made> {
+    let wrong = |error| Error::model(&args.files.input, error);
+    let float = models::load(&args.files.input).map_err(wrong)?;
     let method = args.method.method;
+    check_rotation(&float, method).map_err(wrong)?;
     let scheme = |method: Method| {
         move |layer: &str| {
             let settings = settings_of(&format!("{layer}.weight"))?;
@@ -61,46 +81,61 @@ fn quantized<'a>(
             })
         }
     };
+    let windows = windows_of(&float, args.method.calibration_windows);
     let bar = workers::steps("layers", args.print.quiet);
-    let (window, count) = match float.network() {
-        Network::Decoder(decoder) => (decoder.positions().min(WINDOW), WINDOWS),
-        Network::Encoder(_) => (WINDOW, LINES),
-    };
-    let count = args.method.calibration_windows.unwrap_or(count);
-    let windows = |limit| Windows {
-        tokens: window,
-        limit: Some(limit),
-    };
-    let mut errors = BTreeMap::new();
-    let model =
-        float
-            .clone()
-            .quantize_layers_on(seen, windows(count), scheme(method), |layer| {
-                let (done, of) = layer.done;
-                bar.set_length(of as u64);
-                bar.set_position(done as u64);
-                let error = OutputError {
-                    nearest: layer.error.nearest,
-                    chosen: layer.error.chosen,
-                };
-                errors.insert(format!("{}.weight", layer.name), error);
-            })?;
+    let (mut errors, mut model) = (BTreeMap::new(), float.clone());
+    if let Some(finished) = &finished {
+        errors = finished.take(&mut model)?;
+    }
+    let model = model
+        .quantize_layers_on(seen, windows, scheme(method), |layer| {
+            let (done, of) = layer.done;
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            errors.insert(format!("{}.weight", layer.name), layer.error.into());
+            if let Some(finished) = &finished {
+                finished.keep(layer);
+            }
+        })
+        .map_err(wrong)?;
     bar.finish_and_clear();
     let mut nearest = float.clone();
-    nearest.for_each_linear(|linear| match scheme(Method::default())(linear.name()) {
-        Some(scheme) => linear.quantize(&scheme),
-        None => Ok(()),
-    })?;
+    nearest
+        .for_each_linear(|linear| match scheme(Method::default())(linear.name()) {
+            Some(scheme) => linear.quantize(&scheme),
+            None => Ok(()),
+        })
+        .map_err(wrong)?;
     Ok(Made {
-        held_out: held_out(unseen, windows(HELD_OUT), [&float, &nearest, &model])?,
+        held_out: held_out(unseen, windows.tokens, [&float, &nearest, &model]).map_err(wrong)?,
         tensors: model.changed(),
         errors,
-        scaled: method.scaling != Scaling::None,
+        scaled: method.scaling != Scaling::None || method.rotation != Rotation::None,
+        chooser: None,
     })
 }
 
+/// Checks that a rotation changes only tensors that are in the model's files.
+fn check_rotation(model: &Model, method: Method) -> models::Result<()> {
+    match model.network() {
+        Network::Decoder(decoder) if decoder.is_tied() && method.rotation != Rotation::None => {
+            Err(models::Error::Rotation {
+                name: "lm_head".to_owned(),
+                reason: "it has the weights of the embedding, and would get its own, for which the model's files have \
+                         no place; Model::save of the library makes it"
+                    .to_owned(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What models make of a text that is held out, or nothing where it is too short.
-fn held_out(text: &str, windows: Windows, models: [&Model; 3]) -> models::Result<Option<HeldOut>> {
+fn held_out(text: &str, tokens: usize, models: [&Model; 3]) -> models::Result<Option<HeldOut>> {
+    let windows = Windows {
+        tokens,
+        limit: Some(HELD_OUT),
+    };
     let (measure, [float, nearest, quantized]) = match models[0].network() {
         Network::Decoder(_) => {
             let of = |model: &Model| model.perplexity(text, windows, |_, _| ());

@@ -43,6 +43,13 @@ pub trait ReportRow: Serialize {
     fn reason(&self) -> Option<&str> {
         None
     }
+    /// What is said of all of them below the table.
+    fn summary(_: &[Self]) -> Option<String>
+    where
+        Self: Sized,
+    {
+        None
+    }
     fn bytes_in(&self) -> usize;
     fn bytes_out(&self) -> usize;
 }
@@ -113,6 +120,9 @@ impl<R: ReportRow> Report<R> {
         let left_out: Vec<_> = self.left_out.iter().map(|name| printable(name)).collect();
         if !left_out.is_empty() {
             text += &format!("\nother weights, not copied: {}", left_out.join(", "));
+        }
+        if let Some(summary) = R::summary(&self.tensors) {
+            text += &format!("\n{summary}");
         }
         if let Some(held_out) = &self.held_out {
             text += &format!("\n{}", held_out.said());

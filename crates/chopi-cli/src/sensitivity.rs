@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chopi::model::{Allocation, Choice as MeasuredChoice, Sensitivity, allocate_bits, rank};
 use chopi::ndarray::NdArray;
+use chopi::ptq;
 use chopi::{Builder, backend::FloatType};
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::archive::{Archive, Entry};
 use crate::args::SensitivityArgs;
 use crate::compressed_tensors::{Loaded, Weights, check_floats};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::framework::Framework;
 use crate::interrupt;
@@ -19,6 +20,7 @@ use crate::plan::Plan;
 use crate::print::{print, print_json, printable};
 use crate::report::grouped;
 use crate::selection::{Ranks, Selection};
+use crate::statistics::LayerStatistics;
 use crate::table::{Cell, Column, Table};
 use crate::workers;
 use crate::write::Target;
@@ -47,7 +49,12 @@ pub fn run(
     if selection.ranks() == Ranks::Linear {
         check_floats(&archives)?;
     }
-    let tasks = tasks(&archives, &model.config()?, &selection);
+    let config = model.config()?;
+    let statistics = args.statistics.as_ref();
+    let statistics =
+        statistics.map(|path| LayerStatistics::open(path, &model.input, &archives, &config));
+    let statistics = statistics.transpose()?;
+    let tasks = tasks(&archives, &config, &selection);
     if tasks.is_empty() {
         let all = archives.iter().flat_map(|archive| archive.tensors.values());
         return Err(selection.nothing(&model.input, all));
@@ -56,9 +63,9 @@ pub fn run(
     let progress = workers::progress(tasks.iter().map(size).sum(), args.print.quiet);
     let scheme = (&builder, args.scheme.calibration);
     let measured = workers::run(&tasks, size, None, |task| {
-        let measured = task.measure(&bits, scheme);
+        let measured = task.measure(&bits, scheme, statistics.as_ref());
         progress.inc(size(task) as u64);
-        measured.map_err(|fault| task.archive.fault(&task.tensor.name, fault).into())
+        measured
     });
     progress.finish_and_clear();
     let measured = measured?;
@@ -125,19 +132,41 @@ fn tasks<'a>(
 }
 
 impl SensitivityTask<'_> {
+    /// What each number of bits loses: the share of noise in the output of the tensor's layer where its statistics are
+    /// there, in the tensor where not.
     fn measure(
         &self,
         bits: &[u32],
         scheme: (&Builder, chopi::Calibration),
-    ) -> std::result::Result<Sensitivity, Fault> {
-        with_float!(self.float, F => {
-            let data = self.tensor.elements::<F>()?;
-            let x = NdArray::floats(&data, &self.tensor.shape)?;
-            match Sensitivity::without_data(&self.tensor.name, &x, bits, scheme) {
-                // The program names the tensor itself.
-                Err(chopi::Error::Tensor { source, .. }) => Err((*source).into()),
-                measured => Ok(measured?),
+        statistics: Option<&LayerStatistics>,
+    ) -> Result<Sensitivity> {
+        let name = &*self.tensor.name;
+        let fault = |fault| Error::from(self.archive.fault(name, fault));
+        let moments = match statistics {
+            Some(statistics) => statistics.of(name)?,
+            None => None,
+        };
+        let measured = with_float!(self.float, F => {
+            let data = self.tensor.elements::<F>().map_err(fault)?;
+            let x = NdArray::floats(&data, &self.tensor.shape).map_err(|error| fault(error.into()))?;
+            match &moments {
+                None => Sensitivity::without_data(name, &x, bits, scheme).map_err(ptq::Error::from),
+                Some(moments) => ptq::Inputs::new(moments).and_then(|inputs| {
+                    Sensitivity::measure(name, &x, bits, scheme, |_, values| {
+                        Ok(inputs.output_error(&x, values)?.relative())
+                    })
+                }),
             }
+        });
+        measured.map_err(|error| match error {
+            // The program names the tensor itself.
+            ptq::Error::Core(chopi::Error::Tensor { source, .. }) => fault((*source).into()),
+            ptq::Error::Core(source) => fault(source.into()),
+            source => Error::Method {
+                path: self.archive.path.clone(),
+                tensor: name.to_owned(),
+                source: Box::new(source),
+            },
         })
     }
 }

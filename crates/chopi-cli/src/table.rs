@@ -18,6 +18,8 @@ pub struct Column {
     is_number: bool,
     /// Where the table is too wide, columns go in ascending order of this, those with one text alone first.
     goes: Option<u8>,
+    /// Whether it is left out where all of its cells are empty.
+    is_optional: bool,
 }
 
 /// A cell of a table.
@@ -46,6 +48,7 @@ impl Column {
             head: head.into(),
             is_number: false,
             goes: None,
+            is_optional: false,
         }
     }
 
@@ -61,6 +64,15 @@ impl Column {
     pub fn goes(self, order: u8) -> Self {
         let goes = Some(order);
         Self { goes, ..self }
+    }
+
+    /// The column that is left out where all of its cells are empty.
+    pub fn optional(self) -> Self {
+        let is_optional = true;
+        Self {
+            is_optional,
+            ..self
+        }
     }
 }
 
@@ -117,7 +129,7 @@ impl Table {
     /// How the table is laid out in this width, or as wide as it is.
     fn layout(&self, width: Option<usize>) -> Layout {
         let mut layout = Layout {
-            columns: (0..self.columns.len()).collect(),
+            columns: (0..self.columns.len()).filter(|&at| self.has(at)).collect(),
             is_short: false,
             first: usize::MAX,
         };
@@ -141,6 +153,12 @@ impl Table {
             .saturating_sub(over)
             .max(SHORTEST);
         layout
+    }
+
+    /// Whether a column has something in it, or is there all the same.
+    fn has(&self, at: usize) -> bool {
+        let mut cells = self.rows.iter().filter_map(|row| row.get(at));
+        !self.columns[at].is_optional || cells.any(|cell| !cell.text.is_empty())
     }
 
     fn column_width(&self, at: usize, layout: &Layout) -> usize {

@@ -3,13 +3,13 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use chopi::ptq::Method;
+use chopi::models::CacheFormat;
 use clap::Args;
 
 /// Write what follows a prompt, by a decoder like Llama.
 ///
 /// The likeliest token each time, until the model ends the text. The text goes to standard output as it is
-/// written, and at the end the tokens per second and the memory to standard error.
+/// written, and at the end the tokens per second, the memory and the bytes of keys and values to standard error.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -26,6 +26,11 @@ pub struct RunArgs {
     /// The most tokens that are written.
     #[arg(long, value_name = "N", default_value_t = 128)]
     pub max_tokens: usize,
+
+    /// Keep the keys and values of the tokens before as codes of so many bits, 8 or 4, with a range for each head of
+    /// each token. Default: as 32-bit floats.
+    #[arg(long, value_name = "8|4", value_parser = parse_cache)]
+    pub cache_bits: Option<CacheFormat>,
 
     /// Print one JSON object at the end instead: the text, its tokens, the time and the memory.
     #[arg(long)]
@@ -65,6 +70,11 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub model: ModelArgs,
 
+    /// Keep the keys and values of the tokens before as codes of so many bits, 8 or 4, with a range for each head of
+    /// each token. Default: as 32-bit floats.
+    #[arg(long, value_name = "8|4", value_parser = parse_cache)]
+    pub cache_bits: Option<CacheFormat>,
+
     /// The file of the text.
     #[arg(long, value_name = "FILE")]
     pub text: PathBuf,
@@ -90,28 +100,47 @@ pub struct EvaluateArgs {
     pub quiet: bool,
 }
 
-/// How codes are chosen by what they do to a model's outputs.
+/// Write the statistics of the inputs of a model's linear layers on a text.
+///
+/// The file, one of safetensors, has the second moments of what each layer takes, the sums exact. `quantize
+/// --statistics` chooses codes by them, and `sensitivity --statistics` measures errors by them. The text is used whole:
+/// keep what models are compared on out of it.
 #[derive(Debug, Args)]
-pub struct MethodArgs {
-    /// How codes are chosen, for models that `run` and `embed` take: parts joined by +, at most one of each line.
-    /// rtn (the nearest) or gptq;
-    /// weighted or hqq, or a name of --calibration, for the ranges;
-    /// awq or smoothquant, which move scales of a layer's inputs into what comes before.
-    #[arg(long, value_name = "NAME", default_value = "rtn", requires = "calibration_text",
-          conflicts_with_all = ["calibration", "scale", "gguf"], help_heading = METHOD, verbatim_doc_comment)]
-    pub method: Method,
+#[command(after_help = "\
+Examples:
+  chopi statistics SmolLM2-135M-Instruct -o statistics.safetensors --text book.txt
+  chopi quantize SmolLM2-135M-Instruct -o SmolLM2-w4 --format compressed-tensors --bits 4 --symmetric \
+      --group-size 64 --method gptq+weighted --statistics statistics.safetensors")]
+pub struct StatisticsArgs {
+    /// The model's folder: config.json, tokenizer.json and safetensors files.
+    #[arg(value_name = "MODEL")]
+    pub folder: PathBuf,
 
-    /// The text that --method sees; of which the last eighth is held out, and the models are compared on it.
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = METHOD)]
-    pub calibration_text: Option<PathBuf>,
+    /// The file of the text.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
 
-    /// How many windows of 512 tokens of the text --method sees, or how many lines where the model is an encoder.
+    /// How many windows of 512 tokens of the text are taken, or how many lines where the model is an encoder.
     /// Default: 16 windows, 1000 lines.
-    #[arg(long, value_name = "N", requires = "calibration_text", help_heading = METHOD)]
-    pub calibration_windows: Option<usize>,
-}
+    #[arg(long, value_name = "N")]
+    pub windows: Option<usize>,
 
-const METHOD: &str = "Method";
+    /// The file to write. It appears, whole, only when all has gone well.
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+
+    /// Replace the output if it exists.
+    #[arg(long)]
+    pub force: bool,
+
+    /// How many threads work, at most four for each core. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
+
+    /// Print nothing but errors.
+    #[arg(long)]
+    pub quiet: bool,
+}
 
 #[derive(Debug, Args)]
 pub struct ModelArgs {
@@ -127,4 +156,12 @@ pub struct ModelArgs {
     /// How many threads work, at most four for each core. Default: one for each core.
     #[arg(long, value_name = "N")]
     pub threads: Option<NonZeroUsize>,
+}
+
+fn parse_cache(bits: &str) -> Result<CacheFormat, String> {
+    match bits {
+        "8" => Ok(CacheFormat::Bits8),
+        "4" => Ok(CacheFormat::Bits4),
+        _ => Err("expected 8 or 4".to_owned()),
+    }
 }

@@ -43,6 +43,12 @@ pub struct SensitivityArgs {
     #[command(flatten)]
     pub tensors: TensorArgs,
 
+    /// The statistics of layers' inputs, a file that `chopi statistics` or the library has written: the loss of a
+    /// tensor is then the share of noise in the output of its layer. Of tensors that the file does not have it is
+    /// the share of noise in the tensor.
+    #[arg(long, value_name = "FILE")]
+    pub statistics: Option<PathBuf>,
+
     /// The bytes that all tensors of the model may take together, or P% of those that they take now.
     #[arg(long, value_name = "BYTES|P%")]
     pub budget: Option<Budget>,

@@ -1,5 +1,6 @@
 //! What the options of `chopi quantize` come to.
 
+use chopi::ptq::{Rotation, Scaling};
 use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
@@ -54,6 +55,20 @@ impl QuantizeArgs {
             return Err(wrong(
                 "--bits-from goes with --range unsigned, signed or narrow, not LO:HI",
             ));
+        }
+        let method = self.method.method;
+        let moves = method.scaling != Scaling::None || method.rotation != Rotation::None;
+        if self.method.statistics.is_some() && moves {
+            return Err(wrong(format!(
+                "--method {method} changes layers together, for which the model has to run: it goes with \
+                 --calibration-text, not --statistics"
+            )));
+        }
+        #[cfg(feature = "models")]
+        if self.method.resume.is_some() && moves {
+            return Err(wrong(format!(
+                "--method {method} changes more than codes, which --resume does not keep"
+            )));
         }
         let scheme = self.scheme(convention, self.bits).map_err(wrong)?;
         let parameters = match (self.scale, self.zero_point) {

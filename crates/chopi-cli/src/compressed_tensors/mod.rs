@@ -42,6 +42,7 @@ use crate::header::Header;
 use crate::interrupt;
 use crate::others;
 use crate::print::print_json;
+use crate::quantize::chooser::Chooser;
 use crate::quantize::made::Made;
 use crate::quantize::make;
 use crate::quantize::row::QuantizeRow;
@@ -71,7 +72,10 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     }
     let mut inputs = model.inputs();
     inputs.extend(args.bits_from.clone());
-    let made = make(args, &|name| plan.settings_of(name))?;
+    let made = Made {
+        chooser: Chooser::new(args, &archives, &config)?,
+        ..make(args, &|name| plan.settings_of(name))?
+    };
     interrupt::watch();
     let folder = OutputFolder::create(&args.files.output, &inputs, args.files.force)?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);

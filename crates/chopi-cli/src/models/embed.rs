@@ -33,7 +33,7 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
         }
     };
     let folder = &args.model.folder;
-    args.model.with(folder, args.model.bits, |model| {
+    args.model.with(folder, args.model.bits, None, |model| {
         // What is wrong with the model is said before anything is read.
         model
             .embed(&[""; 0])

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use chopi::models::{Model, Network, Windows, cosine};
+use chopi::models::{CacheFormat, Model, Network, Windows, cosine};
 use indicatif::HumanBytes;
 use serde::Serialize;
 
@@ -52,9 +52,15 @@ struct Cosine {
 /// What is wrong with a model or the text; an encoder with nothing to compare with.
 pub fn run(args: &EvaluateArgs) -> Result<()> {
     let text = read(&args.text)?;
-    let model = found(args, &args.model.folder, args.model.bits, &text)?;
+    let model = found(
+        args,
+        &args.model.folder,
+        args.model.bits,
+        args.cache_bits,
+        &text,
+    )?;
     let against = match &args.against {
-        Some(folder) => Some(found(args, folder, None, &text)?),
+        Some(folder) => Some(found(args, folder, None, None, &text)?),
         None if model.perplexity.is_none() => {
             return Err(Error::NothingToCompare {
                 path: args.model.folder.clone(),
@@ -91,9 +97,15 @@ pub fn run(args: &EvaluateArgs) -> Result<()> {
 }
 
 /// Evaluates one model.
-fn found(args: &EvaluateArgs, folder: &Path, bits: Option<u32>, text: &str) -> Result<Found> {
+fn found(
+    args: &EvaluateArgs,
+    folder: &Path,
+    bits: Option<u32>,
+    cache: Option<CacheFormat>,
+    text: &str,
+) -> Result<Found> {
     memory::restart();
-    args.model.with(folder, bits, |model| {
+    args.model.with(folder, bits, cache, |model| {
         let wrong = |error| Error::model(folder, error);
         match model.network() {
             Network::Decoder(_) => decoder(args, model, text).map_err(wrong),

@@ -4,14 +4,16 @@ mod embed;
 mod evaluate;
 mod memory;
 mod run;
+mod statistics;
 
 pub use embed::run as embed;
 pub use evaluate::run as evaluate;
 pub use run::run;
+pub use statistics::run as statistics;
 
 use std::path::Path;
 
-use chopi::models::{self, Model, Scheme};
+use chopi::models::{self, CacheFormat, Model, Scheme};
 use rayon::ThreadPoolBuilder;
 
 use crate::args::ModelArgs;
@@ -19,12 +21,13 @@ use crate::error::{Error, Result};
 use crate::workers;
 
 impl ModelArgs {
-    /// Does `work` with the model of another folder or its own, quantized where that is asked for, on as many
-    /// threads as asked for.
+    /// Does `work` with the model of another folder or its own, quantized where that is asked for, with keys
+    /// and values kept as asked for, on as many threads as asked for.
     fn with<R: Send>(
         &self,
         folder: &Path,
         bits: Option<u32>,
+        cache: Option<CacheFormat>,
         work: impl FnOnce(&Model) -> Result<R> + Send,
     ) -> Result<R> {
         let threads = workers::count(self.threads);
@@ -36,6 +39,13 @@ impl ModelArgs {
                 Some(bits) => {
                     let quantized = model.quantize(&Scheme::new(bits));
                     quantized.map_err(|error| Error::model(folder, error))?
+                }
+            };
+            let model = match cache {
+                None => model,
+                Some(format) => {
+                    let model = model.with_cache(format);
+                    model.map_err(|error| Error::model(folder, error))?
                 }
             };
             work(&model)

@@ -24,13 +24,16 @@ struct Report<'a> {
     /// Of the tokens after the first.
     tokens_per_second: Option<f64>,
     peak_bytes: Option<u64>,
+    /// Of the keys and values of all tokens that the decoder has seen.
+    cache_bytes: usize,
 }
 
 /// # Errors
 /// What is wrong with the model or the prompt.
 pub fn run(args: &RunArgs) -> Result<()> {
     let folder = &args.model.folder;
-    args.model.with(folder, args.model.bits, |model| {
+    let cache = args.cache_bits;
+    args.model.with(folder, args.model.bits, cache, |model| {
         let write: &mut dyn FnMut(&str) -> io::Result<()> = match args.json {
             true => &mut |_| Ok(()),
             false => &mut stream,
@@ -63,8 +66,8 @@ fn generate<'a>(
     let start = Instant::now();
     let (mut first, mut last) = (None, start);
     let (mut tokens, mut text) = (Vec::new(), String::new());
-    let generation = model.generate_tokens(prompt).map_err(wrong)?;
-    for token in generation.take(args.max_tokens) {
+    let mut generation = model.generate_tokens(prompt).map_err(wrong)?;
+    for token in generation.by_ref().take(args.max_tokens) {
         let token = token.map_err(wrong)?;
         last = Instant::now();
         first.get_or_insert(last);
@@ -90,6 +93,7 @@ fn generate<'a>(
         tokens_per_second: (after_first > 0).then(|| after_first as f64 / seconds),
         tokens,
         peak_bytes: memory::peak(),
+        cache_bytes: generation.cache().bytes(),
     })
 }
 
@@ -114,11 +118,13 @@ impl Report<'_> {
             Some(bytes) => format!(", {} at most", HumanBytes(bytes)),
             None => String::new(),
         };
+        let cache = HumanBytes(self.cache_bytes as u64);
         let (prompt, tokens) = (self.prompt_tokens, self.tokens.len());
         // Where nobody can be told, the text is there all the same.
         let _ = writeln!(
             io::stderr(),
-            "chopi: {prompt} tokens of the prompt in {:.2} s; {tokens} tokens{speed}{memory}",
+            "chopi: {prompt} tokens of the prompt in {:.2} s; {tokens} tokens{speed}{memory}, {cache} of keys and \
+             values",
             self.prompt_seconds
         );
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chopi::formats::Tensor;
+use chopi::ptq::LayerError;
 use serde::Serialize;
+
+use super::chooser::Chooser;
 
 /// The tensors that a method has made, by their names.
 #[derive(Debug, Default)]
@@ -16,6 +19,8 @@ pub struct Made {
     pub scaled: bool,
     /// How good the model is on text that the method has not seen.
     pub held_out: Option<HeldOut>,
+    /// What chooses codes of tensors as they are written, on statistics.
+    pub chooser: Option<Chooser>,
 }
 
 /// The error of a layer's outputs on the text, relative to them: Σ‖y − ŷ‖²/Σ‖y‖².
@@ -25,6 +30,12 @@ pub struct OutputError {
     pub nearest: f64,
     /// With the codes that were chosen.
     pub chosen: f64,
+}
+
+impl From<LayerError> for OutputError {
+    fn from(LayerError { nearest, chosen }: LayerError) -> Self {
+        Self { nearest, chosen }
+    }
 }
 
 /// How good models are on text that the method has not seen.

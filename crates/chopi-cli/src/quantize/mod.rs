@@ -2,6 +2,7 @@
 
 mod blocks;
 pub mod calibrate;
+pub mod chooser;
 pub mod made;
 pub mod piece;
 pub mod row;
@@ -25,6 +26,7 @@ use crate::header::Header;
 use crate::report::Report;
 use crate::workers;
 use crate::write::Target;
+use chooser::Chooser;
 use made::Made;
 use row::QuantizeRow;
 use task::{How, Shared, Task};
@@ -34,7 +36,7 @@ use task::{How, Shared, Task};
 pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let start = Instant::now();
     let files = Files::open(&args.files.input)?;
-    files.config()?;
+    let config = files.config()?;
     let archives = files.archives()?;
     let mut inputs = files.inputs();
     inputs.extend(args.bits_from.clone());
@@ -43,7 +45,14 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         path: &files.input,
         archives: &archives,
     };
-    let made = make(args, &|name| choice.settings_of(name))?;
+    let settings_of = |name: &str| {
+        let tensor = archives.iter().find_map(|a| a.tensors.get(name))?;
+        Some(choice.of(tensor)?.1)
+    };
+    let made = Made {
+        chooser: Chooser::new(args, &archives, &config)?,
+        ..make(args, &settings_of)?
+    };
     let rows =
         with_framework!(args.work.backend, K => model.write::<K>(args, choice, &made, target)?);
     Report::new(rows, start)

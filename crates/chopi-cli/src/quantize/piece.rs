@@ -20,10 +20,23 @@ pub fn quantize<K: Framework, F: FloatElement>(
     metrics: &mut Metrics,
     write: impl FnOnce(IntSlice<'_>) -> Result<()>,
 ) -> Result<()> {
-    let x = K::floats(data, shape)?;
-    let codes = params.quantize(&x)?;
+    let codes = params.quantize(&K::floats(data, shape)?)?;
+    keep::<K, F, _>(data, &codes, params, metrics, write)
+}
+
+/// Hands the codes of a piece to `write`, and adds what dequantizing gives to the metrics.
+///
+/// # Errors
+/// The errors of `write`; what is wrong with the codes.
+pub fn keep<K: Framework, F: FloatElement, Q: IntTensor<K, Float: FloatTensor<K>>>(
+    data: &[F],
+    codes: &Q,
+    params: &QParams,
+    metrics: &mut Metrics,
+    write: impl FnOnce(IntSlice<'_>) -> Result<()>,
+) -> Result<()> {
     codes.with_host(|host| write(host.data()))?;
-    params.dequantize(&codes)?.with_host(|host| {
+    params.dequantize(codes)?.with_host(|host| {
         let quantized = F::from_slice(host.data()).ok_or_else(|| Error::Dtype {
             backend: K::NAME,
             dtype: host.data().float_type().to_string(),

@@ -138,6 +138,15 @@ impl QuantizeRow {
     }
 }
 
+/// The cell of a share of an error.
+fn share(error: Option<f64>) -> Cell {
+    Cell::from(
+        error
+            .map(|error| format!("{error:.3e}"))
+            .unwrap_or_default(),
+    )
+}
+
 impl ReportRow for QuantizeRow {
     const DONE: &'static str = "quantized";
 
@@ -151,6 +160,8 @@ impl ReportRow for QuantizeRow {
             Column::number("bytes out").goes(5),
             Column::number("SQNR dB"),
             Column::number("max error").goes(4),
+            Column::number("nearest's output").goes(0).optional(),
+            Column::number("output error").optional(),
         ]
     }
 
@@ -192,6 +203,35 @@ impl ReportRow for QuantizeRow {
             grouped(self.bytes_out).into(),
             Cell::sqnr(self.sqnr_db),
             max_error.unwrap_or_default().into(),
+            share(self.output_error.map(|error| error.nearest)),
+            share(self.output_error.map(|error| error.chosen)),
         ]
+    }
+
+    /// The errors of outputs on average, and which tensors have none.
+    fn summary(rows: &[Self]) -> Option<String> {
+        let errors: Vec<OutputError> = rows.iter().filter_map(|row| row.output_error).collect();
+        if errors.is_empty() {
+            return None;
+        }
+        let mean =
+            |of: fn(&OutputError) -> f64| errors.iter().map(of).sum::<f64>() / errors.len() as f64;
+        let mut text = format!(
+            "error of the outputs of {} layers: {:.3e} on average, nearest codes {:.3e}",
+            errors.len(),
+            mean(|error| error.chosen),
+            mean(|error| error.nearest)
+        );
+        let is_nearest = |row: &&Self| row.is_quantized() && row.output_error.is_none();
+        let nearest: Vec<_> = rows
+            .iter()
+            .filter(is_nearest)
+            .map(|row| printable(&row.name))
+            .collect();
+        if !nearest.is_empty() {
+            let (count, names) = (nearest.len(), nearest.join(", "));
+            text += &format!("\nnearest codes, for want of statistics: {count}: {names}");
+        }
+        Some(text)
     }
 }

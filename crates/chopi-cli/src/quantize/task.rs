@@ -200,11 +200,7 @@ impl<'a> Task<'a> {
                 "changed by the method".to_owned(),
             ));
         };
-        let kept = Kept {
-            dtype: codes.dtype(),
-            granularity: granularity(self.tensor, settings),
-            len: codes.bytes(),
-        };
+        let kept = self.kept(codes, settings);
         let metrics = match shared.made.scaled {
             true => None,
             false => Some(self.metrics(made).map_err(|fault| self.fault(fault))?),
@@ -234,6 +230,57 @@ impl<'a> Task<'a> {
         Ok(metrics)
     }
 
+    /// Quantizes the tensor whole to codes chosen on the statistics of its layer's inputs; none where there are no
+    /// statistics.
+    fn choose<K: Framework>(
+        &self,
+        parts: &CodeParts,
+        float: FloatType,
+        settings: &Settings,
+        shared: Shared<'_>,
+    ) -> Result<Option<QuantizeRow>> {
+        let chooser = shared.made.chooser.as_ref();
+        let Some(chooser) = chooser.filter(|chooser| chooser.has(self.name())) else {
+            return Ok(None);
+        };
+        let fault = |fault| self.fault(fault);
+        let (error, metrics) = with_float!(float, F => {
+            let data = self.tensor.elements::<F>().map_err(fault)?;
+            let x = K::floats(&data, &self.tensor.shape).map_err(|error| fault(error.into()))?;
+            let chosen = chooser.quantize::<K, _>(self.path, self.name(), &x, settings)?;
+            let Some(chosen) = chosen else { return Ok(None) };
+            parts.write_params(&chosen.params, shared.output, |e| self.format_fault(e))?;
+            let mut values = vec![0.0; data.len()];
+            F::widen_to_f64(&data, &mut values);
+            let mut metrics = Metrics::new(values.iter().fold(0.0, |max, x| x.abs().max(max)));
+            let mut written = Ok(());
+            let done = piece::keep::<K, F, _>(&data, &chosen.codes, &chosen.params, &mut metrics, |codes| {
+                written = parts.write_codes(0, codes, shared.output, |e| self.format_fault(e));
+                Ok(())
+            });
+            done.map_err(|error| fault(error.into()))?;
+            written?;
+            (chosen.error, metrics)
+        });
+        shared.progress.inc(self.size() as u64);
+        let row = QuantizeRow::quantized(
+            self.tensor,
+            self.kept(parts, settings),
+            settings,
+            Some(&metrics),
+        );
+        Ok(Some(row.with_output_error(Some(error.into()))))
+    }
+
+    /// How codes are kept.
+    fn kept(&self, parts: &CodeParts, settings: &Settings) -> Kept {
+        Kept {
+            dtype: parts.dtype(),
+            granularity: granularity(self.tensor, settings),
+            len: parts.bytes(),
+        }
+    }
+
     /// Quantizes the tensor piece by piece.
     fn quantize<K: Framework>(
         &self,
@@ -242,6 +289,9 @@ impl<'a> Task<'a> {
         settings: &Settings,
         shared: Shared<'_>,
     ) -> Result<QuantizeRow> {
+        if let Some(row) = self.choose::<K>(parts, float, settings, shared)? {
+            return Ok(row);
+        }
         let fault = |fault| self.fault(fault);
         let granularity = granularity(self.tensor, settings);
         let chunks = Chunks::of(&self.tensor.shape, granularity, parts.is_packed());
@@ -269,11 +319,7 @@ impl<'a> Task<'a> {
             }
             metrics
         });
-        let kept = Kept {
-            dtype: parts.dtype(),
-            granularity,
-            len: parts.bytes(),
-        };
+        let kept = self.kept(parts, settings);
         Ok(QuantizeRow::quantized(
             self.tensor,
             kept,

@@ -19,5 +19,6 @@ mod report;
 mod round_trip;
 mod selection;
 mod sensitivity;
+mod statistics;
 #[cfg(unix)]
 mod stopped;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::model::{Folder, chopi, convert_well, failure};
+use crate::model::{Folder, chopi, convert, convert_well, failure};
 
 fn small(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -321,6 +321,7 @@ fn a_method_sees_a_text_and_the_models_are_compared_on_what_it_has_not_seen() {
         ("llama-tied", "gptq+weighted", "perplexity"),
         ("qwen3", "awq+gptq", "perplexity"),
         ("llama", "smoothquant", "perplexity"),
+        ("llama", "rotation+gptq+weighted", "perplexity"),
         ("bert", "gptq", "cosine"),
     ] {
         let output = folder.path(&format!("{name}-{method}"));
@@ -404,7 +405,266 @@ fn a_method_that_cannot_be_is_refused() {
         let error = tried(options, &small("llama"));
         assert!(error.contains(said), "{options:?}: {error}");
     }
+    let long = folder.file("long.txt", "w1 w2 w3 w4 w5 w6 ".repeat(100).as_bytes());
+    let rotation = [
+        "--method",
+        "rotation+gptq",
+        "--calibration-text",
+        long.to_str().unwrap(),
+    ];
+    let error = tried(&rotation, &small("llama-tied"));
+    assert!(
+        error.contains("lm_head cannot be rotated: it has the weights of the embedding"),
+        "{error}"
+    );
+    let error = tried(&rotation, &small("bert"));
+    assert!(
+        error.contains("bert is an encoder, expected a decoder"),
+        "{error}"
+    );
     let file = small("llama").join("model.safetensors");
     let error = tried(&["--method", "gptq", seen[0], "/nowhere/text"], &file);
     assert!(error.contains("/nowhere/text"), "{error}");
+}
+
+#[test]
+fn the_statistics_of_a_model_choose_codes_of_its_files() {
+    let folder = Folder::new();
+    let text: String = (0..2000)
+        .map(|i: u64| format!("w{}\n", i * i * 7 % 31))
+        .collect();
+    let text = folder.file("text.txt", text.as_bytes());
+    for (name, layers, nearest) in [("llama-tied", 14, 1), ("bert", 12, 3)] {
+        let (model, path) = (small(name), folder.path(name));
+        let (text, path) = (text.to_str().unwrap(), path.to_str().unwrap());
+        let make = ["statistics", "-o", path, "--text", text, "--windows", "8"];
+        let (said_of_it, _) = said(&make, &model);
+        let rows = if name == "bert" { "rows" } else { "512 rows" };
+        let expected = format!("{layers} layers, ");
+        assert!(
+            said_of_it.starts_with(&expected) && said_of_it.contains(rows),
+            "{said_of_it}"
+        );
+        let error = wrong(&make, &model, 1);
+        assert!(error.contains("--force replaces it"), "{error}");
+        assert_eq!(
+            said(&[&make[..], &["--force", "--quiet"]].concat(), &model).0,
+            ""
+        );
+
+        // The first layer takes the same inputs, whatever became of those after it.
+        let seen = [
+            "--bits",
+            "4",
+            "--symmetric",
+            "--group-size",
+            "8",
+            "--method",
+            "gptq",
+            "--json",
+        ];
+        let on_text = ["--calibration-text", text, "--calibration-windows", "8"];
+        let on_file = ["--statistics", path];
+        let reports = [&on_text[..], &on_file].map(|data| {
+            let output = folder.path(&format!("{name}-{}", data.len()));
+            let report = convert_well("quantize", &model, &output, &[&seen[..], data].concat());
+            serde_json::from_str::<Value>(&report).unwrap()
+        });
+        let rows = |report: &Value, has: bool| {
+            let rows = report["tensors"].as_array().unwrap().iter();
+            let quantized = rows.filter(|row| !row["bits"].is_null());
+            let those = quantized.filter(|row| row["output_error"].is_object() == has);
+            those.cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&reports[1], true).len(), layers);
+        assert_eq!(rows(&reports[1], false).len(), nearest);
+        let first = |report: &Value| {
+            let mut rows = rows(report, true).into_iter();
+            let first = rows.find(|row| {
+                let name = row["name"].as_str().unwrap();
+                name.contains(".0.") && (name.contains("q_proj") || name.contains("query"))
+            });
+            first.unwrap()["output_error"]["chosen"].as_f64().unwrap()
+        };
+        // The text is held out in part from the method that sees it, but not the windows that it takes.
+        let [on_text, on_file] = [&reports[0], &reports[1]].map(first);
+        assert!(
+            (on_text / on_file - 1.0).abs() < 1e-6,
+            "{on_text} {on_file}"
+        );
+    }
+}
+
+#[test]
+fn keys_and_values_in_codes_take_less_and_change_little() {
+    let folder = Folder::new();
+    let text: String = (0..100).map(|i| format!("w{} ", i * i % 32)).collect();
+    let text = folder.file("text.txt", text.as_bytes());
+    let llama = small("llama");
+    let run = ["run", "--prompt", "w3 w4", "--max-tokens", "5", "--json"];
+    let evaluate = [
+        "evaluate",
+        "--text",
+        text.to_str().unwrap(),
+        "--window",
+        "20",
+        "--json",
+    ];
+    let found = |args: &[&str], cache: &[&str]| json(&[args, cache].concat(), &llama);
+    let (float, perplexity) = (found(&run, &[]), found(&evaluate, &[]));
+    let bytes = |report: &Value| report["cache_bytes"].as_u64().unwrap();
+    let of = |report: &Value| report["model"]["perplexity"].as_f64().unwrap();
+    for (bits, apart) in [("8", 0.01), ("4", 0.1)] {
+        let cache = ["--cache-bits", bits];
+        let report = found(&run, &cache);
+        assert_eq!(report["tokens"].as_array().unwrap().len(), 5);
+        assert!(bytes(&report) < bytes(&float), "{bits}");
+        let ratio = of(&found(&evaluate, &cache)) / of(&perplexity);
+        assert!(
+            ratio != 1.0 && (ratio - 1.0).abs() < apart,
+            "{bits}: {ratio}"
+        );
+    }
+    let error = wrong(&["run", "--prompt", "w3", "--cache-bits", "3"], &llama, 2);
+    assert!(error.contains("expected 8 or 4"), "{error}");
+    let bert = small("bert");
+    let against = ["--against", bert.to_str().unwrap(), "--cache-bits", "8"];
+    let error = wrong(&[&evaluate[..], &against].concat(), &bert, 1);
+    assert!(
+        error.contains("bert is an encoder, expected a decoder"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_method_leaves_alone_what_is_excluded() {
+    let folder = Folder::new();
+    let text: String = (0..1000).map(|i| format!("w{} ", i * i % 31)).collect();
+    let text = folder.file("text.txt", text.as_bytes());
+    let args = [
+        "--bits",
+        "4",
+        "--group-size",
+        "8",
+        "--json",
+        "--exclude",
+        "*.0.*",
+        "--exclude",
+        "lm_head*",
+    ];
+    let seen = [
+        "--method",
+        "gptq",
+        "--calibration-text",
+        text.to_str().unwrap(),
+        "--calibration-windows",
+        "8",
+    ];
+    let report = convert_well(
+        "quantize",
+        &small("llama"),
+        &folder.path("out"),
+        &[&args[..], &seen].concat(),
+    );
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let rows = report["tensors"].as_array().unwrap().iter();
+    let by_method = rows.filter(|row| row["output_error"].is_object());
+    let names: Vec<_> = by_method.map(|row| row["name"].as_str().unwrap()).collect();
+    assert!(
+        names.len() == 7 && names.iter().all(|name| name.contains(".1.")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_the_layers_that_are_done() {
+    let folder = Folder::new();
+    let text: String = (0..2000)
+        .map(|i: u64| format!("w{} ", i * i * 7 % 31))
+        .collect();
+    let text = folder.file("text.txt", text.as_bytes());
+    let work = folder.path("work");
+    let scheme = ["--bits", "4", "--symmetric", "--group-size", "8", "--json"];
+    let seen = [
+        "--method",
+        "gptq+weighted",
+        "--calibration-text",
+        text.to_str().unwrap(),
+    ];
+    let windows = ["--calibration-windows", "8"];
+    let resume = ["--resume", work.to_str().unwrap()];
+    let run = |name: &str, more: &[&str]| {
+        let output = folder.path(name);
+        let args = [&scheme[..], &seen, &windows, more].concat();
+        let report = convert_well("quantize", &small("llama"), &output, &args);
+        let report: Value = serde_json::from_str(&report).unwrap();
+        let errors = report["tensors"].as_array().unwrap().iter();
+        let errors: Vec<Value> = errors.map(|row| row["output_error"].clone()).collect();
+        (
+            fs::read(output).unwrap(),
+            errors,
+            report["held_out"].clone(),
+        )
+    };
+    let whole = run("whole", &[]);
+    assert_eq!(run("kept", &resume), whole);
+    // As it is after a stop: some layers are done, and of one there are only the codes.
+    let mut files = crate::model::names(&work);
+    assert_eq!(files.len(), 1 + 2 * 15);
+    files.retain(|name| name.contains("layers.1.mlp"));
+    assert_eq!(files.len(), 6);
+    for name in &files {
+        fs::remove_file(work.join(name)).unwrap();
+    }
+    fs::write(
+        work.join("model.layers.1.mlp.gate_proj.safetensors"),
+        b"cut",
+    )
+    .unwrap();
+    assert_eq!(run("resumed", &resume), whole);
+    assert_eq!(run("done", &resume), whole);
+
+    let wrong = |more: &[&str], model: &str, status| {
+        let args = [&scheme[..], &seen, &resume, more].concat();
+        failure(
+            convert("quantize", &small(model), &folder.path("out"), &args),
+            status,
+        )
+    };
+    let error = wrong(&windows, "qwen3", 1);
+    assert!(
+        error.contains("does not hold the layers of this run: model is "),
+        "{error}"
+    );
+    let error = wrong(&["--calibration-windows", "9"], "llama", 1);
+    assert!(error.contains("windows is 8, expected 9"), "{error}");
+    let error = wrong(
+        &[&windows[..], &["--exclude", "*.0.*"]].concat(),
+        "llama",
+        1,
+    );
+    assert!(error.contains("schemes is "), "{error}");
+    let mut awq = seen;
+    awq[1] = "awq+gptq";
+    let args = [&awq[..], &resume].concat();
+    let error = failure(
+        convert("quantize", &small("llama"), &folder.path("out"), &args),
+        2,
+    );
+    assert!(
+        error.contains("--method awq+gptq changes more than codes"),
+        "{error}"
+    );
+    let other = folder.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("file"), b"").unwrap();
+    let args = [&seen[..], &["--resume", other.to_str().unwrap()]].concat();
+    let error = failure(
+        convert("quantize", &small("llama"), &folder.path("out"), &args),
+        1,
+    );
+    assert!(
+        error.contains("it is not empty, and has no run.json"),
+        "{error}"
+    );
 }
