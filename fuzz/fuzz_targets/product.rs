@@ -83,14 +83,23 @@ fn of(values: &[i32], i: usize) -> i64 {
 }
 
 fn shape(u: &mut Unstructured<'_>) -> Result<(usize, usize, usize)> {
-    Ok(match u.arbitrary::<u8>()? % 64 {
+    if draw::rarely(u, 4096) {
         // More products than are worth a thread.
-        0 => (
+        return Ok((
             u.int_in_range(1..=60)?,
             u.int_in_range(200..=300)?,
             u.int_in_range(150..=400)?,
+        ));
+    }
+    if draw::rarely(u, 512) {
+        return Ok((1, u.int_in_range(0..=6000)?, u.int_in_range(0..=40)?));
+    }
+    Ok(match u.arbitrary::<u8>()? % 8 {
+        0..4 => (
+            u.int_in_range(0..=7)?,
+            u.int_in_range(0..=24)?,
+            u.int_in_range(0..=20)?,
         ),
-        1 => (1, u.int_in_range(0..=6000)?, u.int_in_range(0..=40)?),
         _ => (
             u.int_in_range(0..=20)?,
             u.int_in_range(0..=40)?,

@@ -39,6 +39,8 @@ pub enum Outcome {
     NaN,
     /// The code before it is clamped; beyond 2^62 by its sign.
     Code(i128),
+    /// The sum of an infinity and of a zero point that is infinite in the element type: no number, and no code.
+    NoNumber,
 }
 
 impl<'a> Definition<'a> {
@@ -120,6 +122,14 @@ impl<'a> Definition<'a> {
             self.round::<F>((a + b).as_f64())
         };
         let rne = |v: f64| saturated(v.round_ties_even());
+        let sum = match self.steps {
+            Steps::Divide => compute(quotient(), self.round::<F>(z)),
+            Steps::Multiply => compute(product(), self.round::<F>(z)),
+            _ => 0.0,
+        };
+        if sum.is_nan() {
+            return Outcome::NoNumber;
+        }
         Outcome::Code(match self.steps {
             Steps::DivideExact => {
                 let q = quotient();
@@ -129,10 +139,9 @@ impl<'a> Definition<'a> {
                 let up = rest > 0.5 || rest == 0.5 && low % 2 != 0;
                 low + i128::from(up)
             }
-            Steps::Divide => rne(compute(quotient(), self.round::<F>(z))),
+            Steps::Divide | Steps::Multiply => rne(sum),
             Steps::DivideAfter => rne(quotient()) + z as i128,
             Steps::DivideAfterAway => saturated(quotient().round()) + z as i128,
-            Steps::Multiply => rne(compute(product(), self.round::<F>(z))),
             Steps::MultiplyAfter => rne(product()) + z as i128,
             Steps::Fused => {
                 let r = self.reciprocal::<F>(s);
@@ -181,6 +190,9 @@ impl<'a> Definition<'a> {
 /// not see.
 fn rounded_product(a: f64, b: f64) -> f64 {
     let product = a * b;
+    if !product.is_finite() {
+        return product;
+    }
     let rest = a.mul_add(b, -product);
     let odd = match rest != 0.0 && product.to_bits() & 1 == 0 {
         true if (rest > 0.0) == (product > 0.0) => f64::from_bits(product.to_bits() + 1),

@@ -15,7 +15,18 @@ pub fn once_in(u: &mut Unstructured<'_>, n: u8) -> Result<bool> {
     Ok(u8::arbitrary(u)? % n == n - 1)
 }
 
-/// The lengths of 0 to 4 axes: short ones most often, none at times, and once in 64 times so long that the
+/// Whether something costly is to happen, for one of `n` inputs. A checksum of what is left of the input decides,
+/// and not a byte of it: an input that is made of a costly one is as seldom costly as any other.
+pub fn rarely(u: &Unstructured<'_>, n: u64) -> bool {
+    let rest = u.peek_bytes(u.len()).unwrap_or_default();
+    // FNV-1a.
+    let hash = rest.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash >> 32) % n == 0
+}
+
+/// The lengths of 0 to 4 axes: short ones most often, none at times, and once in 4,096 times so long that the
 /// work is divided among threads.
 pub fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
     let rank = u.int_in_range(0..=4)?;
@@ -28,7 +39,7 @@ pub fn shape(u: &mut Unstructured<'_>) -> Result<Vec<usize>> {
             _ => 1,
         });
     }
-    if once_in(u, 64)? && rank > 0 {
+    if rank > 0 && rarely(u, 4096) {
         let axis = u.choose_index(rank)?;
         let others: usize = shape
             .iter()

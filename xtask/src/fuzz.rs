@@ -214,8 +214,10 @@ impl Fuzz {
             command.arg(format!("-dict={}", dictionary.display()));
         }
         // What the targets print is not kept: the program prints with every input. Inputs are long from the
-        // start, since a target draws many numbers of one. An input takes at most 30 seconds and 4 GB.
+        // start, since a target draws many numbers of one. Inputs that take long are changed less often. An input
+        // takes at most 30 seconds and 4 GB.
         command.args(["-close_fd_mask=3", "-print_final_stats=1", "-len_control=0"]);
+        command.arg("-entropic_scale_per_exec_time=1");
         command.args(["-timeout=30", "-rss_limit_mb=4096"]);
         command.env("RUST_BACKTRACE", "0");
         eprintln!("$ {}", process::shown(&command));

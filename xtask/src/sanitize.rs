@@ -22,7 +22,7 @@ struct Tested {
 }
 
 /// The crates whose `unsafe` code runs without libtorch, and those that hand them what they read.
-const CRATES: [Tested; 8] = [
+const CRATES: [Tested; 9] = [
     Tested::on_each_isa("chopi-kernels"),
     Tested::on_each_isa("chopi-core"),
     Tested::on_each_isa("chopi-ndarray"),
@@ -30,6 +30,7 @@ const CRATES: [Tested; 8] = [
     // Not all features: they are of GPUs, of Apple's, and of libtorch.
     Tested::on_the_best_isa("chopi-candle", "--features=matmul"),
     Tested::on_the_best_isa("chopi-formats", "--all-features"),
+    Tested::on_the_best_isa("chopi-ptq", "--features=rayon,serde"),
     Tested::on_the_best_isa("chopi-models", "--features=rayon"),
     Tested {
         // The shadow memory of the sanitizer is more than the memory that this one may take.

@@ -1,11 +1,11 @@
 //! Properties that hold for every array, drawn by proptest.
 
 use chopi_core::{
-    Chopi, CodeRange, Granularity,
-    backend::{Float, bf16, f16},
+    Chopi, CodeRange, Convention, Error, Granularity, QParams,
+    backend::{Float, FloatType, bf16, f16},
 };
 use chopi_ndarray as _; // links its implementations
-use ndarray::{ArrayD, ArrayView, ArrayViewD, Axis, Dimension, IxDyn, Slice, s};
+use ndarray::{ArrayD, ArrayView, ArrayViewD, Axis, Dimension, IxDyn, Slice, array, s};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
@@ -72,7 +72,7 @@ impl Case {
     /// of the grid overflows.
     fn array<F: Float>(&self) -> ArrayD<F> {
         let limit = match F::TYPE {
-            chopi_core::backend::FloatType::F16 => 32_752.0,
+            FloatType::F16 => 32_752.0,
             _ => 1.7e38,
         };
         self.array
@@ -88,10 +88,10 @@ fn wide<F: Float>(x: F) -> f64 {
 /// The distance from |x| to the next larger number of the type.
 fn ulp<F: Float>(x: F) -> f64 {
     let (digits, least) = match F::TYPE {
-        chopi_core::backend::FloatType::F16 => (10, -14),
-        chopi_core::backend::FloatType::BF16 => (7, -126),
-        chopi_core::backend::FloatType::F32 => (23, -126),
-        chopi_core::backend::FloatType::F64 => (52, -1022),
+        FloatType::F16 => (10, -14),
+        FloatType::BF16 => (7, -126),
+        FloatType::F32 => (23, -126),
+        FloatType::F64 => (52, -1022),
     };
     let exponent = if wide(x) == 0.0 {
         least
@@ -137,10 +137,10 @@ fn quantizing_is_idempotent<F: Float>(case: &Case) -> TestCaseResult {
     let codes = chopi.quantize(&x).unwrap();
     let again = chopi.quantize(&chopi.dequantize(&codes).unwrap()).unwrap();
     let precision = match F::TYPE {
-        chopi_core::backend::FloatType::F16 => 11,
-        chopi_core::backend::FloatType::BF16 => 8,
-        chopi_core::backend::FloatType::F32 => 24,
-        chopi_core::backend::FloatType::F64 => 53,
+        FloatType::F16 => 11,
+        FloatType::BF16 => 8,
+        FloatType::F32 => 24,
+        FloatType::F64 => 53,
     };
     let params = params_of_elements(&chopi, x.shape());
     for ((&q, &r), (scale, zero)) in codes.to_i64().iter().zip(&again.to_i64()).zip(params) {
@@ -279,4 +279,31 @@ fn the_result_keeps_the_axis_order_of_a_dense_array() {
         chopi.fake_quantize(&array.t()).unwrap().strides(),
         array.t().strides()
     );
+}
+
+/// In `f16` a zero point beyond 65,504 is infinite, and its sum with an infinity may be no number; but the data hold
+/// no NaN, and none is reported.
+#[test]
+fn an_infinity_beside_an_infinite_zero_point_is_not_reported_as_nan() {
+    let convention = Convention::PYCHOP_TORCH;
+    let scheme = Chopi::builder().convention(convention).scheme().unwrap();
+    for zero_point in [-1e5, 1e5, -1e9, 1e9] {
+        let (scale, zero_point) = (vec![0.5], vec![zero_point]);
+        let params = QParams::with_real_zero_points(
+            scheme.clone(),
+            convention,
+            FloatType::F16,
+            vec![1],
+            scale,
+            zero_point,
+        )
+        .unwrap();
+        let x = array![f16::INFINITY, f16::NEG_INFINITY, f16::MAX, f16::ONE];
+        params.quantize(&x).unwrap();
+        let error = params.quantize(&array![f16::ONE, f16::NAN]).unwrap_err();
+        assert!(
+            matches!(&error, Error::NaN { index, count: 1 } if index == &[1]),
+            "{error}"
+        );
+    }
 }

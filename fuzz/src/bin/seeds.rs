@@ -6,12 +6,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Device, Tensor as CandleTensor};
+use candle_nn::{ModuleT, VarBuilder, VarMap};
+use chopi::candle::nn::{Adam, AdamConfig, QatLinear, save_checkpoint};
 use chopi::formats::gguf::{Array, BlockType, Blocks, GgufFile, Value};
 use chopi::formats::{Format, Plain, Plan, Tensor, TensorPlan, save};
 use chopi::model::ObservationPoints;
 use chopi::observer::{Histograms, MovingAverage, Ranges};
 use chopi::ptq::{Moments, Statistics};
-use chopi::training::{FakeQuantizer, Learning};
+use chopi::training::{FakeQuantizer, Learning, QatConfig, Quantizers, RangeObserver};
 use chopi::{Calibration, Chopi, Convention, Granularity, Observer};
 use chopi_conformance::data::Random;
 use chopi_fuzz::program::{Folder, model, parts, safetensors, succeeds};
@@ -26,6 +29,8 @@ fn main() {
     ggufs(&Seeds::new(&root, "gguf"));
     saved(&Seeds::new(&root, "saved"));
     statistics(&Seeds::new(&root, "statistics"));
+    checkpoints(&Seeds::new(&root, "checkpoint"));
+    models(&Seeds::new(&root, "model"));
     for target in [
         "observe",
         "onnx",
@@ -59,6 +64,98 @@ fn statistics(seeds: &Seeds) {
             &format!("channels{channels}"),
             &[&[2 * channels - 1], &*numbers].concat(),
         );
+    }
+}
+
+/// Checkpoints of a layer, with what it learns and without, and of another one.
+fn checkpoints(seeds: &Seeds) {
+    let folder = Folder::new();
+    let path = folder.path("checkpoint.safetensors");
+    for (learned, inputs) in [(false, 3), (true, 3), (true, 4)] {
+        let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0);
+        let weights = FakeQuantizer::new(weights.build().unwrap());
+        let activations = FakeQuantizer::new(Chopi::new(8).unwrap());
+        let config = QatConfig::new().weights(weights.observer(RangeObserver::Latest));
+        let config = match learned {
+            true => config.activations(activations.learning(Learning::lsq())),
+            false => config.activations(activations),
+        };
+        let (variables, quantizers) = (VarMap::new(), Quantizers::new());
+        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+        let layer = QatLinear::new(inputs, 2, &config, vb.pp("fc"), &quantizers).unwrap();
+        let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default()).unwrap();
+        let x = CandleTensor::ones((2, inputs), DType::F32, &Device::Cpu).unwrap();
+        for trained in [false, true] {
+            if trained {
+                let y = layer.forward_t(&x, true).unwrap();
+                adam.backward_step(&y.sum_all().unwrap()).unwrap();
+            }
+            save_checkpoint(&path, &variables, &quantizers, Some(&adam)).unwrap();
+            let file = fs::read(&path).unwrap();
+            let (header, data) = parts(&file);
+            for options in [0, 2, 4, 6, 8, 10] {
+                let name = format!("learned-{learned}-{inputs}-{trained}-{options}");
+                seeds.write(&name, &[&[options], header, &[0], data].concat());
+            }
+        }
+    }
+}
+
+/// Small models of each family, in floats and quantized.
+fn models(seeds: &Seeds) {
+    let data = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../crates/chopi-models/tests/data"
+    );
+    for (name, commands) in [
+        ("llama", &[0, 2, 3, 8, 12][..]),
+        ("llama-tied", &[0]),
+        ("qwen3", &[0, 2]),
+        ("bert", &[1, 3, 9, 13]),
+        ("roberta", &[1]),
+    ] {
+        let model = Path::new(data).join(name);
+        let folder = Folder::new();
+        let quantized = folder.path("q");
+        let quantize = [
+            "quantize",
+            "--quiet",
+            "--format",
+            "compressed-tensors",
+            "--bits",
+            "4",
+        ];
+        let how = [
+            "--symmetric",
+            "--group-size",
+            "8",
+            "--output",
+            quantized.to_str().unwrap(),
+        ];
+        assert!(
+            succeeds(&[&quantize[..], &how].concat(), &[&model]),
+            "{name}"
+        );
+        for (kind, folder) in [("float", &model), ("w4", &quantized)] {
+            // Without spaces and ends of lines, which only make the search slower.
+            let json = |file: &str| {
+                let text = fs::read_to_string(folder.join(file)).unwrap();
+                serde_json::from_str::<serde_json::Value>(&text)
+                    .unwrap()
+                    .to_string()
+            };
+            let file = fs::read(folder.join("model.safetensors")).unwrap();
+            let (config, tokenizer) = (json("config.json"), json("tokenizer.json"));
+            let header = parts(&file).0.trim_ascii_end();
+            let (config, tokenizer) = (config.as_bytes(), tokenizer.as_bytes());
+            for &command in commands
+                .iter()
+                .filter(|&&command| kind == "float" || command < 3)
+            {
+                let input = [&[command], config, &[0], tokenizer, &[0], header, &[0]].concat();
+                seeds.write(&format!("{name}-{kind}-{command}"), &input);
+            }
+        }
     }
 }
 

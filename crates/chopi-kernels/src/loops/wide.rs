@@ -52,7 +52,10 @@ impl<'a, F: Element> Wide<'a, F> {
             let index = first + elements.start;
             self.codes(&x[elements.clone()], params.clone(), index, 0.0, codes);
             if codes.iter().fold(false, |any, q| any | q.is_nan()) {
-                any_nan = true;
+                // Not where x is an infinity, and its sum with an infinite zero point none: only NaN in x is an error.
+                any_nan |= x[elements.clone()]
+                    .iter()
+                    .any(|x| num_traits::Float::is_nan(x.widen()));
                 let zero = self.integers.block(params).zero;
                 for (i, q) in codes.iter_mut().enumerate().filter(|(_, q)| q.is_nan()) {
                     *q = zero[i % zero.len()].clamp(qmin, qmax);
