@@ -240,7 +240,7 @@ impl GroupedMatrix {
         let output = Floats::new(&scales, left.rows(), self.columns)?;
         let out = Window::new(left.rows(), self.columns, out.into())?;
         let sums_over = self.has_zeros.then_some(self.group);
-        let left = Tiled::new(left, sums_over, engine.rows())?;
+        let left = Tiled::new(left, sums_over, engine.left_format())?;
         match self.nibbles {
             true => {
                 let job = Product::<true> {

@@ -91,7 +91,7 @@ impl PackedMatrix {
             return Ok(());
         }
         let sums_over = self.has_zero_points().then_some(self.depth());
-        let left = Tiled::new(left, sums_over, engine.rows())?;
+        let left = Tiled::new(left, sums_over, engine.left_format())?;
         let job = Product {
             right: self,
             output,

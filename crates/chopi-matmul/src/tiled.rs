@@ -6,9 +6,9 @@ use std::ops::Range;
 use chopi_core::backend::{NoMemory, collected, make_room, with_room};
 
 use crate::codes::{CodeSlice, Matrix};
-use crate::kernel::{LeftQuad, PAIR, QUAD};
+use crate::kernel::{LeftFormat, LeftQuad, PAIR, QUAD};
 
-/// The left matrix as the kernels read it: unsigned bytes, in tiles of about the same height.
+/// The left matrix as the kernels read it: bytes, in tiles of about the same height.
 pub(crate) struct Tiled {
     /// The tiles one after the other, each with the first quad of every row, then the second of
     /// every row, and so on. What fills up the depth meets zeros of the right matrix.
@@ -17,7 +17,8 @@ pub(crate) struct Tiled {
     pub(crate) depth: usize,
     pub(crate) rows: usize,
     pub(crate) tiles: usize,
-    /// The zero points, more by 128 where codes were signed.
+    /// The zero points, more by 128 where codes were signed and bytes are not, less by it where codes were
+    /// unsigned and bytes are not.
     pub(crate) zero_points: Vec<i32>,
     /// The sums of each row, if they were asked for: over so many depths at a time.
     pub(crate) sums: Vec<i32>,
@@ -39,26 +40,27 @@ impl Drop for Tiled {
 }
 
 impl Tiled {
-    /// Tiles of at most `tile_rows`.
+    /// Tiles of at most as many rows as the format says.
     ///
     /// # Errors
     /// [`NoMemory`] where there is none for them.
     pub(crate) fn new(
         left: &Matrix<'_>,
         sums_over: Option<usize>,
-        tile_rows: usize,
+        format: LeftFormat,
     ) -> Result<Self, NoMemory> {
         let (rows, depth) = (left.rows(), left.depth().next_multiple_of(PAIR));
-        let (flip, offset) = match left.codes() {
-            CodeSlice::U8(_) => (0, 0),
-            CodeSlice::I8(_) => (0x8080_8080, 128),
+        let (flip, offset) = match (left.codes(), format.signed) {
+            (CodeSlice::U8(_), false) | (CodeSlice::I8(_), true) => (0, 0),
+            (CodeSlice::I8(_), false) => (0x8080_8080, 128),
+            (CodeSlice::U8(_), true) => (0x8080_8080, -128),
         };
         let zero_points = (0..rows).map(|row| left.zero_point(row).wrapping_add(offset));
         let mut tiled = Self {
             quads: SCRATCH.take(),
             depth,
             rows,
-            tiles: rows.div_ceil(tile_rows),
+            tiles: rows.div_ceil(format.rows),
             zero_points: collected(zero_points)?,
             sums: with_room(match sums_over {
                 Some(len) => rows.saturating_mul(left.depth().div_ceil(len.max(1))),
@@ -89,11 +91,13 @@ impl Tiled {
                     *place = (u32::from_ne_bytes(last) ^ flip).to_ne_bytes();
                 }
                 if let Some(len) = sums_over {
+                    let number = |code: u8| match format.signed {
+                        true => i32::from(code as i8),
+                        false => i32::from(code),
+                    };
                     let sum = |codes: &[u8]| {
-                        codes
-                            .iter()
-                            .map(|&code| u32::from(code ^ flip as u8))
-                            .sum::<u32>() as i32
+                        let numbers = codes.iter().map(|&code| number(code ^ flip as u8));
+                        numbers.fold(0, i32::wrapping_add)
                     };
                     tiled.sums.extend(codes.chunks(len.max(1)).map(sum));
                 }

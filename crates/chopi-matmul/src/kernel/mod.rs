@@ -1,12 +1,14 @@
 //! The inner loops of the products: one algorithm, with a thin layer for each instruction set.
 //!
-//! The left matrix holds unsigned bytes, the right one signed bytes in *panels* of 16
-//! columns, of which a panel holds, one after the other, the *quads*: 4 consecutive depths of each
+//! The left matrix holds bytes, signed or not as an engine wants them, the right one signed bytes in *panels*
+//! of 16 columns, of which a panel holds, one after the other, the *quads*: 4 consecutive depths of each
 //! column, 64 bytes. Codes of 0..=15 may be kept as nibbles: two quads in 64 bytes, the first in the
 //! low halves, the second in the high ones. Depths come in pairs of quads. A tile is some rows by some
 //! panels; its sums stay in registers over the whole depth. Sums are i32 and wrap, so that whatever the
 //! order, the result is the same.
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -31,8 +33,17 @@ pub(crate) type Sums = [i32; PANEL];
 /// Two numbers for each column of a panel.
 pub(crate) type Pairs = [[i16; 2]; PANEL];
 
-/// 4 depths of a row of the left matrix.
+/// 4 depths of a row of the left matrix, signed or not.
 pub(crate) type LeftQuad = [u8; QUAD];
+
+/// What an engine wants of the left matrix.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeftFormat {
+    /// The most rows of a tile.
+    pub(crate) rows: usize,
+    /// Whether the bytes are signed.
+    pub(crate) signed: bool,
+}
 
 /// A quad of a panel of the right matrix: one line of the cache.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +70,9 @@ pub(crate) struct Operands<'a> {
 /// [instruction sets](chopi_kernels::vector::Arch) of chopi's other loops: so all of this is safe. The
 /// functions are `#[inline(always)]`, so that they are compiled for the [`Engine`] that calls them.
 pub(crate) trait Arch: Copy {
+    /// Whether the bytes of the left matrix are signed.
+    const SIGNED_LEFT: bool;
+
     /// The sums of a row over a panel.
     type Sums: Copy;
     /// 4 depths of one row, in every lane.
@@ -205,6 +219,66 @@ fn dot<A: Arch, const ROWS: usize, const PANELS: usize>(
     }
 }
 
+/// Defines an engine: the proof that the CPU has these features, and `run`, which compiles a kernel for
+/// them. An engine that is more than another one holds that one's proof.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! engine {
+    ($(#[$doc:meta])* $name:ident($($less:ident)?): $is_detected:ident, $($feature:tt),+) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) struct $name(engine!(@proof $($less)?));
+
+        impl $name {
+            /// The engine, where this CPU has it.
+            pub(super) fn new() -> Option<Self> {
+                let found = $($is_detected!($feature))&&+;
+                found.then_some(Self(engine!(@found $($less)?)))
+            }
+
+            /// Runs a kernel that is compiled for this engine.
+            pub(super) fn run<K: super::Kernel>(self, kernel: K) {
+                #[target_feature($(enable = $feature),+)]
+                fn compiled<K: super::Kernel>(kernel: K, arch: $name) {
+                    kernel.run(arch)
+                }
+                // SAFETY: `self` comes from `new`, which has found on this CPU each of the features that
+                // `compiled` enables: both lists are one in this macro.
+                unsafe { compiled(kernel, self) }
+            }
+        }
+    };
+    (@proof) => { () };
+    (@proof $less:ident) => { $less };
+    (@found) => { () };
+    (@found $less:ident) => { $less::new()? };
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use engine;
+
+/// Functions that consist of intrinsics.
+///
+/// Their bodies stand in one `unsafe` block each, by one argument, which has two parts:
+///
+/// 1. *The instructions exist.* Each function takes the engine whose instructions it uses, or one that
+///    holds it. Engines have private fields, and come from `new` alone, which looks at the CPU.
+/// 2. *The memory is there.* The bodies take pointers from nothing but references to a [`Quad`], to
+///    [`Sums`] and to [`Pairs`], which are 64 bytes each, and read or write bytes 0 to 63; the
+///    instructions need no alignment but that of the elements.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+macro_rules! intrinsics {
+    ($(fn $name:ident($($argument:tt)*) $(-> $result:ty)? { $($body:tt)* })*) => {$(
+        #[inline(always)]
+        fn $name($($argument)*) $(-> $result)? {
+            // SAFETY: by the two parts of the argument at `intrinsics!`.
+            unsafe { $($body)* }
+        }
+    )*};
+}
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use intrinsics;
+const _: () = assert!(size_of::<Quad>() == 64 && size_of::<Sums>() == 64 && QUAD_BYTES == 64);
+const _: () = assert!(size_of::<Pairs>() == 64);
+
 /// A computation that is compiled for each engine.
 pub(crate) trait Kernel {
     /// Runs it. Implementations are `#[inline(always)]`.
@@ -213,9 +287,9 @@ pub(crate) trait Kernel {
 
 /// The ways to multiply that chopi knows.
 ///
-/// [`Isa`] says which vectors all loops run on; the instructions of VNNI, which multiply bytes, come
-/// with either width of vectors, or do not. So the active `Isa` is chosen first, and its best engine
-/// that this CPU has next: whoever forces an `Isa`, forces the engines too. Loops that need no
+/// [`Isa`] says which vectors all loops run on; the instructions that multiply bytes, VNNI and those of
+/// ARM's dot products, come with such vectors, or do not. So the active `Isa` is chosen first, and its best
+/// engine that this CPU has next: whoever forces an `Isa`, forces the engines too. Loops that need no
 /// instruction beyond those of an `Isa` go through [`chopi_kernels::isa::dispatch`].
 ///
 /// An engine holds the proof that the CPU has its instructions, and nothing but
@@ -234,8 +308,35 @@ pub(crate) enum Engine {
     /// AVX2: 16 products of i16. (`vpmaddubsw` would multiply 32 bytes, but saturates.)
     #[cfg(target_arch = "x86_64")]
     Avx2(x86::Avx2),
+    /// NEON with dot products: 16 products in one instruction.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(neon::NeonDot),
+    /// NEON: 8 products of bytes, as i16.
+    #[cfg(target_arch = "aarch64")]
+    Neon(neon::Neon),
     /// What every CPU can.
-    Portable,
+    Portable(portable::Portable),
+}
+
+/// A function of what an [`Engine`] holds.
+macro_rules! with_arch {
+    ($engine:expr, $arch:ident => $result:expr) => {
+        match $engine {
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512Vnni($arch) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512($arch) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Engine::AvxVnni($arch) => $result,
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx2($arch) => $result,
+            #[cfg(target_arch = "aarch64")]
+            Engine::NeonDot($arch) => $result,
+            #[cfg(target_arch = "aarch64")]
+            Engine::Neon($arch) => $result,
+            Engine::Portable($arch) => $result,
+        }
+    };
 }
 
 impl Engine {
@@ -252,43 +353,35 @@ impl Engine {
                 x86::AvxVnni::new().map(Self::AvxVnni),
                 x86::Avx2::new().map(Self::Avx2),
             ],
-            _ => [Some(Self::Portable), None],
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => [
+                neon::NeonDot::new().map(Self::NeonDot),
+                neon::Neon::new().map(Self::Neon),
+            ],
+            _ => [Some(Self::Portable(portable::Portable)), None],
         };
         engines.into_iter().flatten()
     }
 
     /// The best one for the instruction set that chopi's loops run on.
     pub(crate) fn active() -> Self {
-        Self::of(Isa::active()).next().unwrap_or(Self::Portable)
+        let portable = Self::Portable(portable::Portable);
+        Self::of(Isa::active()).next().unwrap_or(portable)
     }
 
-    /// The most rows of its tiles.
-    pub(crate) fn rows(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni(_) => x86::Avx512Vnni::ROWS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(_) => x86::Avx512::ROWS,
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(_) => x86::AvxVnni::ROWS,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(_) => x86::Avx2::ROWS,
-            Self::Portable => portable::Portable::ROWS,
+    /// What it wants of the left matrix.
+    pub(crate) fn left_format(self) -> LeftFormat {
+        fn of<A: Tiles>(_: A) -> LeftFormat {
+            LeftFormat {
+                rows: A::ROWS,
+                signed: A::SIGNED_LEFT,
+            }
         }
+        with_arch!(self, arch => of(arch))
     }
 
     /// Runs `kernel` compiled for this engine.
     pub(crate) fn run<K: Kernel>(self, kernel: K) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512Vnni(arch) => arch.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512(arch) => arch.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Self::AvxVnni(arch) => arch.run(kernel),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2(arch) => arch.run(kernel),
-            Self::Portable => kernel.run(portable::Portable),
-        }
+        with_arch!(self, arch => arch.run(kernel))
     }
 }

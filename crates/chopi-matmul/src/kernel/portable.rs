@@ -1,12 +1,21 @@
 //! Plain Rust, which the compiler vectorizes as it can.
 
-use super::{Arch, LeftQuad, PANEL, Pairs, QUAD, Quad, Sums, tiles};
+use super::{Arch, Kernel, LeftQuad, PANEL, Pairs, QUAD, Quad, Sums, tiles};
 
 /// What every CPU can.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Portable;
 
+impl Portable {
+    /// Runs a kernel.
+    pub(super) fn run<K: Kernel>(self, kernel: K) {
+        kernel.run(self);
+    }
+}
+
 impl Arch for Portable {
+    const SIGNED_LEFT: bool = true;
+
     type Sums = Sums;
     type Left = [i32; QUAD];
     /// The depths of a quad, each for all columns.
@@ -19,7 +28,7 @@ impl Arch for Portable {
 
     #[inline(always)]
     fn left(self, from: &LeftQuad) -> [i32; QUAD] {
-        from.map(i32::from)
+        from.map(|code| i32::from(code as i8))
     }
 
     #[inline(always)]
@@ -41,7 +50,7 @@ impl Arch for Portable {
     fn dot(self, mut sums: Sums, left: [i32; QUAD], right: Self::Right) -> Sums {
         for depth in 0..QUAD {
             for column in 0..PANEL {
-                // Sums wrap: 255 · 128 · 2^16 does not fit. The products do.
+                // Sums wrap: 128 · 128 · 2^17 does not fit. The products do.
                 sums[column] = sums[column].wrapping_add(left[depth] * right[depth][column]);
             }
         }

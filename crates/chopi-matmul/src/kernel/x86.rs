@@ -2,78 +2,24 @@
 
 use std::arch::x86_64::*;
 
-use super::{Arch, Kernel, LeftQuad, Pairs, QUAD_BYTES, Quad, Sums, tiles};
-
-/// Defines an engine: the proof that the CPU has these features, and `run`, which compiles a kernel for
-/// them. An engine that is more than another one holds that one's proof.
-macro_rules! engine {
-    ($(#[$doc:meta])* $name:ident($($less:ident)?): $($feature:tt),+) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug)]
-        pub(crate) struct $name(engine!(@proof $($less)?));
-
-        impl $name {
-            /// The engine, where this CPU has it.
-            pub(super) fn new() -> Option<Self> {
-                let found = $(is_x86_feature_detected!($feature))&&+;
-                found.then_some(Self(engine!(@found $($less)?)))
-            }
-
-            /// Runs a kernel that is compiled for this engine.
-            pub(super) fn run<K: Kernel>(self, kernel: K) {
-                #[target_feature($(enable = $feature),+)]
-                fn compiled<K: Kernel>(kernel: K, arch: $name) {
-                    kernel.run(arch)
-                }
-                // SAFETY: `self` comes from `new`, which has found on this CPU each of the features that
-                // `compiled` enables: both lists are one in this macro.
-                unsafe { compiled(kernel, self) }
-            }
-        }
-    };
-    (@proof) => { () };
-    (@proof $less:ident) => { $less };
-    (@found) => { () };
-    (@found $less:ident) => { $less::new()? };
-}
+use super::{Arch, LeftQuad, Pairs, Quad, Sums, engine, intrinsics, tiles};
 
 engine! {
     /// AVX2: the even bytes and the odd ones of quads, as i16.
-    Avx2(): "avx2", "fma"
+    Avx2(): is_x86_feature_detected, "avx2", "fma"
 }
 engine! {
     /// AVX2 with VNNI.
-    AvxVnni(Avx2): "avxvnni", "avx2", "fma"
+    AvxVnni(Avx2): is_x86_feature_detected, "avxvnni", "avx2", "fma"
 }
 engine! {
     /// AVX-512: the even bytes and the odd ones of quads, as i16.
-    Avx512(): "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"
+    Avx512(): is_x86_feature_detected, "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"
 }
 engine! {
     /// AVX-512 with VNNI.
-    Avx512Vnni(Avx512): "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"
+    Avx512Vnni(Avx512): is_x86_feature_detected, "avx512vnni", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"
 }
-
-/// Functions that consist of intrinsics.
-///
-/// Their bodies stand in one `unsafe` block each, by one argument, which has two parts:
-///
-/// 1. *The instructions exist.* Each function takes the engine whose instructions it uses, or one that
-///    holds it. Engines have private fields, and come from `new` alone, which looks at the CPU.
-/// 2. *The memory is there.* The bodies take pointers from nothing but references to a [`Quad`], to
-///    [`Sums`] and to [`Pairs`], which are 64 bytes each, and read or write bytes 0 to 63; the
-///    instructions need no alignment.
-macro_rules! intrinsics {
-    ($(fn $name:ident($($argument:tt)*) $(-> $result:ty)? { $($body:tt)* })*) => {$(
-        #[inline(always)]
-        fn $name($($argument)*) $(-> $result)? {
-            // SAFETY: by the two parts of the argument at `intrinsics!`.
-            unsafe { $($body)* }
-        }
-    )*};
-}
-const _: () = assert!(size_of::<Quad>() == 64 && size_of::<Sums>() == 64 && QUAD_BYTES == 64);
-const _: () = assert!(size_of::<Pairs>() == 64);
 
 /// Two numbers of 16 bits as the lanes hold them.
 fn pair([low, high]: [i16; 2]) -> i32 {
@@ -127,6 +73,8 @@ impl Avx2 {
 }
 
 impl Arch for Avx2 {
+    const SIGNED_LEFT: bool = false;
+
     type Sums = [__m256i; 2];
     type Left = [__m256i; 2];
     type Right = [[__m256i; 2]; 2];
@@ -184,6 +132,8 @@ impl Arch for Avx2 {
 tiles!(Avx2: 4 rows, 1 => 2, 2 => 1, 3 => 1, 4 => 1);
 
 impl Arch for AvxVnni {
+    const SIGNED_LEFT: bool = false;
+
     type Sums = [__m256i; 2];
     type Left = __m256i;
     type Right = [__m256i; 2];
@@ -270,6 +220,8 @@ impl Avx512 {
 }
 
 impl Arch for Avx512 {
+    const SIGNED_LEFT: bool = false;
+
     type Sums = __m512i;
     type Left = [__m512i; 2];
     type Right = [__m512i; 2];
@@ -319,6 +271,8 @@ impl Arch for Avx512 {
 tiles!(Avx512: 8 rows, 1 => 4, 2 => 4, 3 => 2, 4 => 2, 5 => 2, 6 => 2, 7 => 2, 8 => 2);
 
 impl Arch for Avx512Vnni {
+    const SIGNED_LEFT: bool = false;
+
     type Sums = __m512i;
     type Left = __m512i;
     type Right = __m512i;
