@@ -105,6 +105,13 @@ pub enum Error {
     Text { path: PathBuf, reason: String },
 
     #[cfg(feature = "models")]
+    #[error(
+        "{path}: --method finds no weight of a layer among the tensors that are quantized, such as {layer:?} (the \
+         tensors of GGUF files have names of their own)"
+    )]
+    NoLayer { path: PathBuf, layer: String },
+
+    #[cfg(feature = "models")]
     #[error("{path}: does not hold the layers of this run: {reason}")]
     OtherRun { path: PathBuf, reason: String },
 

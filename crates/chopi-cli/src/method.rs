@@ -99,6 +99,18 @@ fn quantized<'a>(
         })
         .map_err(wrong)?;
     bar.finish_and_clear();
+    if errors.is_empty() {
+        let mut layers = Vec::new();
+        let name = |linear: &mut models::Linear| {
+            layers.push(format!("{}.weight", linear.name()));
+            Ok(())
+        };
+        float.clone().for_each_linear(name).map_err(wrong)?;
+        return Err(Error::NoLayer {
+            path: args.files.input.clone(),
+            layer: layers.into_iter().next().unwrap_or_default(),
+        });
+    }
     let mut nearest = float.clone();
     nearest
         .for_each_linear(|linear| match scheme(Method::default())(linear.name()) {

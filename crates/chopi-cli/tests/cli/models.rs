@@ -422,6 +422,19 @@ fn a_method_that_cannot_be_is_refused() {
         error.contains("bert is an encoder, expected a decoder"),
         "{error}"
     );
+    let other = [
+        "--method",
+        "gptq",
+        seen[0],
+        long.to_str().unwrap(),
+        "--include",
+        "model.embed_tokens.weight",
+    ];
+    let error = tried(&other, &small("llama"));
+    assert!(
+        error.contains("--method finds no weight of a layer among the tensors that are quantized, such as \"model.layers.0."),
+        "{error}"
+    );
     let file = small("llama").join("model.safetensors");
     let error = tried(&["--method", "gptq", seen[0], "/nowhere/text"], &file);
     assert!(error.contains("/nowhere/text"), "{error}");
