@@ -74,7 +74,7 @@ fn pages(program: &Path, folder: &Path) -> Result<[PathBuf; 2]> {
 }
 
 /// The browser: that of the variable `CHROMIUM`, or the first one that is here.
-fn chromium() -> Result<PathBuf> {
+pub fn chromium() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("CHROMIUM") {
         return Ok(path.into());
     }
@@ -93,7 +93,7 @@ fn chromium() -> Result<PathBuf> {
 }
 
 /// The folder of the package that steers the browser.
-fn playwright() -> Result<PathBuf> {
+pub fn playwright() -> Result<PathBuf> {
     let (package, version) = PLAYWRIGHT;
     let folder = cache::entry(&format!("{package}-{version}"), |folder| {
         let mut npm = Command::new("npm");

@@ -23,6 +23,7 @@ mod libtorch;
 mod measure;
 mod model;
 mod peers;
+mod pictures;
 mod process;
 mod ptq;
 mod python;
@@ -83,6 +84,8 @@ enum Command {
     CheckArchitectures(architectures::Args),
     /// Check the pages of `chopi report` in a browser, for which it fetches Playwright's core
     CheckReport(check_report::Args),
+    /// Take pictures of the documentation's front page and of the program in a terminal
+    Pictures(pictures::Args),
     /// Check that the program writes the same bytes with every backend
     CheckBackends(check_backends::Args),
     /// Build the documentation and check that no link is dead, there and in the pages of the repository
@@ -132,6 +135,7 @@ fn run(command: Command) -> Result<()> {
         Command::Architectures => architectures::make(),
         Command::CheckArchitectures(args) => architectures::check(&args),
         Command::CheckReport(args) => check_report::run(&args),
+        Command::Pictures(args) => pictures::run(&args),
         Command::CheckBackends(args) => check_backends::run(&args),
         Command::CheckDocs => check_docs::run(),
         Command::CheckCrates => check_crates::run(),
