@@ -116,7 +116,8 @@ pub trait Backend: 'static {
 /// [`new`](Self::new) looks, and there is no way around it:
 ///
 /// ```compile_fail,E0451
-/// use chopi_core::backend::{FloatSlice, HostFloats, Layout};
+/// # use chopi_core as chopi;
+/// use chopi::backend::{FloatSlice, HostFloats, Layout};
 /// let (data, layout) = (FloatSlice::F32(&[]), Layout::row_major(&[1000]));
 /// let lie = HostFloats { data, layout };
 /// ```
@@ -129,7 +130,8 @@ pub struct HostFloats<'a> {
 /// The elements of a dense integer tensor, in memory order: as many as its layout says.
 ///
 /// ```compile_fail,E0451
-/// use chopi_core::backend::{HostInts, IntSlice, Layout};
+/// # use chopi_core as chopi;
+/// use chopi::backend::{HostInts, IntSlice, Layout};
 /// let (data, layout) = (IntSlice::I8(&[]), Layout::row_major(&[1000]));
 /// let lie = HostInts { data, layout };
 /// ```
@@ -355,7 +357,8 @@ pub trait IntTensor<B: Backend> {
 /// The memory that core writes to is nobody else's to see:
 ///
 /// ```compile_fail,E0616
-/// use chopi_core::backend::{HostFloatsMut, Layout};
+/// # use chopi_core as chopi;
+/// use chopi::backend::{HostFloatsMut, Layout};
 /// let host = HostFloatsMut::new(&mut [0.0_f32; 4], Layout::row_major(&[4]))?;
 /// let memory = host.data;
 /// # Ok::<(), chopi_core::Error>(())

@@ -14,12 +14,14 @@ use crate::error::{Error, Result};
 /// in an `unsafe` block.
 ///
 /// ```compile_fail,E0624
-/// use chopi_core::backend::{Fill, IntSliceMut};
+/// # use chopi_core as chopi;
+/// use chopi::backend::{Fill, IntSliceMut};
 /// let lie = Fill::new(1000, |_: IntSliceMut<'_>| chopi_core::Result::Ok(()));
 /// ```
 ///
 /// ```compile_fail,E0133
-/// use chopi_core::backend::{Fill, IntSliceMut};
+/// # use chopi_core as chopi;
+/// use chopi::backend::{Fill, IntSliceMut};
 /// let lie = Fill::new_unchecked(1000, |_: IntSliceMut<'_>| chopi_core::Result::Ok(()));
 /// ```
 pub struct Fill<W> {

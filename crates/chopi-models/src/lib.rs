@@ -2,7 +2,8 @@
 //! or in integers.
 //!
 //! ```no_run
-//! use chopi_models::{Scheme, load};
+//! # mod chopi { pub use chopi_models as models; }
+//! use chopi::models::{Scheme, load};
 //!
 //! // A folder with config.json, tokenizer.json and safetensors files, as Hugging Face has them.
 //! let model = load("SmolLM2-135M-Instruct")?.quantize(&Scheme::new(4))?;

@@ -8,7 +8,8 @@ use candle_core::{Result, Tensor};
 ///
 /// ```
 /// use candle_core::Tensor;
-/// use chopi_models::Observe;
+/// # mod chopi { pub use chopi_models as models; }
+/// use chopi::models::Observe;
 ///
 /// let mut largest = std::collections::HashMap::new();
 /// let mut observer = |name: &str, input: &Tensor| {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 /// How the layers of a model are quantized.
 ///
 /// ```
-/// use chopi_models::{InputScheme, Scheme};
+/// # mod chopi { pub use chopi_models as models; }
+/// use chopi::models::{InputScheme, Scheme};
 ///
 /// // 8-bit weights, a scale for each output, and inputs of 8 bits, each row by its own range.
 /// let w8a8 = Scheme::new(8);

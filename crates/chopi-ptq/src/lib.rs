@@ -5,8 +5,9 @@
 //! [`quantize`] gives codes and parameters by a [`Method`], as a tensor of the weight's framework:
 //!
 //! ```
-//! use chopi_core::{Chopi, Convention};
-//! use chopi_ptq::{Moments, quantize};
+//! # mod chopi { pub use chopi_core::*; pub use chopi_ptq as ptq; }
+//! use chopi::ptq::{Moments, quantize};
+//! use chopi::{Chopi, Convention};
 //! # use chopi_ndarray as _;
 //! use ndarray::Array2;
 //!

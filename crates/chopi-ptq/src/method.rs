@@ -25,7 +25,8 @@ use crate::error::{Error, Result};
 /// | `smoothquant`, `smoothquant:0.7` | [`Scaling::Smooth`], α = 0.8 by default |
 ///
 /// ```
-/// use chopi_ptq::{Method, RangeMethod, Scaling};
+/// # mod chopi { pub use chopi_ptq as ptq; }
+/// use chopi::ptq::{Method, RangeMethod, Scaling};
 ///
 /// let method: Method = "awq+gptq+weighted".parse()?;
 /// assert_eq!((method.scaling, method.ranges), (Scaling::Awq, RangeMethod::Weighted));

@@ -18,9 +18,10 @@ use crate::{LibTorch, framework};
 /// CPU. A layer that was read from a file becomes one by [`From`].
 ///
 /// ```
-/// use chopi_core::Chopi;
-/// use chopi_matmul::Activations;
-/// use chopi_tch::QuantizedLinear;
+/// # mod chopi { pub use chopi_core::*; pub use chopi_matmul as matmul; pub use chopi_tch as tch; }
+/// use chopi::Chopi;
+/// use chopi::matmul::Activations;
+/// use chopi::tch::QuantizedLinear;
 /// use tch::nn::{self, Module};
 /// use tch::{Device, Kind, Tensor};
 ///

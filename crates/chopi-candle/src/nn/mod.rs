@@ -3,9 +3,10 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use candle_nn::{ModuleT, VarBuilder, VarMap};
-//! use chopi_candle::nn::{Adam, AdamConfig, QatLinear};
-//! use chopi_core::Chopi;
-//! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
+//! # mod chopi { pub use chopi_candle as candle; pub use chopi_core::*; }
+//! use chopi::Chopi;
+//! use chopi::candle::nn::{Adam, AdamConfig, QatLinear};
+//! use chopi::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
 //!
 //! let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0).build()?;
 //! let config = QatConfig::new()

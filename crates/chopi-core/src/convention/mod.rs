@@ -44,7 +44,8 @@ use chopi_kernels::FloatType;
 /// kernel computes, exist. So this does not compile:
 ///
 /// ```compile_fail
-/// use chopi_core::Convention;
+/// # use chopi_core as chopi;
+/// use chopi::Convention;
 ///
 /// let mine = Convention { name: "mine", ..Convention::CHOPI };
 /// ```

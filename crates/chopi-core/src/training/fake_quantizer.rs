@@ -19,7 +19,8 @@ use crate::training::{GradientFactor, Ste};
 /// so that training goes on as if it had not stopped.
 ///
 /// ```
-/// use chopi_core::{Chopi, training::{FakeQuantizer, Learning, RangeObserver}};
+/// # use chopi_core as chopi;
+/// use chopi::{Chopi, training::{FakeQuantizer, Learning, RangeObserver}};
 ///
 /// // Activations: asymmetric, a moving average, quantized from the 101st batch on.
 /// let activations = FakeQuantizer::new(Chopi::new(8)?)

@@ -17,7 +17,8 @@ use crate::error::{Error, Result};
 /// the values of the codes, those of the token itself among them.
 ///
 /// ```no_run
-/// use chopi_models::{CacheFormat, load};
+/// # mod chopi { pub use chopi_models as models; }
+/// use chopi::models::{CacheFormat, load};
 ///
 /// let model = load("SmolLM2-135M-Instruct")?.with_cache(CacheFormat::Bits8)?;
 /// println!("{}", model.generate("The capital of France is", 20)?);

@@ -35,7 +35,8 @@ const PARTS: [&str; 5] = ["abs_max", "second", "sum", "abs_sum", "rows"];
 /// | `NAME.rows` | U64 \[1\] | the number of rows |
 ///
 /// ```
-/// use chopi_ptq::Statistics;
+/// # mod chopi { pub use chopi_ptq as ptq; }
+/// use chopi::ptq::Statistics;
 /// # use chopi_ndarray as _;
 /// use ndarray::array;
 ///
@@ -132,7 +133,8 @@ impl Statistics {
 /// A file of [`Statistics`], from which the moments of one layer at a time are read.
 ///
 /// ```
-/// use chopi_ptq::{Statistics, StatisticsFile};
+/// # mod chopi { pub use chopi_ptq as ptq; }
+/// use chopi::ptq::{Statistics, StatisticsFile};
 /// # use chopi_ndarray as _;
 /// use ndarray::array;
 ///

@@ -47,7 +47,8 @@ const LIMIT: f64 = (1_u64 << 62) as f64;
 /// step 3.
 ///
 /// ```
-/// use chopi_ptq::Moments;
+/// # mod chopi { pub use chopi_ptq as ptq; }
+/// use chopi::ptq::Moments;
 /// # use chopi_ndarray as _;
 /// use ndarray::array;
 ///

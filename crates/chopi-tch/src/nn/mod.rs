@@ -1,9 +1,10 @@
 //! Quantization-aware training with libtorch.
 //!
 //! ```
-//! use chopi_core::Chopi;
-//! use chopi_core::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
-//! use chopi_tch::nn::{Adam, AdamConfig, QatLinear};
+//! # mod chopi { pub use chopi_core::*; pub use chopi_tch as tch; }
+//! use chopi::Chopi;
+//! use chopi::tch::nn::{Adam, AdamConfig, QatLinear};
+//! use chopi::training::{FakeQuantizer, Learning, RangeObserver, QatConfig, Quantizers};
 //! use tch::nn::{ModuleT, VarStore};
 //! use tch::{Device, Kind, Tensor};
 //!
