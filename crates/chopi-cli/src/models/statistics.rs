@@ -7,6 +7,7 @@ use rayon::ThreadPoolBuilder;
 use super::read;
 use crate::args::StatisticsArgs;
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::method::windows_of;
 use crate::print::print;
 use crate::report::grouped;
@@ -17,7 +18,9 @@ use crate::write::Target;
 /// What is wrong with the model, the text or the output.
 pub fn run(args: &StatisticsArgs) -> Result<()> {
     // What cannot be written is said before the work.
-    Target::new(&args.output, std::slice::from_ref(&args.text), args.force)?;
+    let mut inputs = Files::open(&args.folder)?.inputs();
+    inputs.push(args.text.clone());
+    Target::new(&args.output, &inputs, args.force)?;
     let text = read(&args.text)?;
     let pool = ThreadPoolBuilder::new().num_threads(workers::count(args.threads));
     let statistics = pool.build()?.install(|| {

@@ -441,6 +441,29 @@ fn a_method_that_cannot_be_is_refused() {
 }
 
 #[test]
+fn statistics_do_not_replace_what_they_are_made_of() {
+    let folder = Folder::new();
+    let text = folder.file("text.txt", "w1 w2 w3 w4 w5 w6 ".repeat(100).as_bytes());
+    let model = folder.path("model");
+    fs::create_dir(&model).unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(small("llama").join(file), model.join(file)).unwrap();
+    }
+    for input in [
+        &model.join("model.safetensors"),
+        &model.join("config.json"),
+        &text,
+    ] {
+        let before = fs::read(input).unwrap();
+        let (text, output) = (text.to_str().unwrap(), input.to_str().unwrap());
+        let make = ["statistics", "--text", text, "-o", output, "--force"];
+        let error = wrong(&make, &model, 1);
+        assert!(error.contains(output), "{error}");
+        assert_eq!(fs::read(input).unwrap(), before);
+    }
+}
+
+#[test]
 fn the_statistics_of_a_model_choose_codes_of_its_files() {
     let folder = Folder::new();
     let text: String = (0..2000)
