@@ -106,10 +106,10 @@ pub enum Error {
 
     #[cfg(feature = "models")]
     #[error(
-        "{path}: --method finds no weight of a layer among the tensors that are quantized, such as {layer:?} (the \
+        "{path}: --method finds no weight of a layer among the tensors that are quantized, such as {tensor:?} (the \
          tensors of GGUF files have names of their own)"
     )]
-    NoLayer { path: PathBuf, layer: String },
+    NoLayer { path: PathBuf, tensor: String },
 
     #[cfg(feature = "models")]
     #[error("{path}: does not hold the layers of this run: {reason}")]

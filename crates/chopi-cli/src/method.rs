@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use chopi::models::{self, InputScheme, Model, Network, Scheme, Windows, cosine};
-use chopi::ptq::{Method, Rotation, Scaling};
+use chopi::ptq::{Method, Rotation};
 use rayon::ThreadPoolBuilder;
 
+use crate::architecture::WEIGHT;
 use crate::args::{QuantizeArgs, Settings};
 use crate::error::{Error, Result};
 use crate::interrupt;
@@ -70,9 +71,10 @@ fn quantized<'a>(
     let float = models::load(&args.files.input).map_err(wrong)?;
     let method = args.method.method;
     check_rotation(&float, method).map_err(wrong)?;
+    let weight = |layer: &str| format!("{layer}{WEIGHT}");
     let scheme = |method: Method| {
         move |layer: &str| {
-            let settings = settings_of(&format!("{layer}.weight"))?;
+            let settings = settings_of(&weight(layer))?;
             Some(Scheme {
                 weights: args.builder(settings),
                 method,
@@ -92,7 +94,7 @@ fn quantized<'a>(
             let (done, of) = layer.done;
             bar.set_length(of as u64);
             bar.set_position(done as u64);
-            errors.insert(format!("{}.weight", layer.name), layer.error.into());
+            errors.insert(weight(&layer.name), layer.error);
             if let Some(finished) = &finished {
                 finished.keep(layer);
             }
@@ -100,15 +102,10 @@ fn quantized<'a>(
         .map_err(wrong)?;
     bar.finish_and_clear();
     if errors.is_empty() {
-        let mut layers = Vec::new();
-        let name = |linear: &mut models::Linear| {
-            layers.push(format!("{}.weight", linear.name()));
-            Ok(())
-        };
-        float.clone().for_each_linear(name).map_err(wrong)?;
+        let mut weights = float.linears().map(|linear| weight(linear.name()));
         return Err(Error::NoLayer {
             path: args.files.input.clone(),
-            layer: layers.into_iter().next().unwrap_or_default(),
+            tensor: weights.next().unwrap_or_default(),
         });
     }
     let mut nearest = float.clone();
@@ -122,7 +119,7 @@ fn quantized<'a>(
         held_out: held_out(unseen, windows.tokens, [&float, &nearest, &model]).map_err(wrong)?,
         tensors: model.changed(),
         errors,
-        scaled: method.scaling != Scaling::None || method.rotation != Rotation::None,
+        scaled: method.changes_weights(),
         chooser: None,
     })
 }

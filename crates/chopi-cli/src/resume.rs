@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use chopi::formats::chopi::Chopi;
 use chopi::formats::{self, Tensor};
-use chopi::models::{Inputs, LayerReport, Model};
+use chopi::models::{Inputs, LayerReport, Linear, Model};
+use chopi::ptq::LayerError;
 use serde_json::{Map, Value, json};
 
 use crate::architecture::WEIGHT;
@@ -15,7 +16,6 @@ use crate::args::{QuantizeArgs, Settings};
 use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::json;
-use crate::quantize::made::OutputError;
 use crate::warn;
 use crate::write::Target;
 
@@ -71,31 +71,23 @@ impl Finished {
     ///
     /// # Errors
     /// What cannot be read.
-    pub fn take(&self, model: &mut Model) -> Result<BTreeMap<String, OutputError>> {
-        let mut names = Vec::new();
-        let listed = model.for_each_linear(|linear| {
-            names.push(linear.name().to_owned());
-            Ok(())
-        });
-        listed.map_err(|error| Error::model(&self.folder, error))?;
+    pub fn take(&self, model: &mut Model) -> Result<BTreeMap<String, LayerError>> {
         let (mut codes, mut errors) = (BTreeMap::new(), BTreeMap::new());
-        for name in names {
-            let path = self.error_path(&name);
+        for name in model.linears().map(Linear::name) {
+            let path = self.error_path(name);
             if !path.exists() {
                 continue;
             }
             let found = json::object(&path)?;
-            let number = |key: &str| found.get(key).and_then(Value::as_f64);
-            let (Some(nearest), Some(chosen)) = (number("nearest"), number("chosen")) else {
-                return Err(other_run(&path, "it has no numbers nearest and chosen"));
-            };
+            let error: LayerError =
+                serde_json::from_value(found.into()).map_err(|error| other_run(&path, error))?;
             let weight = format!("{name}{WEIGHT}");
-            let path = self.codes_path(&name);
+            let path = self.codes_path(name);
             match formats::open(&path)?.read(&weight)? {
-                Tensor::Quantized(found) => codes.insert(name, found),
+                Tensor::Quantized(found) => codes.insert(name.to_owned(), found),
                 _ => return Err(other_run(&path, format!("{weight:?} is not quantized"))),
             };
-            errors.insert(weight, OutputError { nearest, chosen });
+            errors.insert(weight, error);
         }
         let taken = model.for_each_linear(|linear| match codes.get(linear.name()) {
             None => Ok(()),
@@ -131,9 +123,7 @@ impl Finished {
             }
             _ => formats::save(&path, &Chopi, [(&*weight, &*layer.weight)])?,
         }
-        let error = &layer.error;
-        let error = json!({"nearest": error.nearest, "chosen": error.chosen});
-        write(&self.error_path(&layer.name), &error)
+        write(&self.error_path(&layer.name), &json!(layer.error))
     }
 
     fn codes_path(&self, layer: &str) -> PathBuf {

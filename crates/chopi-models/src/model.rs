@@ -156,6 +156,14 @@ impl Model {
         }
     }
 
+    /// The linear layers, from the input to the output.
+    pub fn linears(&self) -> Box<dyn Iterator<Item = &Linear> + '_> {
+        match &self.network {
+            Network::Encoder(encoder) => Box::new(encoder.linears()),
+            Network::Decoder(decoder) => Box::new(decoder.linears()),
+        }
+    }
+
     /// Calls `change` with each linear layer, from the input to the output.
     ///
     /// # Errors

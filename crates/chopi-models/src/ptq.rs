@@ -99,20 +99,17 @@ impl Model {
         mut watch: impl FnMut(&LayerReport),
     ) -> Result<Self> {
         let texts = self.calibration_texts(text, windows)?;
-        let mut is_rotated = false;
-        self.for_each_linear(|linear| {
-            let method = choose(linear.name()).map(|scheme| scheme.method);
-            is_rotated |= method.is_some_and(|method| method.rotation == Rotation::Hadamard);
-            Ok(())
-        })?;
-        if is_rotated {
+        let is_rotated = |linear: &Linear| {
+            choose(linear.name()).is_some_and(|scheme| scheme.method.rotation == Rotation::Hadamard)
+        };
+        if self.linears().any(is_rotated) {
             self = self.rotated()?;
         }
-        let mut count = 0;
-        self.for_each_linear(|linear| {
-            count += usize::from(!linear.is_quantized() && choose(linear.name()).is_some());
-            Ok(())
-        })?;
+        let is_open = |linear: &&Linear| !linear.is_quantized() && choose(linear.name()).is_some();
+        let count = self.linears().filter(is_open).count();
+        if count == 0 {
+            return Ok(self);
+        }
         let mut work = Work {
             choose: &choose,
             watch: &mut watch,

@@ -10,7 +10,6 @@ use chopi_formats::{Plan, Tensor, TensorPlan};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::linear::Linear;
 use crate::model::{Model, Network};
 use crate::scheme::Inputs;
 use crate::weights::INPUTS;
@@ -82,12 +81,8 @@ impl Model {
         let mut config = self.config.values().clone();
         config.remove("quantization_config");
         config.remove(INPUTS);
-        let linears: Vec<&Linear> = match &self.network {
-            Network::Encoder(encoder) => encoder.linears().collect(),
-            Network::Decoder(decoder) => decoder.linears().collect(),
-        };
-        let other = linears
-            .iter()
+        let other = self
+            .linears()
             .filter(|linear| *linear.inputs() != Inputs::default());
         let inputs: BTreeMap<&str, &Inputs> = other
             .map(|linear| (linear.name(), linear.inputs()))

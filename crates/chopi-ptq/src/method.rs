@@ -7,8 +7,8 @@ use chopi_core::Calibration;
 
 use crate::error::{Error, Result};
 
-/// How the codes of a weight are chosen: a rotation of the model, scales of its input channels, ranges of its groups, and the rounding, which
-/// compose.
+/// How the codes of a weight are chosen: a rotation of the model, scales of its input channels, ranges of its groups,
+/// and the rounding, which compose.
 ///
 /// A method has a name, parts joined by `+` in any order, as which it is displayed, parsed and, with the feature
 /// `serde`, saved:
@@ -49,6 +49,14 @@ pub struct Method {
     pub ranges: RangeMethod,
     /// The codes of the weights, with these scales and zero points.
     pub rounding: Rounding,
+}
+
+impl Method {
+    /// Whether weights are changed before they are quantized, by scales or a rotation, which takes the layers around
+    /// them too.
+    pub fn changes_weights(&self) -> bool {
+        self.scaling != Scaling::None || self.rotation != Rotation::None
+    }
 }
 
 /// What the hidden states of a model are multiplied by.
@@ -207,7 +215,7 @@ impl fmt::Display for Method {
         }
         let is_plain =
             self.rounding == Rounding::Nearest && self.ranges != RangeMethod::HalfQuadratic;
-        if is_plain && self.scaling == Scaling::None && self.rotation == Rotation::None {
+        if is_plain && !self.changes_weights() {
             parts.insert(0, "rtn".to_owned());
         }
         f.write_str(&parts.join("+"))

@@ -32,6 +32,7 @@ pub struct Quantization<Q> {
 /// The error that quantized weights make in the output of a layer: Tr((W − Ŵ)·H·(W − Ŵ)ᵀ) / Tr(W·H·Wᵀ), its mean
 /// square relative to that of the output. (Where the output is 0, it is not relative.)
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerError {
     /// The error of the nearest codes in the ranges from the smallest to the largest weight.
     pub nearest: f64,

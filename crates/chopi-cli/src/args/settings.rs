@@ -1,6 +1,5 @@
 //! What the options of `chopi quantize` come to.
 
-use chopi::ptq::{Rotation, Scaling};
 use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
@@ -57,15 +56,14 @@ impl QuantizeArgs {
             ));
         }
         let method = self.method.method;
-        let moves = method.scaling != Scaling::None || method.rotation != Rotation::None;
-        if self.method.statistics.is_some() && moves {
+        if self.method.statistics.is_some() && method.changes_weights() {
             return Err(wrong(format!(
                 "--method {method} changes layers together, for which the model has to run: it goes with \
                  --calibration-text, not --statistics"
             )));
         }
         #[cfg(feature = "models")]
-        if self.method.resume.is_some() && moves {
+        if self.method.resume.is_some() && method.changes_weights() {
             return Err(wrong(format!(
                 "--method {method} changes more than codes, which --resume does not keep"
             )));

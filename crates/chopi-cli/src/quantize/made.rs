@@ -14,28 +14,13 @@ use super::chooser::Chooser;
 pub struct Made {
     pub tensors: BTreeMap<String, Arc<Tensor>>,
     /// The error of the outputs of each layer on the text, by the name of its weights.
-    pub errors: BTreeMap<String, OutputError>,
+    pub errors: BTreeMap<String, LayerError>,
     /// Whether scales were moved between tensors, so that their values are others.
     pub scaled: bool,
     /// How good the model is on text that the method has not seen.
     pub held_out: Option<HeldOut>,
     /// What chooses codes of tensors as they are written, on statistics.
     pub chooser: Option<Chooser>,
-}
-
-/// The error of a layer's outputs on the text, relative to them: Σ‖y − ŷ‖²/Σ‖y‖².
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct OutputError {
-    /// With the nearest codes of the smallest and the largest value.
-    pub nearest: f64,
-    /// With the codes that were chosen.
-    pub chosen: f64,
-}
-
-impl From<LayerError> for OutputError {
-    fn from(LayerError { nearest, chosen }: LayerError) -> Self {
-        Self { nearest, chosen }
-    }
 }
 
 /// How good models are on text that the method has not seen.

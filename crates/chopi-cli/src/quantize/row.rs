@@ -1,11 +1,11 @@
 //! What `quantize` reports of one tensor.
 
 use chopi::formats::gguf::BlockType;
+use chopi::ptq::LayerError;
 use chopi::{Granularity, Symmetry, metrics::Metrics};
 use safetensors::Dtype;
 use serde::Serialize;
 
-use super::made::OutputError;
 use crate::archive::Entry;
 use crate::args::Settings;
 use crate::print::printable;
@@ -31,7 +31,7 @@ pub struct QuantizeRow {
     max_abs_error: Option<f64>,
     /// Where a method has seen data.
     #[serde(skip_serializing_if = "Option::is_none")]
-    output_error: Option<OutputError>,
+    output_error: Option<LayerError>,
     /// Why it was copied, where the format asks for more than a float.
     #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<String>,
@@ -110,7 +110,7 @@ impl QuantizeRow {
 
 impl QuantizeRow {
     /// The row with the error of the layer's outputs.
-    pub fn with_output_error(self, output_error: Option<OutputError>) -> Self {
+    pub fn with_output_error(self, output_error: Option<LayerError>) -> Self {
         Self {
             output_error,
             ..self
@@ -210,12 +210,12 @@ impl ReportRow for QuantizeRow {
 
     /// The errors of outputs on average, and which tensors have none.
     fn summary(rows: &[Self]) -> Option<String> {
-        let errors: Vec<OutputError> = rows.iter().filter_map(|row| row.output_error).collect();
+        let errors: Vec<LayerError> = rows.iter().filter_map(|row| row.output_error).collect();
         if errors.is_empty() {
             return None;
         }
         let mean =
-            |of: fn(&OutputError) -> f64| errors.iter().map(of).sum::<f64>() / errors.len() as f64;
+            |of: fn(&LayerError) -> f64| errors.iter().map(of).sum::<f64>() / errors.len() as f64;
         let mut text = format!(
             "error of the outputs of {} layers: {:.3e} on average, nearest codes {:.3e}",
             errors.len(),

@@ -269,7 +269,7 @@ impl<'a> Task<'a> {
             settings,
             Some(&metrics),
         );
-        Ok(Some(row.with_output_error(Some(error.into()))))
+        Ok(Some(row.with_output_error(Some(error))))
     }
 
     /// How codes are kept.
