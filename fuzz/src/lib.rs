@@ -6,6 +6,7 @@
 pub mod definition;
 pub mod draw;
 pub mod program;
+pub mod training;
 
 /// Whether a target is to misread a result this time: where `rare` holds in a build with the feature
 /// `planted`, so that one sees that the target finds a fault. Without the feature, never.

@@ -6,18 +6,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor as CandleTensor};
-use candle_nn::{ModuleT, VarBuilder, VarMap};
-use chopi::candle::nn::{Adam, AdamConfig, QatLinear, save_checkpoint};
 use chopi::formats::gguf::{Array, BlockType, Blocks, GgufFile, Value};
 use chopi::formats::{Format, Plain, Plan, Tensor, TensorPlan, save};
 use chopi::model::ObservationPoints;
 use chopi::observer::{Histograms, MovingAverage, Ranges};
 use chopi::ptq::{Moments, Statistics};
-use chopi::training::{FakeQuantizer, Learning, QatConfig, Quantizers, RangeObserver};
+use chopi::training::{FakeQuantizer, Learning};
 use chopi::{Calibration, Chopi, Convention, Granularity, Observer};
 use chopi_conformance::data::Random;
 use chopi_fuzz::program::{Folder, model, parts, safetensors, succeeds};
+use chopi_fuzz::training::Training;
 use ndarray::{Array2, array};
 use serde_json::json;
 
@@ -72,25 +70,12 @@ fn checkpoints(seeds: &Seeds) {
     let folder = Folder::new();
     let path = folder.path("checkpoint.safetensors");
     for (learned, inputs) in [(false, 3), (true, 3), (true, 4)] {
-        let weights = Chopi::builder().num_bits(4).symmetric(true).per_channel(0);
-        let weights = FakeQuantizer::new(weights.build().unwrap());
-        let activations = FakeQuantizer::new(Chopi::new(8).unwrap());
-        let config = QatConfig::new().weights(weights.observer(RangeObserver::Latest));
-        let config = match learned {
-            true => config.activations(activations.learning(Learning::lsq())),
-            false => config.activations(activations),
-        };
-        let (variables, quantizers) = (VarMap::new(), Quantizers::new());
-        let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
-        let layer = QatLinear::new(inputs, 2, &config, vb.pp("fc"), &quantizers).unwrap();
-        let mut adam = Adam::new(&variables, &quantizers, AdamConfig::default()).unwrap();
-        let x = CandleTensor::ones((2, inputs), DType::F32, &Device::Cpu).unwrap();
+        let mut training = Training::new(inputs, learned);
         for trained in [false, true] {
             if trained {
-                let y = layer.forward_t(&x, true).unwrap();
-                adam.backward_step(&y.sum_all().unwrap()).unwrap();
+                training.step().unwrap();
             }
-            save_checkpoint(&path, &variables, &quantizers, Some(&adam)).unwrap();
+            training.save(&path, true).unwrap();
             let file = fs::read(&path).unwrap();
             let (header, data) = parts(&file);
             for options in [0, 2, 4, 6, 8, 10] {
