@@ -24,15 +24,15 @@ const FOLDERS: [&str; 6] = [
 /// Builds the documentation, as on docs.rs without libtorch, and checks all links.
 pub fn run() -> Result<()> {
     let workspace = Workspace::load()?;
-    let features = workspace.documentation_features();
-    build(&mut process::cargo([
-        "doc",
-        "--no-deps",
-        "--lib",
-        "--workspace",
-        &features,
-    ]))?;
+    build_all(&workspace)?;
     links(&workspace)
+}
+
+/// Builds the documentation of all crates, as on docs.rs without libtorch.
+pub fn build_all(workspace: &Workspace) -> Result<()> {
+    let features = workspace.documentation_features();
+    let all = ["doc", "--no-deps", "--lib", "--workspace", &features];
+    build(&mut process::cargo(all))
 }
 
 /// Runs a command of Cargo that builds documentation, which fails at dead links within it.

@@ -50,11 +50,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// The pages: one of bits that a plan mixes, and one of it beside 8 bits. The models have short names, which the
 /// pages show.
 fn pages(program: &Path, folder: &Path) -> Result<[PathBuf; 2]> {
-    let (float, mixed, eight) = ("all-MiniLM-L6-v2", "MiniLM-mixed", "MiniLM-w8");
-    fs::create_dir(folder.join(float))?;
-    for file in ["model.safetensors", "config.json"] {
-        fs::copy(model::minilm()?.join(file), folder.join(float).join(file))?;
-    }
+    let (mixed, eight) = ("MiniLM-mixed", "MiniLM-w8");
+    let float = float_model(folder)?;
     let program = program.canonicalize()?;
     let chopi = |words: &[&str]| {
         let mut command = Command::new(&program);
@@ -71,6 +68,16 @@ fn pages(program: &Path, folder: &Path) -> Result<[PathBuf; 2]> {
     chopi(&["report", float, mixed, "-o", "one.html"])?;
     chopi(&["report", float, eight, mixed, "-o", "two.html"])?;
     Ok(["one.html", "two.html"].map(|page| folder.join(page)))
+}
+
+/// Puts the real model into a folder, and gives its name there, a short one.
+pub fn float_model(folder: &Path) -> Result<&'static str> {
+    let name = "all-MiniLM-L6-v2";
+    fs::create_dir(folder.join(name))?;
+    for file in ["model.safetensors", "config.json"] {
+        fs::copy(model::minilm()?.join(file), folder.join(name).join(file))?;
+    }
+    Ok(name)
 }
 
 /// The browser: that of the variable `CHROMIUM`, or the first one that is here.

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::workspace::Workspace;
-use crate::{built, check_docs, check_report, model, process};
+use crate::{built, check_docs, check_report, process};
 
 /// The command that is shown.
 const SHOWN: &str = "quantize all-MiniLM-L6-v2 -o MiniLM-w4 --format compressed-tensors --bits 4 --symmetric \
@@ -30,20 +30,14 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let (browser, playwright) = (check_report::chromium()?, check_report::playwright()?);
     let workspace = Workspace::load()?;
-    let features = workspace.documentation_features();
-    let documentation = ["doc", "--no-deps", "--lib", "--workspace", &features];
-    check_docs::build(&mut process::cargo(documentation))?;
+    check_docs::build_all(&workspace)?;
     let program = match &args.program {
         Some(program) => program.canonicalize()?,
         None => built::released()?,
     };
 
     let scratch = tempfile::tempdir()?;
-    let float = scratch.path().join("all-MiniLM-L6-v2");
-    fs::create_dir(&float)?;
-    for file in ["model.safetensors", "config.json"] {
-        fs::copy(model::minilm()?.join(file), float.join(file))?;
-    }
+    check_report::float_model(scratch.path())?;
     let mut node = Command::new("node");
     node.arg(workspace.browser("pictures.mjs"));
     node.arg(playwright).arg(browser);

@@ -50,7 +50,7 @@ fn fast(sections: &mut Sections) -> Result<()> {
     sections.start("Documentation tests");
     cargo.run(["test", "--doc"])?;
     sections.start("Documentation");
-    cargo.docs(&[])?;
+    check_docs::build(&mut cargo.command(["doc", "--no-deps", "--lib"]))?;
     check_docs::links(&Workspace::load()?)
 }
 
@@ -181,8 +181,7 @@ fn full(sections: &mut Sections) -> Result<()> {
     fuzz::run(&fuzz::Args::short())?;
 
     sections.start("Documentation");
-    // As on docs.rs, without libtorch.
-    Cargo::default().docs(&["--workspace", &workspace.documentation_features()])?;
+    check_docs::build_all(&workspace)?;
     check_docs::links(&workspace)?;
 
     sections.start("Licenses and sources of dependencies");
@@ -239,11 +238,6 @@ impl Cargo {
 
     fn has_nextest() -> bool {
         process::succeeds(&mut process::cargo(["nextest", "--version"]))
-    }
-
-    fn docs(&self, args: &[&str]) -> Result<()> {
-        let mut command = self.command(["doc", "--no-deps", "--lib"].iter().chain(args));
-        check_docs::build(&mut command)
     }
 }
 
