@@ -140,6 +140,8 @@ pub trait Compute: Float<Compute = Self> + num_traits::Float {
 
     /// The integer n for which `self` is MAGIC + n, modulo 2^32.
     fn low_bits(self) -> u32;
+    /// The low 32 bits of the representation.
+    fn low_word(self) -> u32;
     /// The conversion of an integer of at most 16 bits, exact.
     fn from_i32(value: i32) -> Self;
     /// The conversion of an integer, rounded to nearest even.
@@ -201,7 +203,11 @@ macro_rules! impl_compute {
 
             #[inline(always)]
             fn low_bits(self) -> u32 {
-                (self.to_bits() as u32).wrapping_sub(Self::MAGIC.to_bits() as u32)
+                self.low_word().wrapping_sub(Self::MAGIC.low_word())
+            }
+            #[inline(always)]
+            fn low_word(self) -> u32 {
+                self.to_bits() as u32
             }
             #[inline(always)]
             fn from_i32(value: i32) -> Self {

@@ -35,6 +35,15 @@
 //!
 //! Where |t| < 2^(−p−2), the last two of the bounds above are half as large, e < 2^(−2p−1), and
 //! |d| = 1 is right too.
+//!
+//! # Where the quotient is rounded to an integer
+//!
+//! With |x/s| at most 2^b, b ≤ p − 2, most s need no trial. Where the product is not the quotient, the two
+//! are neighbours, (m ± 1)/2 in units of 2^(−p). They lie on different sides of a half-integer, or one of
+//! them at it, only if that half-integer, n/2 with an odd n < 2^(b+1), is one of them: then (m ± 1)/2 is
+//! n·2^i, at least 2^(p−1), so that 2^i is at least 2^(p−1−b), and m ≡ ∓1 modulo 2^(p−b). As ±1 = X·2^(p+1) − m·S,
+//! S ≡ ±1 modulo 2^(p−b). For every other S, the product and the quotient have one nearest integer, and so
+//! have their sums with an integer. [`Reciprocal::to_integers`] looks at the last bits of S first.
 
 use crate::float::{Compute, FloatType};
 
@@ -48,43 +57,87 @@ pub(crate) struct Reciprocal<C> {
 }
 
 impl<C: Compute> Reciprocal<C> {
+    /// The parts, if RN(x·h + RN(x·t)) rounds to the integer that RN(x/s) rounds to, and so does its sum with
+    /// an integer, for every x whose quotient is at most `most` in magnitude, less than 2^(p−2).
+    ///
+    /// There are no parts for s beyond 2^±60 (`f32`) or 2^±400 (`f64`), whose t could leave the normal
+    /// numbers.
+    #[inline(always)]
+    pub fn to_integers(s: C, most: C) -> Option<Self> {
+        let bits = (most.as_f64() as u64 | 1).ilog2() + 1;
+        // As many of the last bits of S as have to be looked at; more than a word has are not needed.
+        let last = (Self::PRECISION - bits).min(23);
+        // S + 1 is 0 or 2 where S is ±1.
+        let is_trial = s.low_word().wrapping_add(1) & ((1 << last) - 1) & !2 == 0;
+        match is_trial || !Self::has_normal_parts(s) {
+            true => Self::new(s),
+            false => Some(Self::of(s)),
+        }
+    }
+
+    const PRECISION: u32 = match C::TYPE {
+        FloatType::F64 => 53,
+        _ => 24,
+    };
+
+    #[inline(always)]
+    fn has_normal_parts(s: C) -> bool {
+        let exponent = match C::TYPE {
+            FloatType::F64 => 400,
+            _ => 60,
+        };
+        let two_to = |exponent: i64| C::from_f64(f64::from_bits(((1023 + exponent) as u64) << 52));
+        s >= two_to(-exponent) && s <= two_to(exponent)
+    }
+
+    /// The parts, whatever their product is.
+    #[inline(always)]
+    fn of(s: C) -> Self {
+        let high = C::one() / s;
+        // 1 − s·h is exact: it is a multiple of the product of both last places, and smaller than h's.
+        let low = (-s).mul_add(high, C::one()) / s;
+        Self { high, low }
+    }
+
     /// The parts, if RN(x·h + RN(x·t)) = RN(x/s) for every x whose quotient is not as small as the least
     /// normal numbers, nor so large that a product overflows.
     ///
     /// Of smaller quotients, the product has the magnitude. There are no parts for s beyond 2^±60 (`f32`)
     /// or 2^±400 (`f64`), whose t could leave the normal numbers.
+    #[inline(never)]
     pub fn new(s: C) -> Option<Self> {
-        let (precision, most) = match C::TYPE {
-            FloatType::F64 => (53, 400),
-            _ => (24, 60),
-        };
-        let two_to = |exponent: i32| C::from_i32(2).powi(exponent);
-        if !(s >= two_to(-most) && s <= two_to(most)) {
+        if !Self::has_normal_parts(s) {
             return None;
         }
-        let high = s.recip();
-        // 1 − s·h is exact: it is a multiple of the product of both last places, and smaller than h's.
-        let low = (-s).mul_add(high, C::one()) / s;
-        let parts = Self { high, low };
+        let parts = Self::of(s);
+        let Self { high, low } = parts;
         // Each of the two is enough; h is less than 2^−e where s is at least 2^e.
-        let (divisor, ..) = s.integer_decode();
-        if divisor % 2 == 0 || low.abs() * two_to(precision + 2) < high {
+        let bound = C::from_i64(1 << (Self::PRECISION + 2));
+        if s.low_word().is_multiple_of(2) || low.abs() * bound < high {
             return Some(parts);
         }
+        let right = |x: u64| {
+            let x = C::from_i64(x as i64);
+            x.mul_add(high, x * low) == x / s
+        };
+        let (divisor, ..) = s.integer_decode();
+        let mut doubtful = Self::doubtful(divisor).into_iter();
+        doubtful.all(right).then_some(parts)
+    }
+
+    /// The X whose product may not be the quotient by s, given the odd S.
+    fn doubtful(divisor: u64) -> impl IntoIterator<Item = u64> {
         // The X of X·2^(p+1) = 1 + m·S: m is −1/S modulo 2^(p+1), by Newton's iteration, each step of which
         // doubles the number of bits that are right, from 5.
         let newton = |inverse: u64, _| {
             inverse.wrapping_mul(2_u64.wrapping_sub(divisor.wrapping_mul(inverse)))
         };
         let inverse = (0..4).fold(divisor.wrapping_mul(3) ^ 2, newton);
+        let precision = Self::PRECISION;
         let m = inverse.wrapping_neg() & ((2 << precision) - 1);
         let one = ((u128::from(m) * u128::from(divisor) + 1) >> (precision + 1)) as u64;
-        let right = |x: u64| {
-            let is_significand = (1 << (precision - 1)..divisor).contains(&x);
-            let x = C::from_i64(x as i64);
-            !is_significand || x.mul_add(high, x * low) == x / s
-        };
-        (right(one) && right(divisor - one)).then_some(parts)
+        let is_significand = move |x: &u64| (1 << (precision - 1)..divisor).contains(x);
+        [one, divisor - one].into_iter().filter(is_significand)
     }
 }
 
@@ -135,6 +188,33 @@ mod tests {
     }
 
     #[test]
+    fn divisors_that_are_not_tried_have_products_that_round_as_quotients_do() {
+        let is_wrong = |s: f32, x: f32, bits: i32| {
+            let (product, exact) = (quotient(Reciprocal::of(s), x), x / s);
+            (0..=bits).any(|e| {
+                let scaled = |v: f32| (v * 2_f32.powi(e)).round_ties_even();
+                scaled(product) != scaled(exact)
+            })
+        };
+        for bits in [5, 11, 12, 16, 21] {
+            let (mut tried, mut wrong) = (0, 0);
+            for significand in ((1 << 23) + 1..1_u32 << 24).step_by(2) {
+                let unit = |x: u64| x as f32 / (1 << 23) as f32;
+                let s = unit(significand.into());
+                let mut doubtful = Reciprocal::<f32>::doubtful(significand.into()).into_iter();
+                if doubtful.any(|x| is_wrong(s, unit(x), bits)) {
+                    wrong += 1;
+                    let most = (1 << bits) - 1;
+                    tried += u32::from(Reciprocal::to_integers(s, most as f32).is_none());
+                }
+            }
+            // With less than 12 bits, all are right.
+            assert_eq!(wrong > 0, bits > 11, "{bits} bits");
+            assert_eq!(tried, wrong, "{bits} bits");
+        }
+    }
+
+    #[test]
     fn divisors_far_from_one_have_no_parts() {
         for s in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e-40, 1e-30, 1e30] {
             assert_eq!(Reciprocal::new(s), None, "{s}");
@@ -176,6 +256,43 @@ mod tests {
                 for away in -3..=3 {
                     let x = beside_a_tie(s, n, away);
                     prop_assert_eq!(quotient(parts, x), x / s, "{:e} / {:e}", x, s);
+                }
+            }
+        }
+
+        #[test]
+        fn a_product_rounds_to_the_integer_of_the_quotient(
+            significand in 1_u64 << 52..1 << 53,
+            near_one in 2_u32..53,
+            minus in any::<bool>(),
+            n in 0_i32..70_000,
+            most in 0_u32..17,
+        ) {
+            // The last bits of every other divisor are those of 1 or of −1.
+            fn with_last_bits(significand: u64, bits: u32, minus: bool) -> u64 {
+                let mask = (1 << bits) - 1;
+                (significand & !mask) | if minus { mask } else { 1 }
+            }
+            let n = n >> (17 - most);
+            let doubles = [significand, with_last_bits(significand, near_one, minus)];
+            for s in doubles.map(|s| s as f64 / (1_u64 << 52) as f64) {
+                if let Some(parts) = Reciprocal::to_integers(s, f64::from(n + 1)) {
+                    for away in -3..=3 {
+                        let x = beside_a_tie(s, n, away);
+                        let (product, exact) = (quotient(parts, x), x / s);
+                        prop_assert_eq!(product.round_ties_even(), exact.round_ties_even());
+                    }
+                }
+            }
+            let significand = significand >> 29;
+            let floats = [significand, with_last_bits(significand, near_one.min(23), minus)];
+            for s in floats.map(|s| s as f32 / (1 << 23) as f32) {
+                if let Some(parts) = Reciprocal::to_integers(s, (n + 1) as f32) {
+                    for away in -3..=3 {
+                        let x = beside_a_tie(s, n, away);
+                        let (product, exact) = (quotient(parts, x), x / s);
+                        prop_assert_eq!(product.round_ties_even(), exact.round_ties_even());
+                    }
                 }
             }
         }

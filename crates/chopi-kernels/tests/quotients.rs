@@ -92,7 +92,18 @@ fn compare<C: Compute>(dice: &mut Dice) -> usize {
         _ => 62,
     };
     let exponent = dice.below(2 * most) as i32 - most as i32;
-    let s = C::from_f64((1.0 + dice.unit()) * 2_f64.powi(exponent));
+    let mut s = C::from_f64((1.0 + dice.unit()) * 2_f64.powi(exponent));
+    if dice.once_in(4) {
+        // The last bits are those of ±1, with which reciprocals have to be tried.
+        let (whole, last) = (
+            C::from_i64(1 << dice.below(24)),
+            C::from_f64(C::TYPE.epsilon()),
+        );
+        let significand = s / C::from_f64(2_f64.powi(exponent));
+        let coarse = (significand * whole).floor() / whole;
+        let signed = if dice.once_in(2) { last } else { -last };
+        s = (coarse + signed) * C::from_f64(2_f64.powi(exponent));
+    }
     let scale = [s.as_f64()];
     let integer = (dice.below(2 * 128) as i64 - 128).clamp(qmin, qmax) as f64;
     let zero = match steps {

@@ -261,21 +261,33 @@ struct Bounds<C> {
 
 impl<C: Compute> Bounds<C> {
     /// None where a product is not the quotient, or no x of a bound's code is found.
-    #[inline(never)]
+    #[inline(always)]
     fn new(s: C, zero: C, steps: Steps, recipe: &Recipe, room: i32) -> Option<Self> {
-        let reciprocal = Reciprocal::new(s)?;
-        let rounds_sum = steps.rounds_sum();
-        let bound = |code: i64| {
-            let code = C::from_i64(code);
-            let target = if rounds_sum { code } else { code - zero };
+        let room = i64::from(room);
+        let codes = [recipe.qmin - room, recipe.qmax + room].map(C::from_i64);
+        if steps.rounds_sum() {
+            return Self::of_rounded_sums(s, zero, codes);
+        }
+        // The quotients, nearly, of the bounds: their codes are the bounds.
+        let [low, high] = codes.map(|code| code - zero);
+        Some(Self {
+            reciprocal: Reciprocal::to_integers(s, low.abs().max(high.abs()))?,
+            low: low * s,
+            high: high * s,
+        })
+    }
+
+    /// For steps that round the sum.
+    #[inline(never)]
+    fn of_rounded_sums(s: C, zero: C, [low, high]: [C; 2]) -> Option<Self> {
+        let bound = |code: C| {
             let x = (code - zero) * s;
-            let v = if rounds_sum { x / s + zero } else { x / s };
-            ((v + C::MAGIC) - C::MAGIC == target).then_some(x)
+            (((x / s + zero) + C::MAGIC) - C::MAGIC == code).then_some(x)
         };
         Some(Self {
-            reciprocal,
-            low: bound(recipe.qmin - i64::from(room))?,
-            high: bound(recipe.qmax + i64::from(room))?,
+            reciprocal: Reciprocal::new(s)?,
+            low: bound(low)?,
+            high: bound(high)?,
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::slice::{FloatSlice, FloatSliceMut};
 use crate::vector::{Arch, Vector};
 
 /// From how many elements on the reciprocal of their scale takes less time than their divisions.
-const LONG: usize = 2048;
+const LONG: usize = 1024;
 
 /// Writes the dequantized code of every element of `x` to `out`, both in memory order: the bits
 /// that dequantizing what `quantize` gives would give, but for NaN, which stays NaN or has the value of
