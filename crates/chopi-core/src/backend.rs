@@ -247,12 +247,16 @@ impl<'a> HostInts<'a> {
 /// Checks that there are as many elements as a layout says.
 #[inline]
 pub(crate) fn check_len(elements: usize, layout: &Layout) -> Result<()> {
-    match elements == layout.len() {
-        true => Ok(()),
-        false => Err(Error::Elements {
+    #[cold]
+    fn error(elements: usize, layout: &Layout) -> Error {
+        Error::Elements {
             elements,
             shape: layout.shape().to_vec(),
-        }),
+        }
+    }
+    match elements == layout.len() {
+        true => Ok(()),
+        false => Err(error(elements, layout)),
     }
 }
 
@@ -374,6 +378,7 @@ impl<'a> HostFloatsMut<'a> {
     ///
     /// # Errors
     /// [`Error::Elements`] where there are not as many as the layout says.
+    #[inline]
     pub fn new<F: Float>(data: &'a mut [F], layout: Layout) -> Result<Self> {
         check_len(data.len(), &layout)?;
         let data = F::slice_mut(as_uninit(data));
@@ -394,6 +399,7 @@ impl<'a> HostIntsMut<'a> {
     ///
     /// # Errors
     /// [`Error::Elements`] where there are not as many as the layout says.
+    #[inline]
     pub fn new<I: Int>(data: &'a mut [I], layout: Layout) -> Result<Self> {
         check_len(data.len(), &layout)?;
         let data = I::slice_mut(as_uninit(data));

@@ -129,8 +129,13 @@ where
         shape: shape.to_vec(),
         expected: "densely",
     };
-    let Some(layout) = Layout::dense(array.shape(), array.strides()) else {
-        return Err(gaps(array.shape()));
+    // The order that most arrays have takes the least time.
+    let layout = match array.is_standard_layout() {
+        true => Layout::row_major(array.shape()),
+        false => match Layout::dense(array.shape(), array.strides()) {
+            Some(layout) => layout,
+            None => return Err(gaps(array.shape())),
+        },
     };
     match array.as_slice_memory_order_mut() {
         Some(data) => Ok((data, layout)),
@@ -148,6 +153,10 @@ where
     S: Data<Elem = A>,
     D: Dimension,
 {
+    // The order that most arrays have takes the least time.
+    if let Some(data) = array.as_slice() {
+        return f(data, Layout::row_major(array.shape()));
+    }
     if let Some(layout) = Layout::dense(array.shape(), array.strides())
         && let Some(data) = array.as_slice_memory_order()
     {

@@ -1,7 +1,7 @@
 //! What parameters do with tensors.
 
 use chopi_kernels::memory::collected;
-use chopi_kernels::{Compute, Float, FloatSliceMut, IntSliceMut, Layout, match_float};
+use chopi_kernels::{Compute, Float, FloatSliceMut, IntSliceMut, IntType, Layout, match_float};
 
 use crate::backend::{
     Backend, Fill, FloatTensor, FloatTensorMut, HostFloats, HostFloatsMut, IntTensor, IntTensorMut,
@@ -216,30 +216,44 @@ fn widened(host: &HostFloats<'_>) -> Result<Vec<f64>> {
 }
 
 /// Checks that a result of layout `expected` can be written to an output of layout `out`.
+#[inline]
 pub(crate) fn check_shape(out: &Layout, expected: &Layout, rounding: Rounding) -> Result<()> {
-    if out.shape() != expected.shape() {
-        return Err(Error::OutputShape {
+    #[cold]
+    fn other_shape(out: &Layout, expected: &Layout) -> Error {
+        Error::OutputShape {
             shape: out.shape().to_vec(),
             expected: expected.shape().to_vec(),
-        });
+        }
     }
-    if matches!(rounding, Rounding::Stochastic { .. }) && !out.is_row_major() {
-        return Err(Error::OutputLayout {
+    #[cold]
+    fn other_order(out: &Layout) -> Error {
+        Error::OutputLayout {
             shape: out.shape().to_vec(),
             expected: "in row-major order, by which stochastic rounding goes",
-        });
+        }
+    }
+    if out.shape() != expected.shape() {
+        return Err(other_shape(out, expected));
+    }
+    if matches!(rounding, Rounding::Stochastic { .. }) && !out.is_row_major() {
+        return Err(other_order(out));
     }
     Ok(())
 }
 
 /// Checks that an output has an integer type that holds the codes.
+#[inline]
 pub(crate) fn check_int_type(out: &IntSliceMut<'_>, (qmin, qmax): (i64, i64)) -> Result<()> {
+    #[cold]
+    fn other_type(int: IntType, (qmin, qmax): (i64, i64)) -> Error {
+        Error::OutputType {
+            dtype: int.to_string(),
+            expected: format!("a type that holds {qmin}..={qmax}"),
+        }
+    }
     let int = out.int_type();
     match int.holds(qmin, qmax) {
         true => Ok(()),
-        false => Err(Error::OutputType {
-            dtype: int.to_string(),
-            expected: format!("a type that holds {qmin}..={qmax}"),
-        }),
+        false => Err(other_type(int, (qmin, qmax))),
     }
 }
