@@ -1,25 +1,50 @@
 //! From parameters to what the kernels need to know.
 
-use chopi_kernels::memory::fill_per_group;
-use chopi_kernels::{Compute, FloatType, Layout, Params, PerGroup, Recipe};
+use chopi_kernels::memory::collected;
+use chopi_kernels::{Compute, FloatType, Layout, Params, PerGroup, Recipe, Steps};
 
 use crate::error::Result;
 use crate::qparams::QParams;
+use crate::scheme::Scheme;
+
+/// What a convention decides of a recipe, for tensors of one type; the rest stands in the scheme.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) struct Arithmetic {
+    steps: Steps,
+    native: bool,
+    narrow_product: bool,
+    nan_is_smallest: bool,
+}
+
+impl Arithmetic {
+    pub(crate) fn new(params: &QParams, float: FloatType) -> Self {
+        let (library, scheme) = (params.convention().library(), params.scheme());
+        Self {
+            steps: library.steps(scheme, float),
+            native: library.computes_in_element_type() && float != float.compute(),
+            narrow_product: library.has_f32_values(scheme) && float == FloatType::F64,
+            nan_is_smallest: library.nan_is_smallest(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn recipe(self, scheme: &Scheme) -> Recipe {
+        Recipe {
+            steps: self.steps,
+            rounding: scheme.rounding,
+            native: self.native,
+            narrow_product: self.narrow_product,
+            nan_is_smallest: self.nan_is_smallest,
+            qmin: scheme.qmin,
+            qmax: scheme.qmax,
+        }
+    }
+}
 
 /// What is done with every element of a tensor of type `float` under these parameters, but for the
 /// numbers of its group.
-#[inline]
 pub(crate) fn recipe(params: &QParams, float: FloatType) -> Recipe {
-    let (library, scheme) = (params.convention().library(), params.scheme());
-    Recipe {
-        steps: library.steps(scheme, float),
-        rounding: scheme.rounding,
-        native: library.computes_in_element_type() && float != float.compute(),
-        narrow_product: library.has_f32_values(scheme) && float == FloatType::F64,
-        nan_is_smallest: library.nan_is_smallest(),
-        qmin: scheme.qmin,
-        qmax: scheme.qmax,
-    }
+    Arithmetic::new(params, float).recipe(params.scheme())
 }
 
 /// 1/s as the convention takes it for data of type `float`, where its steps multiply.
@@ -39,27 +64,25 @@ pub(crate) fn kernel_params<'a>(
     float: FloatType,
     layout: &Layout,
 ) -> Result<Params<'a>> {
-    let granularity = params.granularity_for(float, layout.shape())?;
-    let tiles = granularity.tiles(layout)?;
-    let recipe = recipe(params, float);
+    let recipe = params.recipe_for(float)?;
+    let tiles = params.granularity_on(layout.shape())?.tiles(layout)?;
     let scale = params.scale();
-    let multiplies = recipe.steps.multiplies();
-    // One group, without a loop and an allocation, which took a good part of a small tensor's time.
-    if let [scale_of_all] = *scale {
-        let reciprocals = match multiplies {
-            true => PerGroup::from_buf([reciprocal(params, float, scale_of_all)]),
-            false => PerGroup::new(),
-        };
-        let zero_points = PerGroup::from_buf([params.zero_point_of(0)]);
-        return Ok(Params::new(recipe, tiles, scale, reciprocals, zero_points));
+    let mut reciprocals = PerGroup::new();
+    if recipe.steps.multiplies() {
+        let number = |&s: &f64| reciprocal(params, float, s);
+        match scale {
+            // Without an allocation, which would take a good part of a small tensor's time.
+            [scale] => reciprocals.push(number(scale)),
+            _ => reciprocals = PerGroup::from_vec(collected(scale.iter().map(number))?),
+        }
     }
-    let (mut reciprocals, mut zero_points) = (PerGroup::new(), PerGroup::new());
-    if multiplies {
-        let each = scale.iter().map(|&s| reciprocal(params, float, s));
-        fill_per_group(&mut reciprocals, each)?;
-    }
-    params.fill_zero_points(&mut zero_points)?;
-    Ok(Params::new(recipe, tiles, scale, reciprocals, zero_points))
+    Ok(Params::new(
+        recipe,
+        tiles,
+        scale,
+        reciprocals,
+        params.zero_point_slice(),
+    ))
 }
 
 /// Whether the codes, the zero points and their differences are all small enough for the arithmetic of
@@ -76,7 +99,6 @@ pub(crate) fn integers_fit(params: &QParams, float: FloatType) -> bool {
 #[cfg(test)]
 mod tests {
     use FloatType::{F16, F32, F64};
-    use chopi_kernels::Steps;
 
     use super::*;
     use crate::convention::Convention;

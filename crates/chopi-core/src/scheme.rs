@@ -159,7 +159,20 @@ impl Granularity {
         })
     }
 
-    pub(crate) fn params_axes(&self, shape: &[usize]) -> Result<Axes> {
+    /// Whether the parameters for a tensor of this shape have the shape `params`.
+    ///
+    /// # Errors
+    /// The errors of [`params_shape`](Self::params_shape).
+    #[inline]
+    pub(crate) fn has_params_shape(&self, shape: &[usize], params: &[usize]) -> Result<bool> {
+        Ok(match *self {
+            Self::PerTensor => *params == [1],
+            Self::PerChannel { axis } => *params == [shape[resolve_axis(axis, shape)?]],
+            Self::PerGroup { .. } => self.params_axes(shape)?[..] == *params,
+        })
+    }
+
+    fn params_axes(&self, shape: &[usize]) -> Result<Axes> {
         Ok(match *self {
             Self::PerTensor => smallvec![1],
             Self::PerChannel { axis } => smallvec![shape[resolve_axis(axis, shape)?]],

@@ -5,13 +5,39 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use crate::float::Compute;
-use crate::memory::{NoMemory, fill_per_group, make_room_per_group};
+use crate::memory::{NoMemory, with_room};
 use crate::recipe::Recipe;
 use crate::tiles::{Runs, Tile, Tiles};
 use crate::vector::MAX_LANES;
 
 /// A number for each group; one is kept without an allocation.
 pub type PerGroup<C> = SmallVec<[C; 1]>;
+
+/// The zero point of each group, by their type.
+#[derive(Clone, Copy, Debug)]
+pub enum ZeroPointSlice<'a> {
+    /// Integers of at most 53 bits.
+    Integers(&'a [i64]),
+    /// Real numbers.
+    Reals(&'a [f64]),
+}
+
+impl ZeroPointSlice<'_> {
+    /// The number of groups.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Integers(zero_points) => zero_points.len(),
+            Self::Reals(zero_points) => zero_points.len(),
+        }
+    }
+
+    /// Whether there is no group.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
 
 /// What a loop computes with: a recipe, the numbers of each group, and which elements they belong to.
 ///
@@ -22,7 +48,7 @@ pub struct Params<'a> {
     tiles: Tiles,
     scale: &'a [f64],
     reciprocal: PerGroup<f64>,
-    zero_point: PerGroup<f64>,
+    zero_point: ZeroPointSlice<'a>,
 }
 
 impl<'a> Params<'a> {
@@ -38,7 +64,7 @@ impl<'a> Params<'a> {
         tiles: Tiles,
         scale: &'a [f64],
         reciprocal: PerGroup<f64>,
-        zero_point: PerGroup<f64>,
+        zero_point: ZeroPointSlice<'a>,
     ) -> Self {
         let (qmin, qmax) = (recipe.qmin, recipe.qmax);
         assert!(qmin <= qmax, "no codes in {qmin}..={qmax}");
@@ -70,8 +96,13 @@ impl<'a> Params<'a> {
     /// Whether the codes, the zero points and their differences are small enough for the arithmetic of
     /// `C` to be exact on them, so that codes can be computed in vectors of it.
     pub(crate) fn fit<C: Compute>(&self) -> bool {
-        let zero_points = self.zero_point.iter().copied();
-        self.recipe.fits(C::MAGIC_LIMIT, zero_points)
+        let (recipe, limit) = (&self.recipe, C::MAGIC_LIMIT);
+        match self.zero_point {
+            ZeroPointSlice::Integers(zero_points) => {
+                recipe.fits(limit, zero_points.iter().map(|&zero| zero as f64))
+            }
+            ZeroPointSlice::Reals(zero_points) => recipe.fits(limit, zero_points.iter().copied()),
+        }
     }
 
     /// Whether (q − z)·s can be computed in vectors of `C` too.
@@ -80,71 +111,57 @@ impl<'a> Params<'a> {
     }
 }
 
+/// Numbers of groups, or of the elements of a row; a few are kept without an allocation.
+type LaneList<C> = SmallVec<[C; FEW]>;
+const FEW: usize = 16;
+
 /// The numbers of each group in the type `C`, in the memory order of the tensor and repeated as its
 /// tiles say.
 #[derive(Debug)]
 pub(crate) struct Lanes<C> {
-    scale: PerGroup<C>,
+    scale: LaneList<C>,
     /// 1/s; empty where the recipe divides.
-    reciprocal: PerGroup<C>,
-    zero: PerGroup<C>,
+    reciprocal: LaneList<C>,
+    zero: LaneList<C>,
 }
 
 impl<C: Compute> Lanes<C> {
-    /// The numbers of one group, without a loop and an allocation, which took a good part of a small
-    /// tensor's time; of several groups nothing yet, which [`fill`](Self::fill) changes.
-    #[inline]
-    pub fn new(params: &Params<'_>) -> Self {
-        let is_repeated = params.tiles.repeat() > 1;
-        let typed = |values: &[f64]| match *values {
-            [value] if !is_repeated => PerGroup::from_buf([C::from_f64(value)]),
-            _ => PerGroup::new(),
-        };
+    /// No numbers yet: [`fill`](Self::fill) writes them where they lie, as to move them would take a good part
+    /// of a small tensor's time.
+    #[inline(always)]
+    pub fn new() -> Self {
         Self {
-            scale: typed(params.scale),
-            reciprocal: typed(&params.reciprocal),
-            zero: typed(&params.zero_point),
+            scale: LaneList::new(),
+            reciprocal: LaneList::new(),
+            zero: LaneList::new(),
         }
     }
 
-    /// Fills in the numbers of several groups.
+    /// Fills in the numbers, of which there are none yet.
     ///
     /// # Errors
     /// [`NoMemory`] where there is none for them.
     #[inline]
     pub fn fill(&mut self, params: &Params<'_>) -> Result<(), NoMemory> {
-        match self.zero.is_empty() {
-            true => self.fill_groups(params),
-            false => Ok(()),
+        let tiles = &params.tiles;
+        fill(&mut self.scale, params.scale, tiles, C::from_f64)?;
+        fill(&mut self.reciprocal, &params.reciprocal, tiles, C::from_f64)?;
+        match params.zero_point {
+            ZeroPointSlice::Integers(zero_points) => {
+                fill(&mut self.zero, zero_points, tiles, |zero| {
+                    C::from_f64(zero as f64)
+                })
+            }
+            ZeroPointSlice::Reals(zero_points) => {
+                fill(&mut self.zero, zero_points, tiles, C::from_f64)
+            }
         }
-    }
-
-    #[inline(never)]
-    fn fill_groups(&mut self, params: &Params<'_>) -> Result<(), NoMemory> {
-        let fill = |list: &mut PerGroup<C>, values: &[f64]| {
-            if values.is_empty() {
-                return Ok(());
-            }
-            let (tiles, repeat) = (&params.tiles, params.tiles.repeat());
-            let values = tiles.to_memory_order(values)?;
-            if repeat == 1 {
-                return fill_per_group(list, values.iter().map(|&value| C::from_f64(value)));
-            }
-            make_room_per_group(list, values.len().saturating_mul(repeat))?;
-            for &value in &*values {
-                list.resize(list.len() + repeat, C::from_f64(value));
-            }
-            Ok(())
-        };
-        fill(&mut self.scale, params.scale)?;
-        fill(&mut self.reciprocal, &params.reciprocal)?;
-        fill(&mut self.zero, &params.zero_point)
     }
 
     /// [`new`](Self::new) and [`fill`](Self::fill), where the few nanoseconds of a result that is moved do
     /// not count.
     pub fn filled(params: &Params<'_>) -> Result<Self, NoMemory> {
-        let mut lanes = Self::new(params);
+        let mut lanes = Self::new();
         lanes.fill(params)?;
         Ok(lanes)
     }
@@ -152,16 +169,76 @@ impl<C: Compute> Lanes<C> {
     /// The numbers of the elements of a block.
     #[inline(always)]
     pub fn block(&self, params: Range<usize>) -> LaneBlock<'_, C> {
-        let scale = &self.scale[params.clone()];
+        self.all().part(params)
+    }
+
+    /// The numbers of all blocks.
+    #[inline(always)]
+    pub fn all(&self) -> LaneBlock<'_, C> {
         LaneBlock {
             divisor: match self.reciprocal.is_empty() {
-                true => scale,
-                false => &self.reciprocal[params.clone()],
+                true => &self.scale,
+                false => &self.reciprocal,
             },
-            scale,
-            zero: &self.zero[params],
+            scale: &self.scale,
+            zero: &self.zero,
         }
     }
+}
+
+/// Fills a list that is empty with the numbers of groups, given in row-major order.
+#[inline(always)]
+fn fill<T: Copy, C: Compute>(
+    list: &mut LaneList<C>,
+    values: &[T],
+    tiles: &Tiles,
+    number: impl Fn(T) -> C,
+) -> Result<(), NoMemory> {
+    match *values {
+        [] => {}
+        // Without a loop.
+        [value] if tiles.repeat() == 1 => list.push(number(value)),
+        _ => fill_groups(
+            list,
+            &tiles.to_memory_order(values)?,
+            tiles.repeat(),
+            number,
+        )?,
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn fill_groups<T: Copy, C: Compute>(
+    list: &mut LaneList<C>,
+    values: &[T],
+    repeat: usize,
+    number: impl Fn(T) -> C,
+) -> Result<(), NoMemory> {
+    let len = values.len().saturating_mul(repeat);
+    let numbers = values.iter().map(|&value| number(value));
+    if len > FEW {
+        // A vector is quicker to fill than the list itself.
+        let mut numbers_of_all = with_room(len)?;
+        match repeat {
+            1 => numbers_of_all.extend(numbers),
+            _ => numbers.for_each(|number| {
+                numbers_of_all.resize(numbers_of_all.len() + repeat, number);
+            }),
+        }
+        *list = LaneList::from_vec(numbers_of_all);
+        return Ok(());
+    }
+    let mut few = [C::zero(); FEW];
+    match repeat {
+        1 => few
+            .iter_mut()
+            .zip(numbers)
+            .for_each(|(to, number)| *to = number),
+        _ => (few.chunks_exact_mut(repeat).zip(numbers)).for_each(|(to, number)| to.fill(number)),
+    }
+    *list = LaneList::from_buf_and_len(few, len);
+    Ok(())
 }
 
 /// The numbers of the elements of a block, one for all or one for each.
@@ -174,6 +251,16 @@ pub(crate) struct LaneBlock<'a, C> {
 }
 
 impl<C: Compute> LaneBlock<'_, C> {
+    /// The numbers of some of the elements.
+    #[inline(always)]
+    pub fn part(&self, params: Range<usize>) -> Self {
+        Self {
+            divisor: &self.divisor[params.clone()],
+            scale: &self.scale[params.clone()],
+            zero: &self.zero[params],
+        }
+    }
+
     /// Whether all elements have the same numbers.
     #[inline(always)]
     pub fn is_uniform(&self) -> bool {
@@ -193,6 +280,73 @@ impl<C: Compute> LaneBlock<'_, C> {
             scale: padded(self.scale),
             zero: padded(self.zero),
             len: if self.is_uniform() { 1 } else { MAX_LANES },
+        }
+    }
+}
+
+/// The most elements of [`Merged`] blocks, but for a vector that may be written beyond.
+const ROOM: usize = 2 * MAX_LANES;
+
+/// The numbers of several blocks that are shorter than a vector, one for each element.
+pub(crate) struct Merged<C> {
+    divisor: [C; ROOM + MAX_LANES],
+    scale: [C; ROOM + MAX_LANES],
+    zero: [C; ROOM + MAX_LANES],
+    /// Whether the divisors are the scales.
+    divides: bool,
+    len: usize,
+}
+
+impl<C: Compute> Merged<C> {
+    /// No blocks yet.
+    #[inline(always)]
+    pub fn new() -> Self {
+        Self {
+            divisor: [C::one(); ROOM + MAX_LANES],
+            scale: [C::one(); ROOM + MAX_LANES],
+            zero: [C::one(); ROOM + MAX_LANES],
+            divides: false,
+            len: 0,
+        }
+    }
+
+    /// Whether there is room for `n` elements more.
+    #[inline(always)]
+    pub fn has_room(&self, n: usize) -> bool {
+        self.len + n <= ROOM
+    }
+
+    /// Adds a block of `n` elements, for which there is room, and which are fewer than a vector has.
+    #[inline(always)]
+    pub fn push(&mut self, block: LaneBlock<'_, C>, n: usize) {
+        self.divides = std::ptr::eq(block.divisor, block.scale);
+        for (to, from, needed) in [
+            (&mut self.divisor, block.divisor, !self.divides),
+            (&mut self.scale, block.scale, true),
+            (&mut self.zero, block.zero, true),
+        ] {
+            let to = &mut to[self.len..][..MAX_LANES];
+            match block.is_uniform() {
+                _ if !needed => {}
+                // A vector, as long as any block may be: the next block is written over the rest.
+                true => to.fill(from[0]),
+                false => to[..n].copy_from_slice(from),
+            }
+        }
+        self.len += n;
+    }
+
+    /// The block of all.
+    #[inline(always)]
+    pub fn block(&self) -> LaneBlock<'_, C> {
+        let divisor = match self.divides {
+            true => &self.scale,
+            false => &self.divisor,
+        };
+        LaneBlock {
+            divisor: &divisor[..self.len],
+            scale: &self.scale[..self.len],
+            zero: &self.zero[..self.len],
         }
     }
 }

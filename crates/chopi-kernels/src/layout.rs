@@ -127,6 +127,10 @@ impl Layout {
 
     /// The lengths (outer, axis, inner) of memory split at an axis of the tensor.
     pub fn split(&self, axis: usize) -> (usize, usize, usize) {
+        if self.is_row_major() {
+            let (outer, inner) = (&self.shape[..axis], &self.shape[axis + 1..]);
+            return (len_of(outer), self.shape[axis], len_of(inner));
+        }
         let is_before = |&position: &usize| self.axis_at(position) != axis;
         let position = (0..self.shape.len()).take_while(is_before).count();
         let shape = self.memory_shape();
@@ -260,12 +264,18 @@ fn are_dense(shape: &[usize], strides: &[isize], mut axes: impl Iterator<Item = 
 }
 
 /// The number of elements of a shape; `usize::MAX` where there are more, as no memory holds.
+#[inline]
 fn len_of(shape: &[usize]) -> usize {
-    if shape.contains(&0) {
-        return 0;
+    // A product that has overflowed is 0 all the same where an axis is.
+    let len = |(n, overflows): (usize, bool), &length| {
+        let (n, more) = n.overflowing_mul(length);
+        (n, overflows | more)
+    };
+    match shape.iter().fold((1, false), len) {
+        (_, true) if !shape.contains(&0) => usize::MAX,
+        (_, true) => 0,
+        (n, false) => n,
     }
-    let len = |n: usize, &length| n.checked_mul(length);
-    shape.iter().try_fold(1, len).unwrap_or(usize::MAX)
 }
 
 /// The elements of a strided tensor in the row-major order of its shape.

@@ -7,7 +7,10 @@
 //! ```
 //! use std::mem::MaybeUninit;
 //!
-//! use chopi_kernels::{FloatSlice, IntSliceMut, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles};
+//! use chopi_kernels::{
+//!     FloatSlice, IntSliceMut, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles,
+//!     ZeroPointSlice,
+//! };
 //!
 //! let recipe = Recipe {
 //!     steps: Steps::DivideExact,
@@ -19,7 +22,7 @@
 //!     qmax: 127,
 //! };
 //! let tiles = Tiles::per_tensor(&Layout::row_major(&[4]));
-//! let params = Params::new(recipe, tiles, &[0.5], PerGroup::new(), [3.0].into());
+//! let params = Params::new(recipe, tiles, &[0.5], PerGroup::new(), ZeroPointSlice::Integers(&[3]));
 //!
 //! let mut codes = [MaybeUninit::<i8>::uninit(); 4];
 //! let x = FloatSlice::F32(&[-1.0, 0.2, 7.0, 1e9]);
@@ -60,7 +63,7 @@ pub use half::{bf16, f16};
 pub use histogram::{Bin, Histogram};
 pub use int::{Int, IntType};
 pub use isa::{Isa, IsaError};
-pub use lanes::{Params, PerGroup};
+pub use lanes::{Params, PerGroup, ZeroPointSlice};
 pub use layout::{Axes, Layout};
 pub use loops::dequantize::{any_outside, dequantize};
 pub use loops::fake_quantize::{fake_quantize, fake_quantize_with_mask};

@@ -3,8 +3,6 @@
 //! What has a small size that no input changes is allocated as usual: the shape of a tensor, the text of an
 //! error, the tasks that threads take.
 
-use crate::lanes::PerGroup;
-
 /// There is not as much memory as an input asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no memory for {bytes} bytes")]
@@ -16,7 +14,7 @@ pub struct NoMemory {
 impl NoMemory {
     /// There is no memory for `len` elements of type `T`.
     #[cold]
-    fn of<T>(len: usize) -> Self {
+    pub(crate) fn of<T>(len: usize) -> Self {
         Self {
             bytes: len.saturating_mul(size_of::<T>()),
         }
@@ -87,28 +85,6 @@ pub fn copied<T: Copy>(elements: &[T]) -> Result<Vec<T>, NoMemory> {
     Ok(copied)
 }
 
-/// Makes room for `len` numbers in a list that is empty. It is written to and not made, since a result that
-/// carries a list is moved more often than one of few bytes.
-///
-/// # Errors
-/// [`NoMemory`] where there is not so much memory.
-pub(crate) fn make_room_per_group<C>(list: &mut PerGroup<C>, len: usize) -> Result<(), NoMemory> {
-    list.try_reserve_exact(len)
-        .map_err(|_| NoMemory::of::<C>(len))
-}
-
-/// Makes a list one of a number for each group. A vector is quicker to fill than the list itself.
-///
-/// # Errors
-/// [`NoMemory`] where there is not so much memory.
-pub fn fill_per_group<C>(
-    list: &mut PerGroup<C>,
-    numbers: impl ExactSizeIterator<Item = C>,
-) -> Result<(), NoMemory> {
-    *list = PerGroup::from_vec(collected(numbers)?);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,9 +97,5 @@ mod tests {
             assert_eq!(error, format!("there is no memory for {bytes} bytes"));
         }
         assert_eq!(repeated(7, 3).unwrap(), [7; 3]);
-        let mut list = PerGroup::<u64>::new();
-        assert!(make_room_per_group(&mut list, 1 << 60).is_err());
-        fill_per_group(&mut list, [0, 1, 2].into_iter()).unwrap();
-        assert_eq!(list[..], [0, 1, 2]);
     }
 }

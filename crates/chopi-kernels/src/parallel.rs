@@ -8,9 +8,15 @@ const WORTH_A_THREAD: usize = 128 * 1024;
 const GRAIN: usize = 4096;
 
 /// How many elements of `len` to take at a time: all, where one thread does them.
+#[inline]
 pub fn piece_len(len: usize) -> usize {
-    let threads = threads();
-    if threads == 1 || len < 2 * WORTH_A_THREAD {
+    // The pool is looked at last: that takes a good part of a small tensor's time.
+    let threads = if len < 2 * WORTH_A_THREAD {
+        1
+    } else {
+        threads()
+    };
+    if threads == 1 {
         return len.max(1);
     }
     // A few pieces a thread, so that none waits long for another that was slow.

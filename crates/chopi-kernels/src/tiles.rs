@@ -10,10 +10,10 @@ use crate::memory::{NoMemory, collected, make_room, repeated};
 ///
 /// Every granularity of a dense tensor, in whatever order its axes lie, collapses to one pattern:
 /// memory is a sequence of blocks of `axis` rows, `width` elements each; `size` consecutive rows
-/// (fewer at the end of a block) share `width` parameters, and after `groups` of those the parameters
+/// (fewer at the end of a block) share `width` parameters, and after `period` of those the parameters
 /// begin anew.
 ///
-/// | granularity | width | axis | size | groups |
+/// | granularity | width | axis | size | period |
 /// |---|---|---|---|---|
 /// | per tensor | 1 | all elements | all elements | 1 |
 /// | per channel, (outer, channels, inner) | 1 | inner | inner | channels |
@@ -29,11 +29,14 @@ pub struct Tiles {
     width: usize,
     axis: usize,
     size: usize,
-    groups: usize,
+    period: usize,
     /// How many times each parameter stands in a row.
     repeat: usize,
-    /// How the parameters lie in memory order; their tensor has the shape of the layout.
-    params: Layout,
+    /// The number of groups.
+    groups: usize,
+    /// How the parameters lie in memory order, where that is not row-major; their tensor has the shape of the
+    /// layout. In a box, which keeps the tiles small, and few tensors need it.
+    order: Option<Box<Layout>>,
 }
 
 /// One run: its elements and its parameters, one or as many.
@@ -101,9 +104,10 @@ impl Tiles {
             width: 1,
             axis: len,
             size: len,
-            groups: 1,
+            period: 1,
             repeat: 1,
-            params: Layout::row_major(&[1]),
+            groups: 1,
+            order: None,
         }
     }
 
@@ -114,7 +118,7 @@ impl Tiles {
     pub fn per_channel(layout: &Layout, axis: usize) -> Self {
         let (outer, channels, inner) = layout.split(axis);
         let short = inner == 1 || (inner < Self::SHORT_CHANNEL && outer > inner);
-        let (width, length, groups, repeat) = match short {
+        let (width, length, period, repeat) = match short {
             // Without an element, no parameter is repeated. What overflows has no element either, or more
             // than memory holds.
             true => (channels.saturating_mul(inner), 1, 1, inner.max(1)),
@@ -125,9 +129,10 @@ impl Tiles {
             width,
             axis: length,
             size: length,
-            groups,
+            period,
             repeat,
-            params: Layout::row_major(&[channels]),
+            groups: channels,
+            order: None,
         }
     }
 
@@ -138,15 +143,18 @@ impl Tiles {
     /// Where the layout has no such axis, or `size` is 0.
     pub fn per_group(layout: &Layout, axis: usize, size: usize) -> Self {
         let (outer, length, inner) = layout.split(axis);
+        let order = (!layout.is_row_major()).then(|| layout.with_axis(axis, length.div_ceil(size)));
+        // It overflows only where another axis is empty, or for more elements than memory holds.
+        let period = outer.saturating_mul(length.div_ceil(size));
         Self {
             len: layout.len(),
             width: inner,
             axis: length,
             size: size.min(length),
-            // It overflows only where another axis is empty, or for more elements than memory holds.
-            groups: outer.saturating_mul(length.div_ceil(size)),
+            period,
             repeat: 1,
-            params: layout.with_axis(axis, length.div_ceil(size)),
+            groups: period.saturating_mul(inner),
+            order: order.map(Box::new),
         }
     }
 
@@ -179,14 +187,23 @@ impl Tiles {
         };
         if !range.is_empty() {
             let block_len = self.axis * self.width;
-            let (block, offset) = (range.start / block_len, range.start % block_len);
-            let group = offset / (self.size * self.width);
+            // Divisions take a good part of a small tensor's time.
+            let (block, offset) = match range.start {
+                0 => (0, 0),
+                start => (start / block_len, start % block_len),
+            };
+            let group = match offset {
+                0 => 0,
+                offset => offset / (self.size * self.width),
+            };
             let start = block * block_len;
             runs.block_end = start + block_len;
             runs.group_end = runs
                 .block_end
                 .min(start + (group + 1) * self.size * self.width);
-            runs.group = (block * self.axis.div_ceil(self.size) + group) % self.groups;
+            if range.start > 0 {
+                runs.group = (block * self.axis.div_ceil(self.size) + group) % self.period;
+            }
         }
         runs
     }
@@ -202,7 +219,7 @@ impl Tiles {
 
     /// The number of elements of a group, where each group lies in one piece and all are of one size.
     pub fn size_of_consecutive_groups(&self) -> Option<usize> {
-        let consecutive = self.width == 1 && self.groups.checked_mul(self.size) == Some(self.len);
+        let consecutive = self.width == 1 && self.period.checked_mul(self.size) == Some(self.len);
         (consecutive && self.len > 0).then_some(self.size)
     }
 
@@ -223,7 +240,7 @@ impl Tiles {
         let of_block = axis.div_ceil(size);
         let (block, group) = (first / of_block, first % of_block);
         // After how many blocks the parameters begin anew, and how often they do.
-        let period = self.groups / of_block;
+        let period = self.period / of_block;
         let repeats = len / (axis * width) / period;
         let rows = size.min(axis - group * size);
         let start = (block * axis + group * size) * width + column;
@@ -261,7 +278,7 @@ impl Tiles {
     /// The number of groups.
     #[inline]
     pub fn groups(&self) -> usize {
-        self.params.len()
+        self.groups
     }
 
     /// One value a group, from memory order to row-major order.
@@ -270,7 +287,10 @@ impl Tiles {
     /// [`NoMemory`] where there is none for values that have to be moved.
     #[inline]
     pub fn into_row_major<T: Copy>(&self, values: Vec<T>) -> Result<Vec<T>, NoMemory> {
-        self.params.into_row_major(values)
+        match &self.order {
+            None => Ok(values),
+            Some(order) => order.into_row_major(values),
+        }
     }
 
     /// One value a group, from row-major order to memory order.
@@ -279,7 +299,10 @@ impl Tiles {
     /// [`NoMemory`] where there is none for values that have to be moved.
     #[inline]
     pub fn to_memory_order<'a, T: Copy>(&self, values: &'a [T]) -> Result<Cow<'a, [T]>, NoMemory> {
-        self.params.to_memory_order(values)
+        match &self.order {
+            None => Ok(Cow::Borrowed(values)),
+            Some(order) => order.to_memory_order(values),
+        }
     }
 }
 
@@ -304,7 +327,7 @@ impl Iterator for Runs<'_> {
             width,
             axis,
             size,
-            groups,
+            period,
             ..
         } = self.tiles;
         let start = self.range.start;
@@ -312,7 +335,7 @@ impl Iterator for Runs<'_> {
             return None;
         }
         if start == self.group_end {
-            self.group = if self.group + 1 == groups {
+            self.group = if self.group + 1 == period {
                 0
             } else {
                 self.group + 1

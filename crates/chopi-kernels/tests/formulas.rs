@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chopi_kernels::{
-    Compute, Float, Int, Isa, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles, bf16,
-    dequantize, f16, fake_quantize, fake_quantize_with_mask, quantize,
+    Compute, Float, Int, Isa, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles,
+    ZeroPointSlice, bf16, dequantize, f16, fake_quantize, fake_quantize_with_mask, quantize,
 };
 
 use oracle::{Dice, Numbers, Oracle};
@@ -246,7 +246,7 @@ fn check<F: Float>(dice: &mut Dice, kind: (Steps, Rounding), outer: usize) {
         true => PerGroup::from_slice(&numbers.reciprocal),
         false => PerGroup::new(),
     };
-    let zero_point = PerGroup::from_slice(&numbers.zero_point);
+    let zero_point = ZeroPointSlice::Reals(&numbers.zero_point);
     let params = Params::new(recipe, tensor.tiles, &numbers.scale, reciprocal, zero_point);
     let oracle = Oracle::<F>::new(recipe, &numbers, &tensor.groups);
 
@@ -346,7 +346,7 @@ fn one_thread_and_three_give_the_same_bits() {
                 true => PerGroup::from_slice(&numbers.reciprocal),
                 false => PerGroup::new(),
             };
-            let zero_point = PerGroup::from_slice(&numbers.zero_point);
+            let zero_point = ZeroPointSlice::Reals(&numbers.zero_point);
             let params = Params::new(
                 recipe,
                 tiles.clone(),

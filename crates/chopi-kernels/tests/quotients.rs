@@ -9,8 +9,8 @@ mod oracle;
 use std::mem::MaybeUninit;
 
 use chopi_kernels::{
-    Compute, Int, Isa, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles, fake_quantize,
-    quantize,
+    Compute, Int, Isa, Layout, Params, PerGroup, Recipe, Rounding, Steps, Tiles, ZeroPointSlice,
+    fake_quantize, quantize,
 };
 use oracle::Dice;
 
@@ -112,7 +112,14 @@ fn compare<C: Compute>(dice: &mut Dice) -> usize {
     };
     let x = numbers(dice, s, &recipe);
     let tiles = Tiles::per_tensor(&Layout::row_major(&[LEN]));
-    let params = Params::new(recipe, tiles, &scale, PerGroup::new(), [zero].into());
+    let zero_point = [zero];
+    let params = Params::new(
+        recipe,
+        tiles,
+        &scale,
+        PerGroup::new(),
+        ZeroPointSlice::Reals(&zero_point),
+    );
 
     let mut codes = vec![MaybeUninit::new(0_i8); LEN];
     let any_nan = quantize(C::slice(&x), &params, i8::slice_mut(&mut codes));

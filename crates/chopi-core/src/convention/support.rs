@@ -106,9 +106,10 @@ impl Convention {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where it has not; [`Error::Axis`] where there is no such axis.
+    #[inline]
     pub fn check_groups(&self, scheme: &Scheme, shape: &[usize]) -> Result<()> {
-        if let (Groups::Whole, Granularity::PerGroup { axis, size }) =
-            (self.groups(), scheme.granularity)
+        if let Granularity::PerGroup { axis, size } = scheme.granularity
+            && self.groups() == Groups::Whole
         {
             let length = shape[resolve_axis(axis, shape)?];
             if !length.is_multiple_of(size) {

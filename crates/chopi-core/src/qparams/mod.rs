@@ -8,12 +8,12 @@ use std::ops::Range;
 use crate::convention::{Convention, ZeroPoints};
 use crate::error::{Error, Result};
 use crate::observer::Ranges;
-use crate::recipe::{recipe, reciprocal};
+use crate::recipe::{Arithmetic, recipe, reciprocal};
 #[cfg(feature = "serde")]
 use crate::scheme::resolve_axis;
 use crate::scheme::{Granularity, NanPolicy, Scheme, Symmetry};
-use chopi_kernels::memory::{NoMemory, collected, copied, fill_per_group, with_room};
-use chopi_kernels::{FloatType, IntType, PerGroup};
+use chopi_kernels::memory::{NoMemory, collected, copied, with_room};
+use chopi_kernels::{FloatType, IntType, Recipe, ZeroPointSlice};
 
 /// A scale and a zero point for each group, with the scheme and the convention that they belong to.
 ///
@@ -41,6 +41,10 @@ pub struct QParams {
     /// It says how to quantize, not what the parameters are, and is not saved.
     #[cfg_attr(feature = "serde", serde(skip))]
     nan: NanPolicy,
+    /// For tensors of type `float`, where the convention has such: it follows from the rest, and is asked for
+    /// with every tensor.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    arithmetic: Option<Arithmetic>,
 }
 
 /// The zero points of all groups.
@@ -221,8 +225,13 @@ impl QParams {
             scale,
             zero_point,
             nan: NanPolicy::default(),
+            arithmetic: None,
         };
         params.check()?;
+        let supported = params.convention.check_float(&params.scheme, params.float);
+        params.arithmetic = supported
+            .ok()
+            .map(|()| Arithmetic::new(&params, params.float));
         Ok(params)
     }
 
@@ -319,14 +328,12 @@ impl QParams {
         }
     }
 
-    /// Fills a list that is empty with the zero point of each group, whether integers or not.
-    pub(crate) fn fill_zero_points(
-        &self,
-        list: &mut PerGroup<f64>,
-    ) -> std::result::Result<(), NoMemory> {
+    /// The zero point of each group, whether integers or not.
+    #[inline]
+    pub(crate) fn zero_point_slice(&self) -> ZeroPointSlice<'_> {
         match &self.zero_point {
-            Values::Integer(integers) => fill_per_group(list, integers.iter().map(|&z| z as f64)),
-            Values::Real(reals) => fill_per_group(list, reals.iter().copied()),
+            Values::Integer(integers) => ZeroPointSlice::Integers(integers),
+            Values::Real(reals) => ZeroPointSlice::Reals(reals),
         }
     }
 
@@ -435,22 +442,44 @@ impl QParams {
         IntType::smallest(self.bounds())
     }
 
+    /// What is done with every element of a tensor of this type.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the convention does not have such tensors.
+    #[inline]
+    pub(crate) fn recipe_for(&self, float: FloatType) -> Result<Recipe> {
+        match self.arithmetic {
+            Some(arithmetic) if float == self.float => Ok(arithmetic.recipe(&self.scheme)),
+            _ => {
+                self.convention.check_float(&self.scheme, float)?;
+                Ok(recipe(self, float))
+            }
+        }
+    }
+
     /// The granularity on a tensor of this type and shape.
     ///
     /// # Errors
-    /// [`Error::ParamsShape`] and [`Error::GroupedAxis`] where the parameters are for another shape, [`Error::Unsupported`]
-    /// where the convention does not have such tensors.
+    /// The errors of [`granularity_on`](Self::granularity_on) and [`recipe_for`](Self::recipe_for).
     pub(crate) fn granularity_for(&self, float: FloatType, shape: &[usize]) -> Result<Granularity> {
-        self.convention.check_float(&self.scheme, float)?;
-        self.convention.check_groups(&self.scheme, shape)?;
+        self.recipe_for(float)?;
+        self.granularity_on(shape)
+    }
+
+    /// The granularity on a tensor of this shape.
+    ///
+    /// # Errors
+    /// [`Error::ParamsShape`] and [`Error::GroupedAxis`] where the parameters are for another shape,
+    /// [`Error::Unsupported`] where the convention does not have such groups.
+    pub(crate) fn granularity_on(&self, shape: &[usize]) -> Result<Granularity> {
         let granularity = self
             .convention
             .granularity_for(self.scheme.granularity, shape.len());
-        let expected = granularity.params_axes(shape)?;
-        if expected[..] != self.shape[..] {
+        self.convention.check_groups(&self.scheme, shape)?;
+        if !granularity.has_params_shape(shape, &self.shape)? {
             return Err(Error::ParamsShape {
                 params: self.shape.clone(),
-                expected: expected.into_vec(),
+                expected: granularity.params_shape(shape)?,
                 shape: shape.to_vec(),
             });
         }

@@ -64,7 +64,7 @@ fn dequantize_stored<I: Stored, F: Element>(
     params: &Params<'_>,
     out: &mut [MaybeUninit<F>],
 ) -> Result<(), NoMemory> {
-    let mut lanes = Lanes::new(params);
+    let mut lanes = Lanes::new();
     lanes.fill(params)?;
     let lanes = &lanes;
     Piece::whole(params, codes, out, &mut []).each(|piece| {

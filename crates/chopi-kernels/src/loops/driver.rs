@@ -4,7 +4,7 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::lanes::{Lanes, Params};
+use crate::lanes::{Lanes, Merged, Params};
 use crate::loops::affine::{ALL, ALL_BY_PRODUCTS, EACH, Run, has_reciprocals};
 use crate::parallel::{self, piece_len};
 use crate::vector::{Arch, BLOCK, MAX_LANES, Vector, prefetch};
@@ -159,9 +159,30 @@ pub(crate) fn drive<V: Vector, S: Step<V, KIND>, const KIND: u8>(
         out,
         mask,
     } = piece;
-    for tile in params.tiles().runs(first..first + x.len()) {
-        let (elements, p) = tile.within(first);
-        let (mut p, index) = (lanes.block(p), first + elements.start);
+    let lanes = lanes.all();
+    let mut runs = params.tiles().runs(first..first + x.len());
+    let mut next = runs.next();
+    while let Some(tile) = next {
+        next = runs.next();
+        let (mut elements, p) = tile.within(first);
+        let (mut p, index) = (lanes.part(p), first + elements.start);
+
+        // Runs that are shorter than a vector are taken together.
+        let mut merged;
+        if !has_reciprocals(KIND) && elements.len() < V::LANES && next.is_some() {
+            merged = Merged::new();
+            merged.push(p, elements.len());
+            while let Some(tile) = next.take_if(|tile| {
+                let n = tile.elements.len();
+                n < V::LANES && merged.has_room(n)
+            }) {
+                let (more, p) = tile.within(first);
+                elements.end = more.end;
+                merged.push(lanes.part(p), more.len());
+                next = runs.next();
+            }
+            p = merged.block();
+        }
         let to_mask = match S::MASK {
             true => &mut mask[elements.clone()],
             false => &mut [][..],

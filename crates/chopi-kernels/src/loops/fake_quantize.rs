@@ -81,7 +81,7 @@ pub(crate) fn floats<F: Element, const MASK: bool>(
         whole.each(|piece| wide.fake_quantize(piece));
         return Ok(());
     }
-    let mut lanes = Lanes::new(params);
+    let mut lanes = Lanes::new();
     lanes.fill(params)?;
     let run = match params.kind(LONG) {
         DIVIDE_EXACT if const { is_f32::<F>() || !MASK } => run::<F, DIVIDE_EXACT, MASK>,

@@ -7,7 +7,7 @@ use crate::float::Compute;
 use crate::isa::{Loop, dispatch};
 use crate::lanes::PerGroup;
 use crate::match_float;
-use crate::memory::{NoMemory, collected, make_room_per_group};
+use crate::memory::{NoMemory, collected};
 use crate::parallel::{self, piece_len};
 use crate::slice::FloatSlice;
 use crate::tiles::Tiles;
@@ -125,7 +125,8 @@ impl<C: Compute> Extrema<C> {
             (&mut self.min, C::infinity()),
             (&mut self.max, -C::infinity()),
         ] {
-            make_room_per_group(list, width)?;
+            list.try_reserve_exact(width)
+                .map_err(|_| NoMemory::of::<C>(width))?;
             list.resize(width, value);
         }
         Ok(())

@@ -78,7 +78,7 @@ fn quantize_codes<F: Element, O: Code>(
     params: &Params<'_>,
     out: &mut [MaybeUninit<O>],
 ) -> Result<bool, NoMemory> {
-    let mut lanes = Lanes::new(params);
+    let mut lanes = Lanes::new();
     lanes.fill(params)?;
     let run = match params.kind(LONG) {
         DIVIDE_EXACT if O::BY_BLOCKS => run::<F, O, DIVIDE_EXACT>,
