@@ -13,8 +13,33 @@ pub(crate) struct Factor {
     pub order: Vec<usize>,
     /// U with its rows and columns in reverse, a lower triangle.
     reversed: Mat<f64>,
+    diagonal: Diagonal,
     /// λ over the mean of the diagonal of H, of the channels that are not dead.
     pub damping: f64,
+}
+
+/// The diagonal of H.
+#[derive(Debug)]
+struct Diagonal {
+    values: Vec<f64>,
+    /// Its mean, of the channels that are not dead.
+    mean: f64,
+}
+
+impl Diagonal {
+    /// The entry of H + λI of two channels, `second` being H's.
+    fn damped(
+        &self,
+        second: impl Fn(usize, usize) -> f64,
+        (i, j): (usize, usize),
+        damping: f64,
+    ) -> f64 {
+        match self.values[i] > 0.0 {
+            _ if i != j => second(i, j),
+            true => self.values[i] + damping * self.mean,
+            false => self.mean,
+        }
+    }
 }
 
 /// The damping is not raised beyond this share of the mean diagonal.
@@ -35,32 +60,32 @@ impl Factor {
         settings: &Gptq,
     ) -> Result<Self> {
         settings.check()?;
-        let diagonal: Vec<f64> = (0..n).map(|j| second(j, j)).collect();
+        let values: Vec<f64> = (0..n).map(|j| second(j, j)).collect();
         let mut order: Vec<usize> = (0..n).collect();
         if settings.order == Order::Activation {
-            order.sort_by(|&a, &b| diagonal[b].total_cmp(&diagonal[a]));
+            order.sort_by(|&a, &b| values[b].total_cmp(&values[a]));
         }
-        let alive = diagonal.iter().filter(|&&h| h > 0.0).count();
+        let alive = values.iter().filter(|&&h| h > 0.0).count();
         let mean = match alive {
             0 => 1.0,
-            _ => diagonal.iter().sum::<f64>() / alive as f64,
+            _ => values.iter().sum::<f64>() / alive as f64,
         };
+        let diagonal = Diagonal { values, mean };
         let mut damping = settings.damping;
         loop {
             // In reverse, since the Cholesky factor of the reversed matrix, reversed again, is an upper one: R with
             // H = R·Rᵀ, and R^−1 = U.
             let channel = |i: usize| order[n - 1 - i];
-            let mut matrix = cholesky::matrix(n, |i, j| match (channel(i), channel(j)) {
-                _ if i < j => 0.0,
-                (a, b) if a != b => second(a, b),
-                (a, _) if diagonal[a] > 0.0 => diagonal[a] + damping * mean,
-                _ => mean,
+            let mut matrix = cholesky::matrix(n, |i, j| match i < j {
+                true => 0.0,
+                false => diagonal.damped(&second, (channel(i), channel(j)), damping),
             })?;
             if cholesky::factor(matrix.as_mut())? {
                 let reversed = cholesky::inverse(matrix.as_ref())?;
                 return Ok(Self {
                     order,
                     reversed,
+                    diagonal,
                     damping,
                 });
             }
@@ -74,5 +99,13 @@ impl Factor {
     /// U, by positions in the order.
     pub fn upper(&self) -> MatRef<'_, f64> {
         self.reversed.as_ref().reverse_rows_and_cols()
+    }
+
+    /// H + λI, of which U is the factor of the inverse, by positions in the order; `second(i, j)` is H_ij.
+    pub fn damped(&self, second: impl Fn(usize, usize) -> f64 + Sync) -> Result<Mat<f64>> {
+        cholesky::matrix(self.order.len(), |i, j| {
+            let channels = (self.order[i], self.order[j]);
+            self.diagonal.damped(&second, channels, self.damping)
+        })
     }
 }

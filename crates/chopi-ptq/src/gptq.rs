@@ -3,18 +3,17 @@
 use std::ops::Range;
 
 use chopi_core::QParams;
-use chopi_core::backend::{Compute, Float, FloatType, HostFloats, HostFloatsMut, Layout};
+use chopi_core::backend::{Float, FloatType};
 use chopi_kernels::memory::{repeated, with_room};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
+use crate::columns::Columns;
 use crate::error::Result;
 use crate::factor::Factor;
-use crate::matrix::{Columns, Matrix};
-use crate::parallel::try_map;
+use crate::matrix::Matrix;
+use crate::parallel::{chunks, try_map};
 
-/// The outputs that are worked on together. It is fixed, so that the result does not depend on the threads.
-const OUTPUTS: usize = 48;
 /// From so many channels down, errors are passed on one by one.
 const FEW: usize = 16;
 
@@ -30,12 +29,7 @@ const FEW: usize = 16;
 /// in `f64`; only what is quantized is rounded to the compute type. Errors are passed on by halves of the
 /// channels, as one matrix product, which sums the same numbers in another order.
 pub(crate) fn gptq(weights: &Matrix, factor: &Factor, params: &QParams) -> Result<Vec<f64>> {
-    let outputs = weights.outputs();
-    let chunks = (0..outputs)
-        .step_by(OUTPUTS)
-        .map(|first| first..outputs.min(first + OUTPUTS));
-    let chunks: Vec<Range<usize>> = chunks.collect();
-    let parts = try_map(chunks.into_iter(), |outputs| match weights.float {
+    let parts = try_map(chunks(weights.outputs()), |outputs| match weights.float {
         FloatType::F64 => Chunk::<f64>::new(weights, factor, params, outputs)?.run(),
         _ => Chunk::<f32>::new(weights, factor, params, outputs)?.run(),
     })?;
@@ -49,8 +43,7 @@ pub(crate) fn gptq(weights: &Matrix, factor: &Factor, params: &QParams) -> Resul
 /// Some outputs of a weight.
 struct Chunk<'a, F> {
     factor: &'a Factor,
-    columns: Columns,
-    layout: Layout,
+    columns: Columns<F>,
     outputs: usize,
     inputs: usize,
     /// The weights of each channel in the order of the factor, as many as there are outputs; those that are
@@ -58,9 +51,6 @@ struct Chunk<'a, F> {
     rows: Vec<f64>,
     /// The weights as they were quantized, in row-major order of outputs and channels.
     adjusted: Vec<f64>,
-    /// The weights of one channel, and their values once they are quantized.
-    x: Vec<F>,
-    quantized: Vec<F>,
 }
 
 impl<'a, F: Float> Chunk<'a, F> {
@@ -76,17 +66,13 @@ impl<'a, F: Float> Chunk<'a, F> {
         for &channel in &factor.order {
             rows.extend(values.chunks_exact(inputs).map(|row| row[channel]));
         }
-        let zero = F::narrow(F::Compute::from_f64(0.0));
         Ok(Self {
             factor,
-            columns: Columns::new(params, &weights.shape, outputs)?,
-            layout: Layout::row_major(&[1, count]),
+            columns: Columns::new(weights, params, outputs)?,
             outputs: count,
             inputs,
             rows,
             adjusted: repeated(0.0, values.len())?,
-            x: repeated(zero, count)?,
-            quantized: repeated(zero, count)?,
         })
     }
 
@@ -117,17 +103,10 @@ impl<'a, F: Float> Chunk<'a, F> {
             self.factor.upper()[(position, position)],
         );
         let row = &mut self.rows[position * self.outputs..][..self.outputs];
-        for (x, w) in self.x.iter_mut().zip(&*row) {
-            *x = F::narrow(F::Compute::from_f64(*w));
-        }
-        let host = HostFloats::new(F::slice(&self.x), self.layout.clone())?;
-        let out = HostFloatsMut::new(&mut self.quantized, self.layout.clone())?;
-        self.columns
-            .of_input(channel)
-            .fake_quantize_host(host, out)?;
-        for (o, w) in row.iter_mut().enumerate() {
-            self.adjusted[o * self.inputs + channel] = self.x[o].widen().as_f64();
-            *w = (*w - self.quantized[o].widen().as_f64()) / diagonal;
+        let quantized = self.columns.quantize(channel, row)?;
+        for (o, (x, value)) in quantized.enumerate() {
+            self.adjusted[o * self.inputs + channel] = x;
+            row[o] = (row[o] - value) / diagonal;
         }
         Ok(())
     }

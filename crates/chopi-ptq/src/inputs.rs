@@ -106,14 +106,19 @@ impl<'a> Inputs<'a> {
         {
             return Ok(factor.clone());
         }
-        let second = |i: usize, j: usize| match i.cmp(&j) {
-            Ordering::Less => self.doubled[(i, j)] / 2.0,
-            Ordering::Equal => self.doubled[(i, j)],
-            Ordering::Greater => self.doubled[(j, i)] / 2.0,
-        };
+        let second = |i, j| self.second(i, j);
         let factor = Arc::new(Factor::new(self.doubled.nrows(), second, settings)?);
         *kept() = Some((*settings, factor.clone()));
         Ok(factor)
+    }
+
+    /// H_ij.
+    pub(crate) fn second(&self, i: usize, j: usize) -> f64 {
+        match i.cmp(&j) {
+            Ordering::Less => self.doubled[(i, j)] / 2.0,
+            Ordering::Equal => self.doubled[(i, j)],
+            Ordering::Greater => self.doubled[(j, i)] / 2.0,
+        }
     }
 
     /// Tr(D·H·Dᵀ), D the differences of weights in row-major order, `difference(i)` that of the i-th weight.

@@ -53,6 +53,8 @@
 //! with the feature `rayon`, fixed parts of the work are given to the threads of the current pool.
 
 mod cholesky;
+mod columns;
+mod descent;
 mod error;
 mod factor;
 mod gptq;

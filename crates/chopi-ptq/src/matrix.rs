@@ -3,7 +3,7 @@
 use chopi_core::backend::{
     Backend, Float, FloatTensor, FloatType, HostFloats, HostFloatsMut, Layout, on_host,
 };
-use chopi_core::{Convention, Granularity, QParams, Scheme, SchemeFields};
+use chopi_core::{Granularity, QParams};
 use chopi_kernels::memory::{collected, repeated};
 
 use crate::error::{Error, Result};
@@ -150,80 +150,4 @@ impl Groups {
             by_input: collected((0..inputs).map(of_input))?,
         })
     }
-}
-
-/// The parameters of the weights of some outputs, input by input.
-#[derive(Debug)]
-pub(crate) struct Columns {
-    /// Each for as many weights as there are outputs, a tensor of shape \[1, outputs\].
-    params: Vec<QParams>,
-    /// Which of them are those of an input.
-    of_input: Vec<usize>,
-}
-
-impl Columns {
-    /// The parameters of these outputs, of a weight of this shape.
-    pub fn new(params: &QParams, shape: &[usize], outputs: std::ops::Range<usize>) -> Result<Self> {
-        let (scheme, convention) = (params.scheme(), params.convention());
-        let granularity = convention.granularity_for(scheme.granularity, shape.len());
-        let groups = Groups::new(granularity, shape)?;
-        let mut distinct = groups.by_input.clone();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let of_input = groups
-            .by_input
-            .iter()
-            .map(|b| distinct.partition_point(|d| d < b));
-        let of_input = collected(of_input)?;
-        let by_output = &groups.by_output[outputs];
-        let gathered = distinct
-            .iter()
-            .map(|b| gathered(params, scheme, convention, granularity, by_output, *b));
-        let params = gathered.collect::<Result<_>>()?;
-        Ok(Self { params, of_input })
-    }
-
-    /// The parameters of the weights of an input.
-    pub fn of_input(&self, j: usize) -> &QParams {
-        &self.params[self.of_input[j]]
-    }
-}
-
-/// The parameters of groups `by_output[o] + b` as those of a tensor of shape \[1, outputs\], under the convention and
-/// with the kind of granularity that they have in the weight: conventions have other formulas per
-/// tensor than per channel.
-fn gathered(
-    params: &QParams,
-    scheme: &Scheme,
-    convention: &Convention,
-    granularity: Granularity,
-    by_output: &[usize],
-    b: usize,
-) -> Result<QParams> {
-    let (granularity, shape) = match granularity {
-        Granularity::PerTensor => return Ok(params.part(vec![1], 0..1)?),
-        Granularity::PerChannel { .. } => {
-            (Granularity::PerChannel { axis: 1 }, vec![by_output.len()])
-        }
-        Granularity::PerGroup { .. } => (
-            Granularity::PerGroup { axis: 0, size: 1 },
-            vec![1, by_output.len()],
-        ),
-    };
-    let scheme = Scheme::new(SchemeFields {
-        granularity,
-        ..**scheme
-    })?;
-    let scale = by_output.iter().map(|a| params.scale()[a + b]);
-    let (scale, float) = (collected(scale)?, params.float_type());
-    Ok(match params.real_zero_point() {
-        Some(zeros) => {
-            let zeros = collected(by_output.iter().map(|a| zeros[a + b]))?;
-            QParams::with_real_zero_points(scheme, *convention, float, shape, scale, zeros)?
-        }
-        None => {
-            let zeros = collected(by_output.iter().map(|a| params.zero_point()[a + b]))?;
-            QParams::new(scheme, *convention, float, shape, scale, zeros)?
-        }
-    })
 }

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// |---|---|
 /// | `rotation` | [`Rotation::Hadamard`] |
 /// | `rtn` | [`Rounding::Nearest`], the default |
-/// | `gptq`, `gptq:natural`, `gptq:damping=0.05`, `gptq:natural:damping=0.05` | [`Rounding::Gptq`] |
+/// | `gptq`, with settings `gptq:natural:damping=0.05:sweeps=4`, each if wanted | [`Rounding::Gptq`] |
 /// | `minmax`, `mse`, `kl`, `percentile:99.9` | [`RangeMethod::Calibration`], `minmax` by default |
 /// | `weighted` | [`RangeMethod::Weighted`] |
 /// | `hqq` | [`RangeMethod::HalfQuadratic`] |
@@ -125,14 +125,18 @@ pub struct Gptq {
     pub damping: f64,
     /// The order of the input channels.
     pub order: Order,
+    /// How many times each channel's codes are then chosen anew, given those of all others, unless nothing changes
+    /// any more: cyclic coordinate descent, which is QuantEase (Behdin et al. 2023) from the codes of GPTQ.
+    pub sweeps: u32,
 }
 
 impl Default for Gptq {
-    /// Damping 0.01, in the order of activation.
+    /// Damping 0.01, in the order of activation, without sweeps.
     fn default() -> Self {
         Self {
             damping: 0.01,
             order: Order::Activation,
+            sweeps: 0,
         }
     }
 }
@@ -205,6 +209,9 @@ impl fmt::Display for Method {
             if gptq.damping != Gptq::default().damping {
                 part.push_str(&format!(":damping={}", gptq.damping));
             }
+            if gptq.sweeps != Gptq::default().sweeps {
+                part.push_str(&format!(":sweeps={}", gptq.sweeps));
+            }
             parts.push(part);
         }
         match self.ranges {
@@ -222,7 +229,7 @@ impl fmt::Display for Method {
     }
 }
 
-const PARTS: &str = "rtn, gptq[:natural][:damping=X], minmax, mse, kl, percentile:P, weighted, hqq, awq, \
+const PARTS: &str = "rtn, gptq[:natural][:damping=X][:sweeps=N], minmax, mse, kl, percentile:P, weighted, hqq, awq, \
                      smoothquant[:ALPHA], rotation, joined by +, at most one for each of rotation, scales, ranges and \
                      rounding";
 
@@ -284,6 +291,7 @@ fn parse_part(part: &str) -> Option<Part> {
                 match setting.split_once('=') {
                     None if setting == "natural" => gptq.order = Order::Natural,
                     Some(("damping", damping)) => gptq.damping = damping.parse().ok()?,
+                    Some(("sweeps", sweeps)) => gptq.sweeps = sweeps.parse().ok()?,
                     _ => return None,
                 }
             }
@@ -328,6 +336,8 @@ mod tests {
             "gptq+weighted",
             "gptq+mse",
             "gptq:natural:damping=0.05+percentile:99.9",
+            "gptq:sweeps=4+weighted",
+            "gptq:damping=0.05:sweeps=10",
             "awq",
             "awq+gptq",
             "awq+weighted",
@@ -356,6 +366,7 @@ mod tests {
             "mse+weighted",
             "gptq:fast",
             "gptq:damping=x",
+            "gptq:sweeps=-1",
             "awq:1",
             "rtn:1",
         ] {

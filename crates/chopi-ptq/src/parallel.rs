@@ -1,5 +1,6 @@
 //! Work in pieces that do not depend on the threads, on the threads that the caller has.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use chopi_kernels::parallel;
@@ -34,4 +35,16 @@ pub(crate) fn try_map<P: Send, R: Send>(
         Ok(())
     })?;
     Ok(results.into_iter().flatten().collect())
+}
+
+/// The outputs of a weight whose codes are chosen together. It is fixed, so that the result does not depend on the
+/// threads.
+const OUTPUTS: usize = 48;
+
+/// The outputs of a weight in pieces.
+pub(crate) fn chunks(outputs: usize) -> std::vec::IntoIter<Range<usize>> {
+    let chunks = (0..outputs)
+        .step_by(OUTPUTS)
+        .map(|first| first..outputs.min(first + OUTPUTS));
+    chunks.collect::<Vec<_>>().into_iter()
 }

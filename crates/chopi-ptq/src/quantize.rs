@@ -4,6 +4,7 @@ use chopi_core::backend::{Backend, FloatTensor};
 use chopi_core::observer::Ranges;
 use chopi_core::{Calibration, Convention, QParams, Rounding as CodeRounding, Scheme};
 
+use crate::descent::descend;
 use crate::error::{Error, Result};
 use crate::gptq::gptq;
 use crate::inputs::{Inputs, OutputError};
@@ -188,7 +189,11 @@ impl Layer<'_> {
             });
         }
         let factor = self.inputs.factor(&settings)?;
-        let adjusted = gptq(self.matrix, &factor, &params)?;
+        let mut adjusted = gptq(self.matrix, &factor, &params)?;
+        if settings.sweeps > 0 {
+            let (matrix, inputs) = (self.matrix, self.inputs);
+            adjusted = descend(matrix, inputs, &factor, &params, adjusted, settings.sweeps)?;
+        }
         Ok((self.measured(params, Some(adjusted))?, Some(factor.damping)))
     }
 

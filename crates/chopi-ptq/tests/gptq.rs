@@ -62,6 +62,50 @@ fn definition(w: &Array2<f32>, h: &Array2<f64>, settings: Gptq, params: &QParams
     codes(&params.quantize::<NdArray, _>(&rounded).unwrap())
 }
 
+/// H + λI, with the λ of GPTQ.
+fn damped(h: &Array2<f64>, settings: Gptq) -> Array2<f64> {
+    h + Array2::<f64>::eye(h.nrows()) * (settings.damping * h.diag().mean().unwrap())
+}
+
+/// The codes after sweeps of coordinate descent: each channel's are the nearest ones of the numbers where the error
+/// under H + λI is least with the values of all other channels as they are.
+fn descended(
+    w: &Array2<f32>,
+    h: &Array2<f64>,
+    settings: Gptq,
+    params: &QParams,
+    mut codes: Array2<i64>,
+) -> Array2<i64> {
+    let a = damped(h, settings);
+    let mut order: Vec<usize> = (0..w.ncols()).collect();
+    if settings.order == Order::Activation {
+        order.sort_by(|&a, &b| h[[b, b]].partial_cmp(&h[[a, a]]).unwrap());
+    }
+    let wide = w.mapv(f64::from);
+    for _ in 0..settings.sweeps {
+        for &j in &order {
+            let mut lost = &wide - &dequantized(params, &codes);
+            lost.column_mut(j).fill(0.0);
+            let least = &wide.column(j) + &(lost.dot(&a.column(j)) / a[[j, j]]);
+            let mut x = w.clone();
+            x.column_mut(j).assign(&least.mapv(|x| x as f32));
+            let chosen = params.quantize::<NdArray, _>(&x).unwrap().to_i64();
+            codes.column_mut(j).assign(&chosen.column(j));
+        }
+    }
+    codes
+}
+
+/// The values of codes in groups along rows.
+fn dequantized(params: &QParams, codes: &Array2<i64>) -> Array2<f64> {
+    let (scale, zero) = (params.scale(), params.zero_point());
+    let size = codes.len() / scale.len();
+    Array2::from_shape_fn(codes.raw_dim(), |(o, j)| {
+        let group = (o * codes.ncols() + j) / size;
+        scale[group] * (codes[[o, j]] - zero[group]) as f64
+    })
+}
+
 fn codes(codes: &chopi_ndarray::IntArray<f32, ndarray::Ix2>) -> Array2<i64> {
     codes.to_i64()
 }
@@ -116,6 +160,7 @@ fn codes_are_those_of_the_definition() {
         let settings = Gptq {
             damping: 0.01,
             order,
+            sweeps: 0,
         };
         for symmetric in [true, false] {
             for builder in [
@@ -152,7 +197,66 @@ proptest! {
         let (w, x) = (weights(outputs, channels, seed), inputs(3 * channels, channels, seed ^ 1));
         let builder = Chopi::builder().num_bits(bits).symmetric(symmetric).per_group(size, 1);
         let order = if natural { Order::Natural } else { Order::Activation };
-        check(&w, &moments_of(&x), &scheme(builder), Convention::CHOPI, Gptq { damping, order });
+        check(&w, &moments_of(&x), &scheme(builder), Convention::CHOPI, Gptq { damping, order, sweeps: 0 });
+    }
+}
+
+/// A weight, moments, and what GPTQ makes of it with so many sweeps.
+fn swept(
+    bits: u32,
+    symmetric: bool,
+    settings: Gptq,
+) -> (Array2<f32>, Array2<f64>, QParams, Array2<i64>) {
+    let (w, x) = (weights(40, 96, 1), inputs(300, 96, 2));
+    let moments = moments_of(&x);
+    let builder = Chopi::builder()
+        .num_bits(bits)
+        .symmetric(symmetric)
+        .per_group(32, 1);
+    let method = Method {
+        rounding: Rounding::Gptq(settings),
+        ..Method::default()
+    };
+    let done = quantize(&w, &moments, &scheme(builder), &Convention::CHOPI, &method).unwrap();
+    assert_eq!(done.choice, Choice::Method);
+    (w, second(&moments), done.params, codes(&done.codes))
+}
+
+#[test]
+fn sweeps_are_those_of_the_definition_and_end_where_no_other_code_is_better() {
+    for (bits, symmetric) in [(4, true), (4, false), (3, false), (2, true), (2, false)] {
+        let with = |sweeps| Gptq {
+            sweeps,
+            ..Gptq::default()
+        };
+        let (w, h, params, first) = swept(bits, symmetric, with(0));
+        let (a, wide) = (damped(&h, with(0)), w.mapv(f64::from));
+        let error = |codes: &Array2<i64>| trace(&(&wide - &dequantized(&params, codes)), &a);
+        let mut least = error(&first);
+        for sweeps in 1..4 {
+            let (.., codes) = swept(bits, symmetric, with(sweeps));
+            let expected = descended(&w, &h, with(sweeps), &params, first.clone());
+            let equal = codes.iter().zip(&expected).filter(|(a, b)| a == b).count();
+            assert!(
+                equal as f64 >= 0.999 * w.len() as f64,
+                "{equal} of {}",
+                w.len()
+            );
+            assert!(error(&codes) <= least);
+            least = error(&codes);
+        }
+        // With many sweeps, a change of one code, whichever, makes the error larger.
+        let (.., codes) = swept(bits, symmetric, with(1000));
+        let (lowest, highest) = (params.scheme().qmin, params.scheme().qmax);
+        for row in 0..3 {
+            for j in 0..w.ncols() {
+                for code in lowest..=highest {
+                    let mut other = codes.clone();
+                    other[[row, j]] = code;
+                    assert!(error(&other) >= error(&codes) * (1.0 - 1e-12));
+                }
+            }
+        }
     }
 }
 
@@ -169,6 +273,7 @@ fn what_makes_the_error_larger_is_not_chosen() {
         "gptq+mse",
         "gptq+weighted",
         "gptq+hqq",
+        "gptq:sweeps=2+weighted",
     ] {
         for symmetric in [true, false] {
             for bits in [2, 3, 4, 8] {
