@@ -128,7 +128,9 @@ fn full(sections: &mut Sections) -> Result<()> {
         let mut command = cargo.program(&path);
         match &*example {
             // Those that train do so briefly.
-            name if name.starts_with("qat_") || name == "digits_integer" => {
+            name if name.starts_with("qat_")
+                || ["digits_integer", "ptq_convolution"].contains(&name) =>
+            {
                 command.args(["--epochs", "2"]);
             }
             "quantize_and_embed" => {
