@@ -161,27 +161,36 @@ pub(crate) fn drive<V: Vector, S: Step<V, KIND>, const KIND: u8>(
     } = piece;
     let lanes = lanes.all();
     let mut runs = params.tiles().runs(first..first + x.len());
-    let mut next = runs.next();
-    while let Some(tile) = next {
-        next = runs.next();
+    // The run after short ones, which was looked at.
+    let mut ahead = None;
+    loop {
+        let Some(tile) = (match ahead.take() {
+            None => runs.next(),
+            ahead => ahead,
+        }) else {
+            return;
+        };
         let (mut elements, p) = tile.within(first);
         let (mut p, index) = (lanes.part(p), first + elements.start);
 
         // Runs that are shorter than a vector are taken together.
         let mut merged;
-        if !has_reciprocals(KIND) && elements.len() < V::LANES && next.is_some() {
-            merged = Merged::new();
-            merged.push(p, elements.len());
-            while let Some(tile) = next.take_if(|tile| {
-                let n = tile.elements.len();
-                n < V::LANES && merged.has_room(n)
-            }) {
-                let (more, p) = tile.within(first);
-                elements.end = more.end;
-                merged.push(lanes.part(p), more.len());
-                next = runs.next();
+        if !has_reciprocals(KIND) && elements.len() < V::LANES {
+            ahead = runs.next();
+            if ahead.is_some() {
+                merged = Merged::new();
+                merged.push(p, elements.len());
+                while let Some(tile) = ahead.take_if(|tile| {
+                    let n = tile.elements.len();
+                    n < V::LANES && merged.has_room(n)
+                }) {
+                    let (more, p) = tile.within(first);
+                    elements.end = more.end;
+                    merged.push(lanes.part(p), more.len());
+                    ahead = runs.next();
+                }
+                p = merged.block();
             }
-            p = merged.block();
         }
         let to_mask = match S::MASK {
             true => &mut mask[elements.clone()],
