@@ -1,12 +1,14 @@
 //! `cargo xtask ptq`: what the methods of chopi-ptq make of a real decoder and a real encoder
-//! (`crates/chopi-models/examples/methods.rs`).
+//! (`crates/chopi-models/examples/methods.rs`), and what llmcompressor makes of the decoder
+//! (`python/ptq_llmcompressor.py`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use crate::conformance::libraries;
 use crate::table::table;
 use crate::workspace::Workspace;
 use crate::{built, model, process};
@@ -20,11 +22,11 @@ pub struct Args {
     )]
     methods: String,
     /// Bits of the weights
-    #[arg(long, default_value = "4")]
-    bits: String,
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    bits: Vec<u32>,
     /// Sizes of groups, 0 for a scale for each output
-    #[arg(long, default_value = "64")]
-    groups: String,
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    groups: Vec<usize>,
     /// Give weights zero points
     #[arg(long)]
     asymmetric: bool,
@@ -34,6 +36,13 @@ pub struct Args {
     /// One model, smollm2 or minilm, instead of both
     #[arg(long)]
     model: Option<model::Name>,
+    /// Methods of llmcompressor on the decoder, after chopi's, on as many threads: rtn, gptq, awq or
+    /// awq+gptq, each with +mse if wanted
+    #[arg(long, value_name = "METHODS", value_delimiter = ',')]
+    llmcompressor: Vec<String>,
+    /// Threads, instead of as many as there are cores
+    #[arg(long)]
+    threads: Option<usize>,
 }
 
 /// What the example says of a method.
@@ -60,24 +69,26 @@ pub fn run(args: &Args) -> Result<()> {
     let program = programs
         .remove("methods")
         .context("Cargo says of no example `methods` that it has built it")?;
-    let text = model::text()?;
-    let calibration = text.join("calibration.txt");
+    let comparison = Comparison {
+        args,
+        program: &program,
+        folder: model::text()?,
+    };
     if args.model != Some(model::Name::Minilm) {
-        let mut command = compare(args, &program, &model::smollm2()?, &calibration, 16);
-        command.arg("--evaluation").arg(text.join("evaluation.txt"));
-        print("SmolLM2-135M-Instruct", "perplexity", &mut command)?;
+        let smollm2 = model::smollm2()?;
+        let mut found = comparison.methods(&smollm2, None)?;
+        for &bits in &args.bits {
+            for &group in &args.groups {
+                for method in &args.llmcompressor {
+                    found.push(comparison.llmcompressor(&smollm2, method, bits, group)?);
+                }
+            }
+        }
+        print("SmolLM2-135M-Instruct", "perplexity", found);
     }
     if args.model != Some(model::Name::Smollm2) {
-        // The encoder is made for sentences.
-        let whole = std::fs::read_to_string(&calibration)?;
-        let folder = tempfile::tempdir()?;
-        let lines = folder.path().join("sentences.txt");
-        std::fs::write(&lines, sentences(&whole).join("\n"))?;
-        let mut command = compare(args, &program, &model::minilm()?, &lines, 1000);
-        command
-            .arg("--evaluation")
-            .arg(Workspace::load()?.python("sentences.txt"));
-        print("all-MiniLM-L6-v2", "mean cosine", &mut command)?;
+        let found = comparison.methods(&model::minilm()?, Some(&Workspace::load()?))?;
+        print("all-MiniLM-L6-v2", "mean cosine", found);
     }
     Ok(())
 }
@@ -92,39 +103,136 @@ fn sentences(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn compare(
-    args: &Args,
-    program: &Path,
-    model: &Path,
-    calibration: &Path,
-    windows: usize,
-) -> Command {
-    let mut command = Command::new(program);
-    command.arg(model).arg("--calibration").arg(calibration);
-    command.args([
-        "--methods",
-        &args.methods,
-        "--bits",
-        &args.bits,
-        "--groups",
-        &args.groups,
-    ]);
-    command.args(["--inputs", &args.inputs, "--windows", &windows.to_string()]);
-    if args.asymmetric {
-        command.arg("--asymmetric");
-    }
-    command
+/// What is compared, by which program and on which texts.
+struct Comparison<'a> {
+    args: &'a Args,
+    program: &'a Path,
+    folder: PathBuf,
 }
 
-fn print(name: &str, measure: &str, command: &mut Command) -> Result<()> {
-    let output = process::output(command)?;
-    let mut rows = table(
-        &["method", "bits", "groups", measure, "seconds", "MB at most"],
-        3,
-    );
-    for line in output.lines() {
-        let found: Found =
+/// The windows of the decoder's text that methods see.
+const WINDOWS: &str = "16";
+
+impl Comparison<'_> {
+    /// What chopi's methods make of the decoder; or of the encoder, which is made for sentences, of which the
+    /// workspace has some.
+    fn methods(&self, model: &Path, encoder: Option<&Workspace>) -> Result<Vec<Found>> {
+        let args = self.args;
+        let scratch = tempfile::tempdir()?;
+        let mut command = self.command(model);
+        match encoder {
+            None => self.of_decoder(&mut command),
+            Some(workspace) => {
+                let whole = std::fs::read_to_string(self.folder.join("calibration.txt"))?;
+                let lines = scratch.path().join("sentences.txt");
+                std::fs::write(&lines, sentences(&whole).join("\n"))?;
+                command.arg("--calibration").arg(lines);
+                command
+                    .arg("--evaluation")
+                    .arg(workspace.python("sentences.txt"));
+                command.args(["--windows", "1000"])
+            }
+        };
+        command.args(["--methods", &args.methods, "--inputs", &args.inputs]);
+        command.args(["--bits", &joined(&args.bits)]);
+        command.args(["--groups", &joined(&args.groups)]);
+        if args.asymmetric {
+            command.arg("--asymmetric");
+        }
+        found(&mut command)
+    }
+
+    fn command(&self, model: &Path) -> Command {
+        let mut command = Command::new(self.program);
+        command.arg(model);
+        if let Some(threads) = self.args.threads {
+            command.env("RAYON_NUM_THREADS", threads.to_string());
+        }
+        command
+    }
+
+    fn of_decoder<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        let (calibration, evaluation) = ("calibration.txt", "evaluation.txt");
+        command
+            .arg("--calibration")
+            .arg(self.folder.join(calibration));
+        command
+            .arg("--evaluation")
+            .arg(self.folder.join(evaluation));
+        command.args(["--windows", WINDOWS])
+    }
+
+    /// What a method of llmcompressor makes of the decoder, by chopi's reading of the folder that it writes.
+    fn llmcompressor(&self, model: &Path, method: &str, bits: u32, group: usize) -> Result<Found> {
+        /// What the script says.
+        #[derive(Deserialize)]
+        struct Made {
+            seconds: f64,
+            peak_bytes: u64,
+        }
+        let args = self.args;
+        let scratch = tempfile::tempdir()?;
+        let folder = scratch.path().join("model");
+        let mut script = libraries::llmcompressor()?.command();
+        script.arg(Workspace::load()?.python("ptq_llmcompressor.py"));
+        script
+            .arg(model)
+            .arg(self.folder.join("calibration.txt"))
+            .arg(&folder);
+        let mse = method.strip_suffix("+mse");
+        script.args(["--method", mse.unwrap_or(method), "--windows", WINDOWS]);
+        script.args(["--bits", &bits.to_string(), "--group", &group.to_string()]);
+        let flags = [("--mse", mse.is_some()), ("--asymmetric", args.asymmetric)];
+        script.args(
+            flags
+                .iter()
+                .filter(|(_, given)| *given)
+                .map(|(flag, _)| flag),
+        );
+        let threads = match args.threads {
+            Some(threads) => threads,
+            None => std::thread::available_parallelism()?.get(),
+        };
+        script.args(["--threads", &threads.to_string()]);
+        // The library says things there too.
+        let output = process::output(&mut script)?;
+        let line = output.lines().last().unwrap_or_default();
+        let made: Made =
             serde_json::from_str(line).with_context(|| format!("cannot read {line:?}"))?;
+        let mut command = self.command(model);
+        self.of_decoder(&mut command)
+            .arg("--quantized")
+            .arg(&folder);
+        let judged = found(&mut command)?.pop();
+        Ok(Found {
+            method: format!("llmcompressor {method}"),
+            bits,
+            group,
+            seconds: made.seconds,
+            peak_bytes: Some(made.peak_bytes),
+            value: judged.context("the example said nothing")?.value,
+        })
+    }
+}
+
+fn joined(numbers: &[impl ToString]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    numbers.join(",")
+}
+
+/// What the example says.
+fn found(command: &mut Command) -> Result<Vec<Found>> {
+    let output = process::output(command)?;
+    let lines = output
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("cannot read {line:?}")));
+    lines.collect()
+}
+
+fn print(name: &str, measure: &str, found: Vec<Found>) {
+    let header = ["method", "bits", "groups", measure, "seconds", "MB at most"];
+    let mut rows = table(&header, 3);
+    for found in found {
         rows.add_row([
             found.method,
             found.bits.to_string(),
@@ -140,5 +248,4 @@ fn print(name: &str, measure: &str, command: &mut Command) -> Result<()> {
         ]);
     }
     println!("{name}\n\n{rows}\n");
-    Ok(())
 }

@@ -49,6 +49,9 @@ struct Args {
     /// Print the error of each layer too
     #[arg(long)]
     layers: bool,
+    /// The folder of a quantized model, which is compared instead of methods
+    #[arg(long)]
+    quantized: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -56,6 +59,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let calibration = std::fs::read_to_string(&args.calibration)?;
     let evaluation = std::fs::read_to_string(&args.evaluation)?;
     let float = load(&args.model)?;
+    if let Some(folder) = &args.quantized {
+        let found = judged(&args, &load(folder)?, &float, &evaluation)?;
+        print("quantized", 0, 0, found, 0.0);
+        return Ok(());
+    }
     let inputs = match &*args.inputs {
         "float" => InputScheme::Float,
         "dynamic" => InputScheme::Dynamic,

@@ -15,6 +15,9 @@ const LIBRARIES: Requirements =
 /// What opens the models of transformers.
 const MODELS: Requirements = Requirements(include_str!("../../python/models.txt"));
 
+/// What quantizes them with data.
+const LLMCOMPRESSOR: Requirements = Requirements(include_str!("../../python/llmcompressor.txt"));
+
 /// Where PyTorch's libraries look for those of CUDA.
 const CUDA: &str = "nvidia/cu13/lib";
 
@@ -56,6 +59,12 @@ pub fn python() -> Result<Python> {
 pub fn models() -> Result<Python> {
     let packages = MODELS.lines().chain(libtorch::WHEELS.lines());
     install("models", packages.collect())
+}
+
+/// Installs what quantizes the models of transformers with data, once per machine.
+pub fn llmcompressor() -> Result<Python> {
+    let packages = LLMCOMPRESSOR.lines().chain(libtorch::WHEELS.lines());
+    install("llmcompressor", packages.collect())
 }
 
 fn install(name: &str, packages: Vec<&str>) -> Result<Python> {
