@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chopi::formats;
 use chopi::models::{self, InputScheme, Model, Network, Scheme, Windows, cosine};
 use chopi::ptq::{Method, Rotation};
 use rayon::ThreadPoolBuilder;
@@ -35,13 +36,18 @@ pub fn make<'a>(
     let Some(path) = &args.method.calibration_text else {
         return Ok(Made::default());
     };
+    // Nothing of the output is written yet that would have to be removed: from here on a signal ends the program, and
+    // one that has come before is an error.
+    interrupt::settled();
+    interrupt::check().map_err(|source| formats::Error::Read {
+        path: path.clone(),
+        source,
+    })?;
     let whole = read(path)?;
     let held_out = (whole.len() / 8 * 7..).find(|&at| whole.is_char_boundary(at));
     let (seen, unseen) = whole.split_at(held_out.unwrap_or(whole.len()));
     let pool = ThreadPoolBuilder::new().num_threads(workers::count(args.work.threads));
     let finished = Finished::open(args, &whole, settings_of)?;
-    // Nothing is written yet that would have to be removed.
-    interrupt::settled();
     let made = pool
         .build()?
         .install(|| quantized(args, settings_of, finished, (seen, unseen)));

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::Files;
 use crate::json;
 use crate::warn;
-use crate::write::Target;
+use crate::write::{Target, is_temporary};
 
 /// What says of which run the layers are.
 const RUN: &str = "run.json";
@@ -50,7 +50,10 @@ impl Finished {
         fs::create_dir_all(folder).map_err(failed)?;
         let path = folder.join(RUN);
         if !path.exists() {
-            if fs::read_dir(folder).map_err(failed)?.next().is_some() {
+            let mut entries = fs::read_dir(folder).map_err(failed)?;
+            // What a run leaves that is killed while it writes run.json.
+            let is_left = |entry: fs::DirEntry| is_temporary(&entry.file_name().to_string_lossy());
+            if !entries.all(|entry| entry.is_ok_and(is_left)) {
                 return Err(other_run(folder, "it is not empty, and has no run.json"));
             }
             write(&path, &run.into())?;

@@ -1,5 +1,7 @@
 //! What the options of `chopi quantize` come to.
 
+use std::path::PathBuf;
+
 use chopi::{Calibration, CodeRange, Convention, QParams, Scheme, backend::FloatType};
 
 use super::{Format, QuantizeArgs, usage};
@@ -114,6 +116,16 @@ impl QuantizeArgs {
                 ..settings.clone()
             })
         })
+    }
+
+    /// The files that are read beside the model, which the output must not replace.
+    pub fn inputs(&self) -> impl Iterator<Item = PathBuf> {
+        #[cfg(feature = "models")]
+        let text = &self.method.calibration_text;
+        #[cfg(not(feature = "models"))]
+        let text = &None;
+        let files = [&self.bits_from, &self.method.statistics, text];
+        files.into_iter().flatten().cloned()
     }
 
     /// The scheme of these settings, as a builder.

@@ -71,13 +71,16 @@ pub fn quantize(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
         return print_json(&outline(&plan, &quantization));
     }
     let mut inputs = model.inputs();
-    inputs.extend(args.bits_from.clone());
+    inputs.extend(args.inputs());
+    let create = || OutputFolder::create(&args.files.output, &inputs, args.files.force);
+    // What cannot be created is said before a method works for hours.
+    interrupt::watch();
+    drop(create()?);
     let made = Made {
         chooser: Chooser::new(args, &archives, &config)?,
         ..make(args, &|name| plan.settings_of(name))?
     };
-    interrupt::watch();
-    let folder = OutputFolder::create(&args.files.output, &inputs, args.files.force)?;
+    let folder = create()?;
     let progress = workers::progress(model.bytes()?, args.print.quiet);
     let mut rows = Vec::new();
     let mut index = Index::default();

@@ -20,7 +20,7 @@ pub fn run(args: &StatisticsArgs) -> Result<()> {
     // What cannot be written is said before the work.
     let mut inputs = Files::open(&args.folder)?.inputs();
     inputs.push(args.text.clone());
-    Target::new(&args.output, &inputs, args.force)?;
+    Target::new(&args.output, &inputs, args.force)?.check()?;
     let text = read(&args.text)?;
     let pool = ThreadPoolBuilder::new().num_threads(workers::count(args.threads));
     let statistics = pool.build()?.install(|| {

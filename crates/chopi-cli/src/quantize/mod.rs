@@ -39,8 +39,10 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
     let config = files.config()?;
     let archives = files.archives()?;
     let mut inputs = files.inputs();
-    inputs.extend(args.bits_from.clone());
+    inputs.extend(args.inputs());
     let target = args.files.target(&inputs)?;
+    // Before a method works for hours.
+    target.check()?;
     let model = Model {
         path: &files.input,
         archives: &archives,

@@ -16,6 +16,8 @@ mod model;
 mod models;
 mod printing;
 mod report;
+#[cfg(all(unix, feature = "models"))]
+mod resume;
 mod round_trip;
 mod selection;
 mod sensitivity;

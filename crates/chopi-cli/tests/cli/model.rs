@@ -37,6 +37,13 @@ impl Folder {
     }
 }
 
+/// The folder of a small model of chopi-models.
+pub fn small(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../chopi-models/tests/data")
+        .join(name)
+}
+
 /// The names in a folder, sorted.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();

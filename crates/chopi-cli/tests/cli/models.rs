@@ -2,18 +2,12 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::model::{Folder, chopi, convert, convert_well, failure};
-
-fn small(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../chopi-models/tests/data")
-        .join(name)
-}
+use crate::model::{Folder, chopi, convert_well, failure, small};
 
 /// What a command prints that succeeds, to standard output and to standard error.
 fn said(args: &[&str], model: &Path) -> (String, String) {
@@ -609,98 +603,5 @@ fn a_method_leaves_alone_what_is_excluded() {
     assert!(
         names.len() == 7 && names.iter().all(|name| name.contains(".1.")),
         "{names:?}"
-    );
-}
-
-#[test]
-fn a_run_that_was_stopped_goes_on_with_the_layers_that_are_done() {
-    let folder = Folder::new();
-    let text: String = (0..2000)
-        .map(|i: u64| format!("w{} ", i * i * 7 % 31))
-        .collect();
-    let text = folder.file("text.txt", text.as_bytes());
-    let work = folder.path("work");
-    let scheme = ["--bits", "4", "--symmetric", "--group-size", "8", "--json"];
-    let seen = [
-        "--method",
-        "gptq+weighted",
-        "--calibration-text",
-        text.to_str().unwrap(),
-    ];
-    let windows = ["--calibration-windows", "8"];
-    let resume = ["--resume", work.to_str().unwrap()];
-    let run = |name: &str, more: &[&str]| {
-        let output = folder.path(name);
-        let args = [&scheme[..], &seen, &windows, more].concat();
-        let report = convert_well("quantize", &small("llama"), &output, &args);
-        let report: Value = serde_json::from_str(&report).unwrap();
-        let errors = report["tensors"].as_array().unwrap().iter();
-        let errors: Vec<Value> = errors.map(|row| row["output_error"].clone()).collect();
-        (
-            fs::read(output).unwrap(),
-            errors,
-            report["held_out"].clone(),
-        )
-    };
-    let whole = run("whole", &[]);
-    assert_eq!(run("kept", &resume), whole);
-    // As it is after a stop: some layers are done, and of one there are only the codes.
-    let mut files = crate::model::names(&work);
-    assert_eq!(files.len(), 1 + 2 * 15);
-    files.retain(|name| name.contains("layers.1.mlp"));
-    assert_eq!(files.len(), 6);
-    for name in &files {
-        fs::remove_file(work.join(name)).unwrap();
-    }
-    fs::write(
-        work.join("model.layers.1.mlp.gate_proj.safetensors"),
-        b"cut",
-    )
-    .unwrap();
-    assert_eq!(run("resumed", &resume), whole);
-    assert_eq!(run("done", &resume), whole);
-
-    let wrong = |more: &[&str], model: &str, status| {
-        let args = [&scheme[..], &seen, &resume, more].concat();
-        failure(
-            convert("quantize", &small(model), &folder.path("out"), &args),
-            status,
-        )
-    };
-    let error = wrong(&windows, "qwen3", 1);
-    assert!(
-        error.contains("does not hold the layers of this run: model is "),
-        "{error}"
-    );
-    let error = wrong(&["--calibration-windows", "9"], "llama", 1);
-    assert!(error.contains("windows is 8, expected 9"), "{error}");
-    let error = wrong(
-        &[&windows[..], &["--exclude", "*.0.*"]].concat(),
-        "llama",
-        1,
-    );
-    assert!(error.contains("schemes is "), "{error}");
-    let mut awq = seen;
-    awq[1] = "awq+gptq";
-    let args = [&awq[..], &resume].concat();
-    let error = failure(
-        convert("quantize", &small("llama"), &folder.path("out"), &args),
-        2,
-    );
-    assert!(
-        error.contains("--method awq+gptq changes more than codes"),
-        "{error}"
-    );
-    let other = folder.path("other");
-    fs::create_dir(&other).unwrap();
-    fs::write(other.join("file"), b"").unwrap();
-    let args = [&seen[..], &["--resume", other.to_str().unwrap()]].concat();
-    let error = failure(
-        convert("quantize", &small("llama"), &folder.path("out"), &args),
-        1,
-    );
-    assert!(
-        error.contains("it is not empty, and has no run.json"),
-        "{error}"
     );
 }

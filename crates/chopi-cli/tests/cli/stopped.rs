@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::model::{Folder, Model, chopi, convert, convert_well, failure, noise};
 
 /// All files of a folder, or a file, with their bytes; none where there is nothing.
-fn state(path: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
+pub fn state(path: &Path) -> Option<BTreeMap<String, Vec<u8>>> {
     if path.is_file() {
         return Some([(String::new(), fs::read(path).unwrap())].into());
     }
@@ -37,12 +37,12 @@ fn model(folder: &Folder) -> PathBuf {
 }
 
 /// Reads the signals that end a program that has not asked for them yet, and those that it says were noted.
-fn stopped_by(status: ExitStatus) -> Option<i32> {
+pub fn stopped_by(status: ExitStatus) -> Option<i32> {
     let said = status.code().and_then(|code| code.checked_sub(128));
     status.signal().or(said.filter(|&signal| signal > 0))
 }
 
-fn send(child: &Child, signal: &str) {
+pub fn send(child: &Child, signal: &str) {
     let id = child.id().to_string();
     let mut kill = Command::new("kill");
     kill.args([signal, &id]).stderr(Stdio::null());

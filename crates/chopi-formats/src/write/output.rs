@@ -87,6 +87,14 @@ impl Target {
         }
     }
 
+    /// Checks that the file can be created, for those who work for long before they write it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn check(&self) -> Result<()> {
+        self.temporary().map(drop)
+    }
+
     /// Creates the temporary file and writes the header.
     ///
     /// # Errors
