@@ -5,6 +5,7 @@
 //! cargo run --release --example ptq_convolution --features candle,ptq
 //! ```
 
+#[allow(dead_code, reason = "the network is trained in floats alone")]
 mod digits;
 
 use anyhow::Result;
