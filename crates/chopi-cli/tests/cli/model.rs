@@ -38,6 +38,7 @@ impl Folder {
 }
 
 /// The folder of a small model of chopi-models.
+#[cfg(feature = "models")]
 pub fn small(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../chopi-models/tests/data")
