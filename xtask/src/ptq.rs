@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::conformance::libraries;
@@ -37,7 +37,7 @@ pub struct Args {
     #[arg(long)]
     model: Option<model::Name>,
     /// Methods of llmcompressor on the decoder, after chopi's, on as many threads: rtn, gptq, awq or
-    /// awq+gptq, each with +mse if wanted
+    /// awq+gptq, each with +mse if wanted; what it writes is run with --inputs dynamic
     #[arg(long, value_name = "METHODS", value_delimiter = ',')]
     llmcompressor: Vec<String>,
     /// Threads, instead of as many as there are cores
@@ -58,6 +58,12 @@ struct Found {
 
 /// Prints a table for each model.
 pub fn run(args: &Args) -> Result<()> {
+    if !args.llmcompressor.is_empty() && args.inputs != "dynamic" {
+        bail!(
+            "--llmcompressor: folders of quantized models are run with inputs of 8 bits, each row by its own range; \
+             give --inputs dynamic, so that the methods of chopi are too"
+        );
+    }
     let build = [
         "build",
         "--release",
