@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use chopi_core::backend::{Compute, Float, HostFloats, HostFloatsMut, Layout};
 use chopi_core::{Convention, Granularity, QParams, Scheme, SchemeFields};
-use chopi_kernels::memory::{collected, repeated};
+use chopi_kernels::memory::{collected, repeated, with_room};
 
 use crate::error::Result;
 use crate::matrix::{Groups, Matrix};
@@ -106,4 +106,15 @@ fn gathered(
             QParams::new(scheme, *convention, float, shape, scale, zeros)?
         }
     })
+}
+
+/// Some outputs' numbers, one channel after the other in this order.
+pub(crate) fn by_channel(all: &[f64], order: &[usize], outputs: &Range<usize>) -> Result<Vec<f64>> {
+    let n = order.len();
+    let part = &all[outputs.start * n..outputs.end * n];
+    let mut numbers = with_room(part.len())?;
+    for &channel in order {
+        numbers.extend(part.chunks_exact(n).map(|row| row[channel]));
+    }
+    Ok(numbers)
 }

@@ -8,12 +8,12 @@ use chopi_kernels::memory::{repeated, with_room};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-use crate::columns::Columns;
+use crate::columns::{Columns, by_channel};
 use crate::error::Result;
 use crate::factor::Factor;
 use crate::inputs::Inputs;
 use crate::matrix::Matrix;
-use crate::parallel::{chunks, try_map};
+use crate::parallel::{chunks, joined, try_map};
 
 /// The channels whose changes are passed on together to those of other blocks.
 const BLOCK: usize = 64;
@@ -53,22 +53,7 @@ pub(crate) fn descend(
             _ => chunk.run(Columns::<f32>::new(weights, params, outputs)?, sweeps),
         }
     })?;
-    let mut descended = with_room(numbers.len())?;
-    parts
-        .iter()
-        .for_each(|part| descended.extend_from_slice(part));
-    Ok(descended)
-}
-
-/// Some outputs' numbers, one channel after the other in this order.
-fn by_channel(all: &[f64], order: &[usize], outputs: &Range<usize>) -> Result<Vec<f64>> {
-    let n = order.len();
-    let part = &all[outputs.start * n..outputs.end * n];
-    let mut numbers = with_room(part.len())?;
-    for &channel in order {
-        numbers.extend(part.chunks_exact(n).map(|row| row[channel]));
-    }
-    Ok(numbers)
+    joined(parts)
 }
 
 /// Some outputs of a weight, each number of which stands by its channel's position in the order.

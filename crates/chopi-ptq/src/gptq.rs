@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use chopi_core::QParams;
 use chopi_core::backend::{Float, FloatType};
-use chopi_kernels::memory::{repeated, with_room};
+use chopi_kernels::memory::repeated;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
-use crate::columns::Columns;
+use crate::columns::{Columns, by_channel};
 use crate::error::Result;
 use crate::factor::Factor;
 use crate::matrix::Matrix;
-use crate::parallel::{chunks, try_map};
+use crate::parallel::{chunks, joined, try_map};
 
 /// From so many channels down, errors are passed on one by one.
 const FEW: usize = 16;
@@ -33,11 +33,7 @@ pub(crate) fn gptq(weights: &Matrix, factor: &Factor, params: &QParams) -> Resul
         FloatType::F64 => Chunk::<f64>::new(weights, factor, params, outputs)?.run(),
         _ => Chunk::<f32>::new(weights, factor, params, outputs)?.run(),
     })?;
-    let mut adjusted = with_room(weights.values.len())?;
-    parts
-        .iter()
-        .for_each(|part| adjusted.extend_from_slice(part));
-    Ok(adjusted)
+    joined(parts)
 }
 
 /// Some outputs of a weight.
@@ -61,18 +57,14 @@ impl<'a, F: Float> Chunk<'a, F> {
         outputs: Range<usize>,
     ) -> Result<Self> {
         let (inputs, count) = (weights.inputs(), outputs.len());
-        let values = &weights.values[outputs.start * inputs..outputs.end * inputs];
-        let mut rows = with_room(values.len())?;
-        for &channel in &factor.order {
-            rows.extend(values.chunks_exact(inputs).map(|row| row[channel]));
-        }
+        let rows = by_channel(&weights.values, &factor.order, &outputs)?;
         Ok(Self {
             factor,
             columns: Columns::new(weights, params, outputs)?,
             outputs: count,
             inputs,
             rows,
-            adjusted: repeated(0.0, values.len())?,
+            adjusted: repeated(0.0, inputs * count)?,
         })
     }
 

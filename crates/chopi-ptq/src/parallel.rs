@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use chopi_kernels::memory::with_room;
 use chopi_kernels::parallel;
 
 use crate::error::Result;
@@ -47,4 +48,11 @@ pub(crate) fn chunks(outputs: usize) -> std::vec::IntoIter<Range<usize>> {
         .step_by(OUTPUTS)
         .map(|first| first..outputs.min(first + OUTPUTS));
     chunks.collect::<Vec<_>>().into_iter()
+}
+
+/// What pieces gave, one after the other.
+pub(crate) fn joined(parts: Vec<Vec<f64>>) -> Result<Vec<f64>> {
+    let mut all = with_room(parts.iter().map(Vec::len).sum())?;
+    parts.iter().for_each(|part| all.extend_from_slice(part));
+    Ok(all)
 }
