@@ -1,42 +1,61 @@
 //! The program in this process, on files made of an input.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chopi_cli::CommandLine;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// The most bytes of data that are made up for the tensors of a header.
 const MOST_DATA: usize = 1 << 16;
 
 /// A folder for the files of one input, in memory where the system has such folders.
-pub struct Folder(TempDir);
+///
+/// Its path is that of the last one, which is gone, so that the command lines of all inputs are a few, and are read once:
+/// reading one takes longer than most commands.
+pub struct Folder(PathBuf);
+
+/// How many folders there are.
+static FOLDERS: AtomicUsize = AtomicUsize::new(0);
 
 impl Folder {
     #[expect(clippy::new_without_default, reason = "a folder is no plain value")]
     pub fn new() -> Self {
         let shared = Path::new("/dev/shm");
-        let folder = match shared.is_dir() {
-            true => tempfile::tempdir_in(shared),
-            false => tempfile::tempdir(),
+        let parent = match shared.is_dir() {
+            true => shared.to_owned(),
+            false => std::env::temp_dir(),
         };
-        Self(folder.expect("a folder for temporary files"))
+        let number = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = parent.join(format!("chopi-fuzz-{}-{number}", std::process::id()));
+        // That of another process that had this number, and was killed.
+        if path.exists() {
+            fs::remove_dir_all(&path).expect("a folder for temporary files");
+        }
+        fs::create_dir(&path).expect("a folder for temporary files");
+        Self(path)
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.0.join(name)
     }
 
     pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.path(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, bytes).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
         path
     }
 
     /// Everything that lies in the folder itself, sorted.
     pub fn names(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.0.path()).unwrap();
+        let entries = fs::read_dir(&self.0).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -45,12 +64,33 @@ impl Folder {
     }
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        FOLDERS.fetch_sub(1, Ordering::Relaxed);
+        // The next one removes what is left.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+thread_local! {
+    /// The command lines that were read.
+    static LINES: RefCell<HashMap<Vec<OsString>, Rc<CommandLine>>> = RefCell::default();
+}
+
 /// Runs the program, and says whether it succeeded. Its status must be 0 or 1: the command lines of the
 /// targets are right.
 pub fn succeeds(args: &[&str], paths: &[&Path]) -> bool {
     let words = ["chopi"].iter().chain(args).map(|word| word.into());
     let paths = paths.iter().map(|path| path.as_os_str().to_owned());
-    let status = chopi_cli::run(words.chain(paths));
+    let words: Vec<OsString> = words.chain(paths).collect();
+    let line = LINES.with_borrow_mut(|lines| {
+        let line = lines.entry(words).or_insert_with_key(|words| {
+            let line = CommandLine::new(words);
+            Rc::new(line.unwrap_or_else(|_| panic!("{words:?} is no command line")))
+        });
+        Rc::clone(line)
+    });
+    let status = line.run();
     assert!(
         status == ExitCode::SUCCESS || status == ExitCode::FAILURE,
         "{args:?}: {status:?}"

@@ -49,26 +49,50 @@ use clap::Parser;
 ///
 /// Writes to standard output and standard error. An error is one line there.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let done = Cli::try_parse_from(args)
-        .map_err(Failure::Usage)
-        .and_then(|cli| command(cli.command));
-    let (message, status) = match (done, interrupt::signal()) {
-        (Ok(status), _) => return status,
-        (Err(Failure::Usage(usage)), _) => {
-            // A request for help is one too.
-            let _ = usage.print();
-            return u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from);
-        }
-        // Whatever the error was that the signal has led to, or has come before.
-        (Err(Failure::Error(_)), Some(signal)) => (
-            format!("stopped by signal {signal}; the output is as it was before"),
-            ExitCode::from(128 + signal),
-        ),
-        (Err(Failure::Error(error)), None) => (said(&error), ExitCode::FAILURE),
-    };
-    // Where nobody can be told, the exit status still tells.
-    let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&message));
-    status
+    match CommandLine::new(args) {
+        Ok(line) => line.run(),
+        Err(status) => status,
+    }
+}
+
+/// A command line that was read, which can be carried out more than once.
+#[derive(Debug)]
+pub struct CommandLine(Command);
+
+impl CommandLine {
+    /// Reads a command line, the name of the program first.
+    ///
+    /// # Errors
+    /// The exit status where it is bad or asks for help; the help, or what is wrong, is printed.
+    pub fn new(
+        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, ExitCode> {
+        let cli = Cli::try_parse_from(args).map_err(printed)?;
+        Ok(Self(cli.command))
+    }
+
+    /// Does what it says, as [`run`] does.
+    pub fn run(&self) -> ExitCode {
+        let (message, status) = match (command(&self.0), interrupt::signal()) {
+            (Ok(status), _) => return status,
+            (Err(Failure::Usage(usage)), _) => return printed(usage),
+            // Whatever the error was that the signal has led to, or has come before.
+            (Err(Failure::Error(_)), Some(signal)) => (
+                format!("stopped by signal {signal}; the output is as it was before"),
+                ExitCode::from(128 + signal),
+            ),
+            (Err(Failure::Error(error)), None) => (said(&error), ExitCode::FAILURE),
+        };
+        // Where nobody can be told, the exit status still tells.
+        let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&message));
+        status
+    }
+}
+
+/// Prints what is wrong with a command line, or the help that it asks for, and gives the exit status.
+fn printed(usage: clap::Error) -> ExitCode {
+    let _ = usage.print();
+    u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Why a command was not carried out.
@@ -107,7 +131,7 @@ fn warn(path: &Path, what: &str) {
     let _ = writeln!(io::stderr(), "chopi: {}", print::printable(&line));
 }
 
-fn command(command: Command) -> Result<ExitCode, Failure> {
+fn command(command: &Command) -> Result<ExitCode, Failure> {
     Watch {
         check: interrupt::check,
         warn,
@@ -120,23 +144,23 @@ fn command(command: Command) -> Result<ExitCode, Failure> {
         Command::Quantize(args) => {
             let choice = args.choice(args.settings()?)?;
             match args.format {
-                Format::Chopi => quantize::run(&args, &choice)?,
-                Format::CompressedTensors => compressed_tensors::quantize(&args, &choice)?,
+                Format::Chopi => quantize::run(args, &choice)?,
+                Format::CompressedTensors => compressed_tensors::quantize(args, &choice)?,
             }
         }
-        Command::Dequantize(args) => dequantize::run(&args)?,
-        Command::Inspect(args) => inspect::run(&args)?,
-        Command::Compare(args) => return Ok(compare::run(&args)?),
-        Command::Report(args) => page::run(&args)?,
-        Command::Sensitivity(args) => sensitivity::run(&args, args.settings()?)?,
+        Command::Dequantize(args) => dequantize::run(args)?,
+        Command::Inspect(args) => inspect::run(args)?,
+        Command::Compare(args) => return Ok(compare::run(args)?),
+        Command::Report(args) => page::run(args)?,
+        Command::Sensitivity(args) => sensitivity::run(args, args.settings()?)?,
         #[cfg(feature = "models")]
-        Command::Statistics(args) => models::statistics(&args)?,
+        Command::Statistics(args) => models::statistics(args)?,
         #[cfg(feature = "models")]
-        Command::Run(args) => models::run(&args)?,
+        Command::Run(args) => models::run(args)?,
         #[cfg(feature = "models")]
-        Command::Embed(args) => models::embed(&args)?,
+        Command::Embed(args) => models::embed(args)?,
         #[cfg(feature = "models")]
-        Command::Evaluate(args) => models::evaluate(&args)?,
+        Command::Evaluate(args) => models::evaluate(args)?,
         Command::Backends => print::print(framework::FrameworkName::list())?,
         Command::Completions(args) => manual::completions(args.shell)?,
         Command::Man(args) => manual::pages(&args.folder)?,
