@@ -17,6 +17,7 @@ mod check_pychop;
 mod check_report;
 mod conformance;
 mod direction;
+mod emulated;
 mod fuzz;
 mod large_model;
 mod libtorch;
@@ -32,7 +33,6 @@ mod sanitize;
 mod seed;
 mod table;
 mod test;
-mod test_arm;
 mod wheel;
 mod workspace;
 mod zoo;
@@ -60,8 +60,9 @@ enum Command {
     Sanitize(sanitize::Args),
     /// Fuzz the readers of files and the arithmetic, each target for some minutes
     Fuzz(fuzz::Args),
-    /// Run the tests compiled for 64-bit ARM, under emulation; needs root on a Debian-like machine
-    TestArm(test_arm::Args),
+    /// Run the tests compiled for 64-bit ARM and for big-endian s390x, under emulation; needs root on a Debian-like
+    /// machine
+    TestEmulated(emulated::Args),
     /// Fetch a real model, or a real text, and print its folder
     Model {
         /// Which
@@ -119,7 +120,7 @@ fn run(command: Command) -> Result<()> {
         Command::Test(args) => test::run(&args),
         Command::Sanitize(args) => sanitize::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
-        Command::TestArm(args) => test_arm::run(&args),
+        Command::TestEmulated(args) => emulated::run(&args),
         Command::Model { name } => {
             println!("{}", name.folder()?.display());
             Ok(())
