@@ -150,13 +150,8 @@ pub enum Error {
     Read(Box<chopi_formats::Error>),
 
     /// A file of statistics that cannot be written.
-    #[error("{}: {source}", .path.display())]
-    Write {
-        /// The path of the file.
-        path: PathBuf,
-        /// What the system says.
-        source: Box<safetensors::SafeTensorError>,
-    },
+    #[error(transparent)]
+    Write(Box<chopi_formats::Error>),
 
     /// A file that does not hold moments.
     #[error("{}: {problem}", .path.display())]

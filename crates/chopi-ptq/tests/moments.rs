@@ -411,6 +411,14 @@ fn saved_statistics_come_back_and_go_on() {
             .to_string()
             .contains("none")
     );
+    // A folder is not replaced, and nothing is left beside what is there.
+    std::fs::create_dir(folder.path().join("taken")).unwrap();
+    let error = all.save(&folder.path().join("taken")).unwrap_err();
+    assert!(
+        error.to_string().contains("taken: not a regular file"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[test]

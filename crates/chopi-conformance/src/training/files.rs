@@ -32,9 +32,21 @@ pub fn training_goes_on_from_a_checkpoint_to_the_bit<T: Trainee>() {
             assert_ne!(first.variables(), whole.variables());
             let learns = first.variables().keys().any(|name| name.ends_with("scale"));
             assert_eq!(learns, learned);
-            assert!(!path.with_extension("safetensors.partial").exists());
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         }
     }
+}
+
+/// Where a checkpoint cannot be written, nothing is left of it, and what has its name is as it was.
+pub fn a_checkpoint_that_cannot_be_written_leaves_nothing<T: Trainee>() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    std::fs::create_dir(&path).unwrap();
+    let trained = network::<T>(LAYERS[0], &config(true));
+    let error = trained.save(&path, true).unwrap_err().to_string();
+    assert!(error.contains("checkpoint.safetensors"), "{error}");
+    assert!(path.is_dir());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
 /// A checkpoint has each variable under its name, what Adam knows of it under `adam.mean.` and `adam.square.`,

@@ -17,6 +17,7 @@ use chopi_core::training::{AdamConfig, Converted, LearnedParams, QatConfig, Quan
 
 pub use files::{
     a_checkpoint_has_its_layout, a_checkpoint_of_another_network_is_refused,
+    a_checkpoint_that_cannot_be_written_leaves_nothing,
     a_checkpoint_that_lacks_something_changes_nothing, a_file_that_is_none_is_refused,
     training_goes_on_from_a_checkpoint_to_the_bit,
     training_starts_from_the_weights_of_a_network_in_floats,
@@ -188,6 +189,7 @@ macro_rules! training_suite {
             a_folded_convolution_has_the_numbers_of_the_formula
             training_goes_on_from_a_checkpoint_to_the_bit
             a_checkpoint_has_its_layout
+            a_checkpoint_that_cannot_be_written_leaves_nothing
             training_starts_from_the_weights_of_a_network_in_floats
             a_checkpoint_of_another_network_is_refused
             a_checkpoint_that_lacks_something_changes_nothing

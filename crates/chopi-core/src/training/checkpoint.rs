@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 pub use safetensors::Dtype;
@@ -45,7 +47,8 @@ pub trait CheckpointTensor: DeviceTensor {
 
 /// Saves a network in training to one safetensors file: its variables, learned scales among them, by
 /// their names; the states of its fake-quantizers, in the file's metadata; and the moments of the
-/// optimizer. An earlier file of this name is replaced once the new one is whole.
+/// optimizer. The file is written as `PATH.partial` and takes the place of an earlier one once it is whole and on
+/// disk; where it cannot be written, nothing is left of it.
 ///
 /// # Errors
 /// [`Error::Checkpoint`] for what cannot be written; the errors of the tensors.
@@ -80,12 +83,32 @@ pub fn save_checkpoint<T: CheckpointTensor + Clone>(
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
-    safetensors::serialize_to_file(views, Some(metadata), partial)
-        .map_err(|error| failed(path, error))?;
-    if let Some(error) = error.take() {
-        return Err(error);
+    let written = safetensors::serialize_to_file(views, Some(metadata), partial)
+        .map_err(|error| failed(path, error))
+        .and_then(|()| error.take().map_or(Ok(()), Err))
+        .and_then(|()| replace(path, partial).map_err(|error| failed(path, error)));
+    if written.is_err() {
+        // The error says more than whether this can be deleted.
+        let _ = fs::remove_file(partial);
     }
-    std::fs::rename(partial, path).map_err(|error| failed(path, error))
+    written
+}
+
+/// Gives a file the name of another, which it replaces, once its content is on disk.
+fn replace(path: &Path, partial: &Path) -> io::Result<()> {
+    // Some systems put on disk only what is open for writing.
+    File::options().write(true).open(partial)?.sync_all()?;
+    fs::rename(partial, path)?;
+    // Then the new name. Where a folder cannot be put on disk by itself nothing can be done about it.
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        let folder = match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        };
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+    Ok(())
 }
 
 /// A tensor whose bytes are read when they are written, one tensor after the other.
@@ -133,7 +156,7 @@ pub fn load_checkpoint<T: CheckpointTensor>(
     quantizers: &Quantizers,
     optimizer: Option<&mut Adam<T>>,
 ) -> Result<()> {
-    let data = std::fs::read(path).map_err(|error| failed(path, error))?;
+    let data = fs::read(path).map_err(|error| failed(path, error))?;
     let file = Saved::new(path, &data)?;
     let states =
         serde_json::from_str(file.entry(QUANTIZERS)?).map_err(|error| file.failed(error))?;
@@ -189,7 +212,7 @@ pub fn load_float<T: CheckpointTensor>(
     variables: &BTreeMap<String, T>,
     quantizers: &Quantizers,
 ) -> Result<()> {
-    let data = std::fs::read(path).map_err(|error| failed(path, error))?;
+    let data = fs::read(path).map_err(|error| failed(path, error))?;
     let file = Saved::new(path, &data)?;
     let learned = quantizers.learned_variables();
     let of_floats = variables.iter().filter(|(name, _)| !learned.contains(name));

@@ -1,16 +1,15 @@
 //! Moments by name, in a file.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use chopi_core::backend::{Backend, FloatTensor};
 use chopi_formats::Dtype;
 use chopi_formats::archive::{Archive, Entry};
 use chopi_formats::element::Element;
+use chopi_formats::header::Header;
+use chopi_formats::write::Target;
 use chopi_kernels::memory::collected;
-use safetensors::SafeTensorError;
-use safetensors::tensor::{View, serialize_to_file};
 
 use super::Moments;
 use super::fixed::{POINT, offset, power_of_two};
@@ -90,31 +89,45 @@ impl Statistics {
         Ok(())
     }
 
-    /// Writes the moments to a file, which takes the place of the one that is there once it is whole.
+    /// Writes the moments to a file, which takes the place of the one that is there once it is whole and on disk.
     ///
     /// # Errors
-    /// [`Error::Write`] where it cannot be written.
+    /// [`Error::Write`] where it cannot be written; then nothing is left of it.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let format = HashMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
-        let tensors = self.0.iter().flat_map(|(name, moments)| {
-            let parts = [
+        self.write(path)
+            .map_err(|source| Error::Write(Box::new(source)))
+    }
+
+    fn write(&self, path: &Path) -> chopi_formats::Result<()> {
+        let target = Target::new(path, &[], true)?;
+        let format = BTreeMap::from([(FORMAT.0.to_owned(), FORMAT.1.to_owned())]);
+        let mut header = Header::new(format);
+        let mut parts = Vec::new();
+        for (name, moments) in &self.0 {
+            for (end, part) in [
                 ("second", Part::Fixed(&moments.triangle)),
                 ("sum", Part::Fixed(&moments.sums)),
                 ("abs_sum", Part::Fixed(&moments.magnitudes)),
                 ("abs_max", Part::Floats(&moments.abs_max)),
                 ("rows", Part::Count([moments.rows])),
-            ];
-            parts.map(|(part, values)| (format!("{name}.{part}"), Stored::new(values)))
-        });
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = Path::new(&partial);
-        let written = serialize_to_file(tensors, Some(format), partial)
-            .and_then(|()| Ok(std::fs::rename(partial, path)?));
-        written.map_err(|source: SafeTensorError| Error::Write {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+            ] {
+                let (dtype, shape) = part.layout();
+                let len = 8 * shape.iter().product::<usize>();
+                let tensor = format!("{name}.{end}");
+                let added = header.add(&tensor, dtype, &shape, len);
+                let slot = added.map_err(|fault| chopi_formats::Error::Tensor {
+                    path: path.to_owned(),
+                    tensor,
+                    fault: Box::new(fault),
+                })?;
+                parts.push((slot, part));
+            }
+        }
+        let output = target.create(&header)?;
+        for (slot, part) in parts {
+            output.write(slot, 0, &part.bytes())?;
+        }
+        output.persist()
     }
 
     /// Reads a file that [`save`](Self::save) has written.
@@ -229,45 +242,22 @@ enum Part<'a> {
     Count([u64; 1]),
 }
 
-struct Stored<'a> {
-    part: Part<'a>,
-    shape: Vec<usize>,
-}
-
-impl<'a> Stored<'a> {
-    fn new(part: Part<'a>) -> Self {
-        let shape = match &part {
-            Part::Fixed(values) => vec![values.len(), 2],
-            Part::Floats(values) => vec![values.len()],
-            Part::Count(_) => vec![1],
-        };
-        Self { part, shape }
-    }
-}
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> Dtype {
-        match self.part {
-            Part::Floats(_) => Dtype::F64,
-            _ => Dtype::U64,
+impl Part<'_> {
+    fn layout(&self) -> (Dtype, Vec<usize>) {
+        match self {
+            Self::Fixed(values) => (Dtype::U64, vec![values.len(), 2]),
+            Self::Floats(values) => (Dtype::F64, vec![values.len()]),
+            Self::Count(values) => (Dtype::U64, vec![values.len()]),
         }
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.shape
     }
 
     // In two's complement, little-endian, the low 64 bits come first.
-    fn data(&self) -> Cow<'_, [u8]> {
-        match &self.part {
-            Part::Fixed(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Part::Floats(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Part::Count(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Fixed(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::Floats(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::Count(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         }
-    }
-
-    fn data_len(&self) -> usize {
-        8 * self.shape.iter().product::<usize>()
     }
 }
 
