@@ -39,7 +39,8 @@ pub enum Outcome {
     NaN,
     /// The code before it is clamped; beyond 2^62 by its sign.
     Code(i128),
-    /// The sum of an infinity and of a zero point that is infinite in the element type: no number, and no code.
+    /// The sum of an infinity and of a zero point that is infinite in the element type, or the product of an infinity
+    /// and of a reciprocal that is 0 there: no number, and no code.
     NoNumber,
 }
 
@@ -122,12 +123,13 @@ impl<'a> Definition<'a> {
             self.round::<F>((a + b).as_f64())
         };
         let rne = |v: f64| saturated(v.round_ties_even());
-        let sum = match self.steps {
+        let number = match self.steps {
             Steps::Divide => compute(quotient(), self.round::<F>(z)),
             Steps::Multiply => compute(product(), self.round::<F>(z)),
+            Steps::MultiplyAfter => product(),
             _ => 0.0,
         };
-        if sum.is_nan() {
+        if number.is_nan() {
             return Outcome::NoNumber;
         }
         Outcome::Code(match self.steps {
@@ -139,10 +141,10 @@ impl<'a> Definition<'a> {
                 let up = rest > 0.5 || rest == 0.5 && low % 2 != 0;
                 low + i128::from(up)
             }
-            Steps::Divide | Steps::Multiply => rne(sum),
+            Steps::Divide | Steps::Multiply => rne(number),
             Steps::DivideAfter => rne(quotient()) + z as i128,
             Steps::DivideAfterAway => saturated(quotient().round()) + z as i128,
-            Steps::MultiplyAfter => rne(product()) + z as i128,
+            Steps::MultiplyAfter => rne(number) + z as i128,
             Steps::Fused => {
                 let r = self.reciprocal::<F>(s);
                 let fused = (wide.as_f64() as f32).mul_add(r as f32, z as f32);

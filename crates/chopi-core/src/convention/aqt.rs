@@ -18,7 +18,8 @@ impl Convention {
     ///
     /// Supported: `f32`, `f16`, `bf16`; 2 to 8 bits; per tensor and per channel. XLA flushes
     /// subnormal numbers of `f32` and `bf16` to zero: so a subnormal max|x| counts as 1 too, and a scale
-    /// that would be subnormal is refused. NaN is chopi's policy, where XLA's conversion gives 0.
+    /// that would be subnormal is refused; but chopi keeps the subnormal reciprocal of a scale beyond 2^126, for
+    /// which XLA has 0. NaN is chopi's policy, where XLA's conversion gives 0.
     pub const AQT: Self = Self(&Aqt);
 }
 
