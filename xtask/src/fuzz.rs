@@ -14,12 +14,31 @@ use crate::table::count;
 use crate::workspace::Workspace;
 use crate::{process, sanitize, table};
 
-/// What libFuzzer needs of the compiler: counters at the edges of the control flow, and calls where numbers
-/// are compared.
-const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
-                     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
-                     -Cllvm-args=-sanitizer-coverage-pc-table \
-                     -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address --cfg fuzzing";
+/// What libFuzzer needs of the compiler: counters at the edges of the control flow.
+const COVERAGE: [&str; 4] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+];
+/// What finds more, and costs more: calls where numbers are compared, and AddressSanitizer.
+const INSTRUMENTS: [&str; 2] = [
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Zsanitizer=address",
+];
+/// The crates that a plain build has counters in, besides the generic code of others that these are compiled with:
+/// those that read. The kernels are without, as users run them.
+const COVERED: [&str; 7] = [
+    "chopi-fuzz",
+    "chopi-cli",
+    "chopi-core",
+    "chopi-formats",
+    "chopi-models",
+    "chopi-ptq",
+    "safetensors",
+];
+/// What says that this is a build for fuzzing.
+const FUZZING: &str = "--cfg fuzzing";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -32,6 +51,9 @@ pub struct Args {
     /// The seed of the inputs, for runs that differ in nothing but their length; a new one each time by default
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
+    /// Without AddressSanitizer, and with counters only in the crates that read: five times as many inputs or more
+    #[arg(long)]
+    plain: bool,
     /// Have each target misread a result for rare inputs, and check that it finds that
     #[arg(long)]
     planted: bool,
@@ -52,6 +74,7 @@ impl Args {
             minutes: 0.2,
             // So that what passes today does not fail tomorrow for other inputs alone.
             seed: Some(1),
+            plain: false,
             planted: false,
             seeds: false,
             keep: None,
@@ -61,7 +84,7 @@ impl Args {
 
 /// Runs each target on the inputs that there are, and then on new ones.
 pub fn run(args: &Args) -> Result<()> {
-    let fuzz = Fuzz::new(args.planted)?;
+    let fuzz = Fuzz::new(args.plain, args.planted)?;
     let targets = fuzz.targets(&args.targets)?;
     // Only what was asked for.
     let programs: &[String] = match args.seeds {
@@ -123,6 +146,7 @@ struct Fuzz {
     folder: PathBuf,
     /// Where the targets are built: a folder of its own, since the flags are others.
     target_directory: PathBuf,
+    plain: bool,
     planted: bool,
 }
 
@@ -137,11 +161,13 @@ struct Run {
 }
 
 impl Fuzz {
-    fn new(planted: bool) -> Result<Self> {
+    fn new(plain: bool, planted: bool) -> Result<Self> {
         let workspace = Workspace::load()?;
+        let target = if plain { "fuzz-plain" } else { "fuzz" };
         Ok(Self {
             folder: workspace.workspace_root.join("fuzz"),
-            target_directory: workspace.target_directory.join("fuzz"),
+            target_directory: workspace.target_directory.join(target),
+            plain,
             planted,
         })
     }
@@ -179,7 +205,19 @@ impl Fuzz {
         if self.planted {
             command.arg("--features=planted");
         }
-        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", FLAGS);
+        let flags = match self.plain {
+            true => {
+                let flags = COVERAGE.map(|flag| format!("{flag:?}")).join(",");
+                command.arg("-Zprofile-rustflags");
+                for package in COVERED {
+                    let key = format!("profile.release.package.{package}.rustflags");
+                    command.args(["--config", &format!("{key}=[{flags}]")]);
+                }
+                FUZZING.to_owned()
+            }
+            false => [&COVERAGE[..], &INSTRUMENTS, &[FUZZING]].concat().join(" "),
+        };
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags);
         process::run(&mut command)?;
         Ok(self.target_directory.join(host).join("release"))
     }
