@@ -6,7 +6,7 @@
 #![no_main]
 
 use chopi_fuzz::planted;
-use chopi_fuzz::program::{Folder, safetensors, succeeds, writes};
+use chopi_fuzz::program::{Folder, data_len, safetensors, succeeds, writes};
 use libfuzzer_sys::fuzz_target;
 
 const PLAIN: &str = "temporary folders have plain names";
@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     folder.write("model/tokenizer.json", tokenizer);
     folder.write(
         "model/model.safetensors",
-        &safetensors(header, &floats(data)),
+        &safetensors(header, &floats(header, data)),
     );
     let model = folder.path("model");
     let file = folder.write("text.txt", b"w3 w4 w5 w6 w7\nw8 w9 w30 w1 w2\n");
@@ -45,7 +45,8 @@ fuzz_target!(|input: &[u8]| {
             succeeds(&[&evaluate, &text[..], bits].concat(), &[&model]);
         }
         _ => {
-            let text = ["--calibration-text", file.to_str().expect(PLAIN)];
+            let text = folder.write("calibration.txt", &b"w3 w4 w5 w6 w7 w8 w9 w30\n".repeat(12));
+            let text = ["--calibration-text", text.to_str().expect(PLAIN)];
             let quantize = ["quantize", "--quiet", "--method", "gptq", "--format"];
             let how = ["compressed-tensors", "--bits", "4", "--threads", "1"];
             if writes(
@@ -67,10 +68,10 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// These bytes, or where there are none, those of small numbers of `f32`.
-fn floats(data: &[u8]) -> Vec<u8> {
+/// These bytes, or where there are none, those of small numbers of `f32`, as many as the header says.
+fn floats(header: &[u8], data: &[u8]) -> Vec<u8> {
     match data {
-        [] => (0..1 << 14)
+        [] => (0..data_len(header) / 4)
             .flat_map(|i| (((i * 7 % 29) as f32 - 14.0) / 32.0).to_le_bytes())
             .collect(),
         _ => data.to_vec(),

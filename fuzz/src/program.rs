@@ -118,24 +118,24 @@ pub fn writes(folder: &Folder, args: &[&str], inputs: &[&Path], output: &str) ->
 pub fn safetensors(header: &[u8], data: &[u8]) -> Vec<u8> {
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(header);
-    let start = bytes.len();
     bytes.extend_from_slice(data);
-    let said = data_len(header).unwrap_or(0).min(MOST_DATA);
     let pattern = (0..).map(|i: usize| (i * 37 % 251) as u8);
-    let made_up = said.saturating_sub(data.len());
+    let made_up = data_len(header).saturating_sub(data.len());
     bytes.extend(pattern.take(made_up));
-    bytes.truncate(start + said.max(data.len()));
     bytes
 }
 
-/// Where the data end, by a header.
-fn data_len(header: &[u8]) -> Option<usize> {
-    let header: Value = serde_json::from_slice(header).ok()?;
-    let ends = header
-        .as_object()?
-        .values()
-        .filter_map(|tensor| tensor["data_offsets"][1].as_u64());
-    usize::try_from(ends.max()?).ok()
+/// Where the data end, by a header, or the most that are made up.
+pub fn data_len(header: &[u8]) -> usize {
+    let end = || {
+        let header: Value = serde_json::from_slice(header).ok()?;
+        let ends = header
+            .as_object()?
+            .values()
+            .filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+        usize::try_from(ends.max()?).ok()
+    };
+    end().unwrap_or(0).min(MOST_DATA)
 }
 
 /// The header and the data of a safetensors file.

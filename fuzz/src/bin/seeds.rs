@@ -131,13 +131,26 @@ fn models(seeds: &Seeds) {
             };
             let file = fs::read(folder.join("model.safetensors")).unwrap();
             let (config, tokenizer) = (json("config.json"), json("tokenizer.json"));
-            let header = parts(&file).0.trim_ascii_end();
+            let (header, data) = parts(&file);
+            let header = header.trim_ascii_end();
+            // Those of floats are made up; shapes and codes cannot be.
+            let data = if kind == "float" { &[] } else { data };
             let (config, tokenizer) = (config.as_bytes(), tokenizer.as_bytes());
             for &command in commands
                 .iter()
                 .filter(|&&command| kind == "float" || command < 3)
             {
-                let input = [&[command], config, &[0], tokenizer, &[0], header, &[0]].concat();
+                let input = [
+                    &[command],
+                    config,
+                    &[0],
+                    tokenizer,
+                    &[0],
+                    header,
+                    &[0],
+                    data,
+                ]
+                .concat();
                 seeds.write(&format!("{name}-{kind}-{command}"), &input);
             }
         }
