@@ -220,6 +220,8 @@ fn number(output: &str, what: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
