@@ -319,6 +319,7 @@ fn shorter_than_a_vector() -> ! {
 /// 2. *The memory is there.* The bodies take pointers from nothing but the arrays that [`first`] and
 ///    [`first_mut`] give, or a type that says their length, which are as long as what is read or written; the
 ///    instructions need no alignment but that of the elements. Written memory may be uninitialized.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! intrinsics {
     ($(fn $name:ident $([$($generic:tt)*])? ($($argument:tt)*) $(-> $result:ty)? { $($body:tt)* })*) => {$(
         #[inline(always)]
