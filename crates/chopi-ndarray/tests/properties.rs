@@ -307,3 +307,33 @@ fn an_infinity_beside_an_infinite_zero_point_is_not_reported_as_nan() {
         );
     }
 }
+
+/// In `f16` the reciprocal of a large scale is 0, and its product with an infinity is no number; but the data hold no NaN,
+/// and none is reported.
+#[test]
+fn an_infinity_times_a_reciprocal_that_is_zero_is_not_reported_as_nan() {
+    for convention in [Convention::AQT, Convention::PYCHOP_JAX] {
+        let builder = Chopi::builder().convention(convention).symmetric(true);
+        let scheme = builder.scheme().unwrap();
+        let float = FloatType::F16;
+        for scale in [2_f64.powi(25), 2_f64.powi(30)] {
+            let params = QParams::new(
+                scheme.clone(),
+                convention,
+                float,
+                vec![1],
+                vec![scale],
+                vec![0],
+            );
+            let params = params.unwrap();
+            let x = array![f16::INFINITY, f16::NEG_INFINITY, f16::MAX];
+            params.quantize(&x).unwrap();
+            let fake = params.fake_quantize(&x).unwrap();
+            assert!(
+                fake[0].is_nan() && fake[1].is_nan(),
+                "{convention:?}: {fake}"
+            );
+            assert_eq!(fake[2], f16::ZERO);
+        }
+    }
+}

@@ -69,11 +69,10 @@ use chopi_kernels::FloatType;
 /// | AQT | 0 = z; XLA leaves it open | 0 | saturates | s is NaN or ∞ |
 ///
 /// So infinities saturate, as they do on at least one path of each; NaN in fake-quantize is that of PyTorch and of
-/// compressed-tensors in their conventions; every other cell is chopi's policy. Two cases are left. Where
-/// a convention computes in `f16`, a zero point beyond 65,504 is infinite too, and its sum with an infinity of the
-/// other sign is NaN. And the reciprocal of a large scale is 0 where it is rounded to `f16` (from 2^25), or by
-/// PyTorch's fake-quantize to `f32` for `f64` data (from 2^150); its product with an infinity is NaN. Such an infinity
-/// gets no code that is defined, and is NaN once it is fake-quantized.
+/// compressed-tensors in their conventions; every other cell is chopi's policy. Two cases are left, where
+/// a convention computes in `f16`: a zero point beyond 65,504 is infinite too, and its sum with an infinity of the
+/// other sign is NaN; and the reciprocal of a scale of 2^25 or more is 0, whose product with an infinity is NaN.
+/// Such an infinity gets no code that is defined, and is NaN once it is fake-quantized.
 ///
 /// Two conventions are equal if they have the same name. With the feature `serde` a convention is saved as
 /// its name.
