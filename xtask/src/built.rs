@@ -29,25 +29,36 @@ pub fn chopi(command: &mut Command) -> Result<PathBuf> {
 
 /// What Cargo says of something that it has built.
 #[derive(Deserialize)]
-struct Artifact {
-    target: Target,
-    profile: Profile,
-    executable: Option<PathBuf>,
+pub struct Artifact {
+    pub target: Target,
+    pub profile: Profile,
+    #[serde(default)]
+    pub manifest_path: PathBuf,
+    /// The program, if it is one.
+    pub executable: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
-struct Target {
-    name: String,
+pub struct Target {
+    pub name: String,
+    pub kind: Vec<String>,
 }
 
 #[derive(Deserialize)]
-struct Profile {
-    test: bool,
+pub struct Profile {
+    pub test: bool,
+}
+
+impl Artifact {
+    /// What a message is about, if it is about something that was built.
+    pub fn read(message: &str) -> Option<Self> {
+        serde_json::from_str(message).ok()
+    }
 }
 
 /// The program that a message is about, if it is about one.
 fn read(message: &str) -> Option<(String, PathBuf)> {
-    let artifact: Artifact = serde_json::from_str(message).ok()?;
+    let artifact = Artifact::read(message)?;
     let program = artifact.executable.filter(|_| !artifact.profile.test);
     Some((artifact.target.name, program?))
 }

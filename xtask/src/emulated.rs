@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
-use serde::Deserialize;
 
+use crate::built::Artifact;
 use crate::table;
 use crate::table::count;
 use root::Root;
@@ -166,34 +166,14 @@ struct Binary {
     /// The crate and the file of the tests.
     name: String,
     /// Where it lies, seen from inside.
-    path: String,
+    path: PathBuf,
     /// The folder that it is run in, seen from inside.
     folder: PathBuf,
 }
 
-/// What Cargo says of something that it has built.
-#[derive(Debug, Deserialize)]
-struct Artifact {
-    target: Target,
-    profile: Profile,
-    manifest_path: PathBuf,
-    executable: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Profile {
-    test: bool,
-}
-
 /// The binary of tests that a message of Cargo is about, if it is about one.
 fn binary(message: &str) -> Option<Binary> {
-    let artifact: Artifact = serde_json::from_str(message).ok()?;
+    let artifact = Artifact::read(message)?;
     let path = artifact.executable.filter(|_| artifact.profile.test)?;
     let folder = artifact.manifest_path.parent()?.to_owned();
     let member = match folder.file_name()?.to_string_lossy() {
@@ -247,7 +227,7 @@ mod tests {
         let tests = artifact("test", true, r#""/target/saved-1""#).unwrap();
         assert_eq!(
             (&*tests.name, &*tests.path),
-            ("chopi-core, tests/saved", "/target/saved-1")
+            ("chopi-core, tests/saved", Path::new("/target/saved-1"))
         );
         assert_eq!(tests.folder, Path::new("/workspace/crates/chopi-core"));
         assert!(artifact("lib", false, "null").is_none());
