@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: the targets of `fuzz/`, built with coverage and AddressSanitizer, and run.
+//! `cargo xtask fuzz`: the targets of `fuzz/`, built with coverage and, unless `--plain`, AddressSanitizer, and run.
 //!
 //! The flags are those of cargo-fuzz, which is not needed; nor is another toolchain, since `RUSTC_BOOTSTRAP`
 //! lets a stable one take them.
@@ -51,7 +51,7 @@ pub struct Args {
     /// The seed of the inputs, for runs that differ in nothing but their length; a new one each time by default
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
-    /// Without AddressSanitizer, and with counters only in the crates that read: five times as many inputs or more
+    /// Without AddressSanitizer, and with counters only in the crates that read: several times as many inputs
     #[arg(long)]
     plain: bool,
     /// Have each target misread a result for rare inputs, and check that it finds that
