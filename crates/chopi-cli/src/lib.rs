@@ -13,9 +13,9 @@ mod error;
 mod framework;
 mod inspect;
 mod interrupt;
-mod manual;
 #[cfg(feature = "models")]
-mod method;
+mod layerwise;
+mod manual;
 #[cfg(feature = "models")]
 mod models;
 mod others;

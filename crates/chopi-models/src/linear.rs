@@ -12,8 +12,8 @@ use chopi_matmul::{Activations, QuantizedEmbedding, QuantizedLinear};
 use chopi_ptq::{LayerError, Method, RangeMethod, Rounding, Scaling};
 
 use crate::error::{Error, Result};
+use crate::layerwise::{Before, Divide};
 use crate::observe::Observe;
-use crate::ptq::{Before, Divide};
 use crate::rotation::Rotation;
 use crate::scheme::{InputScheme, Inputs, Scheme};
 use crate::weights::{Matrix, Weights};

@@ -8,7 +8,7 @@ use super::read;
 use crate::args::StatisticsArgs;
 use crate::error::{Error, Result};
 use crate::files::Files;
-use crate::method::windows_of;
+use crate::layerwise::windows_of;
 use crate::print::print;
 use crate::report::grouped;
 use crate::workers;

@@ -67,7 +67,7 @@ pub fn run(args: &QuantizeArgs, choice: &Choice) -> Result<()> {
 /// # Errors
 /// What is wrong with the model or the text.
 #[cfg(feature = "models")]
-pub use crate::method::make;
+pub use crate::layerwise::make;
 
 /// Nothing: methods that see data run the model.
 #[cfg(not(feature = "models"))]

@@ -7,9 +7,9 @@ use super::memory::{CacheFormat, Memory};
 use super::{DecoderConfig, Norm};
 use crate::config::Activation;
 use crate::error::Result;
+use crate::layerwise::{Stage, add, each};
 use crate::linear::Linear;
 use crate::observe::Observe;
-use crate::ptq::{Stage, add, each};
 use crate::rotation::Rotation;
 use crate::weights::Weights;
 

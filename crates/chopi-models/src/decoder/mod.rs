@@ -14,9 +14,9 @@ use candle_nn::ops::rms_norm;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::layerwise::{Before, Divide, Stage, Work, each};
 use crate::linear::{Linear, Made, Table, made_floats};
 use crate::observe::Observe;
-use crate::ptq::{Before, Divide, Stage, Work, each};
 use crate::scheme::{Inputs, Scheme};
 use crate::weights::Weights;
 

@@ -8,9 +8,9 @@ use candle_nn::ops::softmax_last_dim;
 use super::{EncoderConfig, Norm};
 use crate::config::Activation;
 use crate::error::Result;
+use crate::layerwise::Stage;
 use crate::linear::Linear;
 use crate::observe::Observe;
-use crate::ptq::Stage;
 use crate::weights::Weights;
 
 /// y = norm(x + attention(x)), and then norm(y + mlp(y)).

@@ -11,9 +11,9 @@ use candle_nn::ops::layer_norm;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::layerwise::Work;
 use crate::linear::{Linear, Made, Table};
 use crate::observe::Observe;
-use crate::ptq::Work;
 use crate::scheme::Scheme;
 use crate::weights::Weights;
 

@@ -1,4 +1,4 @@
-//! What a method that sees data makes of a model, before anything is written.
+//! What a method that sees data makes of a model, layer by layer, before anything is written.
 
 use std::collections::BTreeMap;
 
