@@ -10,7 +10,7 @@ use chopi_core::{
 use safetensors::tensor::TensorView;
 use tch::{Device, Kind, TchError, Tensor};
 
-use crate::tensor::{float_kind, float_type, int_kind};
+use crate::tensor::{check_strided, float_kind, float_type, in_memory, int_kind};
 use crate::{LibTorch, framework};
 
 /// A tensor on any device.
@@ -170,13 +170,11 @@ impl DeviceTensor for OnDevice {
     }
 
     fn to_host(&self) -> Result<Vec<f64>> {
-        let host = self
-            .0
+        check_strided(&self.0)?;
+        let host = in_memory(&self.0)?
             .f_to_device(Device::Cpu)
-            .and_then(|host| host.f_to_kind(Kind::Double));
-        let host = host
-            .and_then(|host| host.f_contiguous())
-            .map_err(framework)?;
+            .and_then(|host| host.f_to_kind(Kind::Double)?.f_contiguous());
+        let host = host.map_err(framework)?;
         let mut values = repeated(0.0, host.numel())?;
         host.f_copy_data(&mut values, host.numel())
             .map_err(framework)?;
@@ -221,15 +219,14 @@ impl CheckpointTensor for OnDevice {
     }
 
     fn to_bytes(&self) -> Result<Vec<u8>> {
-        let bytes = || -> std::result::Result<Tensor, TchError> {
-            let host = self
-                .0
-                .f_detach()?
-                .f_to_device(Device::Cpu)?
-                .f_contiguous()?;
-            host.f_reshape([-1])?.f_view_dtype(Kind::Uint8)
-        };
-        let bytes = bytes().map_err(framework)?;
+        check_strided(&self.0)?;
+        let bytes = in_memory(&self.0)?
+            .f_to_device(Device::Cpu)
+            .and_then(|host| {
+                let host = host.f_contiguous()?.f_reshape([-1])?;
+                host.f_view_dtype(Kind::Uint8)
+            });
+        let bytes = bytes.map_err(framework)?;
         let mut data = repeated(0, bytes.numel())?;
         bytes
             .f_copy_data(&mut data, bytes.numel())

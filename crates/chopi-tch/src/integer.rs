@@ -5,7 +5,7 @@ use chopi_core::{Chopi, Error};
 use chopi_matmul::conv::{self, ConvParams};
 use chopi_matmul::{Activations, Result};
 use tch::nn::{self, ConvConfigND, Module, PaddingMode};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::device::{lengths, shape};
 use crate::nn::{Converted, Convolution, Weighted};
@@ -226,12 +226,6 @@ impl QuantizedEmbedding {
     /// # Errors
     /// [`Row`](chopi_matmul::Error::Row) for a row that is not there; indices that are no integers.
     pub fn f_forward(&self, indices: &Tensor) -> Result<Tensor> {
-        let host = || -> std::result::Result<Tensor, TchError> {
-            indices
-                .f_to_device(Device::Cpu)?
-                .f_to_kind(Kind::Int64)?
-                .f_contiguous()
-        };
         crate::tensor::check_strided(indices)?;
         let kind = indices.f_kind().map_err(framework)?;
         if !matches!(
@@ -244,7 +238,10 @@ impl QuantizedEmbedding {
                 expected: "indices of Int8, Uint8, Int16, Int or Int64",
             }));
         }
-        let host = host().map_err(framework)?;
+        let host = crate::tensor::in_memory(indices)?
+            .f_to_device(Device::Cpu)
+            .and_then(|host| host.f_to_kind(Kind::Int64)?.f_contiguous());
+        let host = host.map_err(framework)?;
         let mut rows = repeated(0_i64, host.numel())?;
         host.f_copy_data(&mut rows, host.numel())
             .map_err(framework)?;

@@ -153,9 +153,20 @@ pub(crate) fn check_strided(tensor: &Tensor) -> Result<()> {
     Err(refused(format!("{kind:?} of a tensor without strides")))
 }
 
+/// The tensor itself, without its gradient, or a copy of one whose memory does not hold its elements: libtorch marks
+/// tensors as negated, and as zeros without memory, and what reads memory itself does not see it.
+pub(crate) fn in_memory(tensor: &Tensor) -> Result<Tensor> {
+    let read = if tensor.f_internal_is_zerotensor().map_err(framework)? {
+        let kind = tensor.f_kind().map_err(framework)?;
+        Tensor::f_zeros(tensor.size(), (kind, tensor.device()))
+    } else {
+        tensor.f_detach().and_then(|tensor| tensor.f_resolve_neg())
+    };
+    read.map_err(framework)
+}
+
 /// Calls `f` with a CPU tensor whose elements fill their memory, and how they lie there: the tensor
-/// itself, or a copy of one with gaps, or of one whose memory does not hold its elements: libtorch marks
-/// tensors as negated, and as zeros without memory.
+/// itself, or a copy of one with gaps, or of one whose memory does not hold its elements.
 fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) -> Result<R> {
     check_strided(tensor)?;
     if tensor.device() != Device::Cpu {
@@ -165,17 +176,7 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
             expected: "a tensor on the CPU",
         });
     }
-    let read;
-    let tensor = if tensor.f_internal_is_zerotensor().map_err(framework)? {
-        let kind = tensor.f_kind().map_err(framework)?;
-        read = Tensor::f_zeros(tensor.size(), (kind, Device::Cpu)).map_err(framework)?;
-        &read
-    } else if tensor.f_is_neg().map_err(framework)? {
-        read = tensor.detach().f_resolve_neg().map_err(framework)?;
-        &read
-    } else {
-        tensor
-    };
+    let tensor = &in_memory(tensor)?;
     let shape: Vec<usize> = tensor
         .size()
         .into_iter()
@@ -189,7 +190,7 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
     match Layout::dense(&shape, &strides) {
         Some(layout) => f(tensor, layout),
         None => {
-            let copy = tensor.detach().f_contiguous().map_err(framework)?;
+            let copy = tensor.f_contiguous().map_err(framework)?;
             f(&copy, Layout::row_major(&shape))
         }
     }

@@ -1,7 +1,9 @@
 //! Tensors that are no plain memory: they are read as libtorch reads them, or refused.
 
-use chopi_core::training::{FakeQuantizer, Phase, Ste};
+use chopi_core::backend::DeviceTensor;
+use chopi_core::training::{CheckpointTensor, FakeQuantizer, Phase, Ste};
 use chopi_core::{Chopi, QParams, observer::Ranges};
+use chopi_tch::OnDevice;
 use chopi_tch::nn::fake_quantize;
 use tch::{Device, Kind, Tensor};
 
@@ -110,4 +112,40 @@ fn what_has_no_strides_or_no_elements_is_refused() {
         assert!(chopi.params().is_none(), "{name}");
     }
     assert!(all.len() >= 8, "{}", all.len());
+}
+
+#[test]
+fn marked_tensors_on_other_devices_and_as_indices_are_read_as_libtorch_reads_them() {
+    let marked = |kind| {
+        [
+            Tensor::internal_efficientzerotensor([4], (kind, Device::Cpu)),
+            Tensor::from_slice(&[-1_i64, -2, 0])
+                .to_kind(kind)
+                .internal_neg_view(),
+        ]
+    };
+    for x in marked(Kind::Double) {
+        let expected = Vec::<f64>::try_from(plain(&x)).unwrap();
+        assert_eq!(OnDevice(x.shallow_clone()).to_host().unwrap(), expected);
+        let bytes: Vec<u8> = expected.iter().flat_map(|x| x.to_ne_bytes()).collect();
+        assert_eq!(OnDevice(x).to_bytes().unwrap(), bytes);
+    }
+    let error = OnDevice(Tensor::new()).to_host().unwrap_err().to_string();
+    assert!(error.contains("undefined tensor"), "{error}");
+}
+
+#[cfg(feature = "matmul")]
+#[test]
+fn marked_indices_name_the_rows_that_libtorch_says() {
+    use chopi_tch::QuantizedEmbedding;
+    let table = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).reshape([3, 1]);
+    let embedding = QuantizedEmbedding::from_table(&table, Chopi::new(8).unwrap()).unwrap();
+    for indices in [
+        Tensor::internal_efficientzerotensor([4], (Kind::Int64, Device::Cpu)),
+        Tensor::from_slice(&[-1_i64, -2, 0]).internal_neg_view(),
+    ] {
+        let rows = embedding.f_forward(&indices).unwrap();
+        let expected = embedding.f_forward(&plain(&indices)).unwrap();
+        assert!(equal(&rows, &expected), "{indices:?}");
+    }
 }
