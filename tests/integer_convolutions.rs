@@ -2,10 +2,10 @@
 
 use candle_core::{Device, Tensor};
 use candle_nn::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Module};
-use chopi::Chopi;
 use chopi::candle::{self, conv1d_params, conv2d_params};
 use chopi::matmul::conv::{ConvParams, QuantizedConv};
 use chopi::matmul::{Activations, Error};
+use chopi::{Chopi, Convention};
 use ndarray::{Array4, ArrayD, Axis};
 use proptest::prelude::*;
 
@@ -225,6 +225,19 @@ fn a_convolution_along_one_axis_is_that_along_two_of_which_one_has_length_one() 
     assert_eq!(one.dims(), [2, 6, 4]);
     let two: Vec<f32> = two.forward(&x).unwrap().into_iter().collect();
     assert_eq!(one.flatten_all().unwrap().to_vec1::<f32>().unwrap(), two);
+}
+
+#[test]
+fn inputs_whose_zero_points_would_be_real_are_refused() {
+    let weights = Array4::from_elem((1, 1, 1, 1), 1.0_f32);
+    let mut quantizer = Chopi::builder().symmetric(true).build().unwrap();
+    let codes = quantizer.quantize(&weights).unwrap();
+    let params = quantizer.params().unwrap();
+    let pychop = || Chopi::builder().convention(Convention::PYCHOP_TORCH);
+    let layer = |inputs| QuantizedConv::new(&codes, params, ConvParams::new(2), inputs);
+    let error = layer(Activations::Dynamic(pychop())).unwrap_err();
+    assert!(matches!(error, Error::RealZeroPoints { .. }), "{error}");
+    layer(Activations::Dynamic(pychop().symmetric(true))).unwrap();
 }
 
 #[test]

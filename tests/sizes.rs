@@ -5,7 +5,8 @@ use chopi::matmul::conv::{ConvGeometry, ConvInput, ConvParams, PackedConv};
 use chopi::matmul::emulate::{self, Accumulator, Overflow};
 use chopi::matmul::requantize::OutputCodes;
 use chopi::matmul::{
-    Activations, CodeSlice, IntegerOnlyLinear, Matrix, Order, PackedMatrix, QuantizedLinear,
+    Activations, CodeSlice, GroupedMatrix, IntegerOnlyLinear, Matrix, Order, PackedMatrix,
+    QuantizedLinear,
 };
 use chopi::ndarray::onnx::{
     DequantizeAttributes, QuantizeAttributes, dequantize_linear, matmul_integer, quantize_linear,
@@ -211,4 +212,23 @@ fn convolutions_without_channels_or_images() {
         Accumulator::new(32, Overflow::Wrap).unwrap(),
     );
     assert!(sums.unwrap().is_empty());
+}
+
+#[test]
+fn grouped_matrices_without_rows_or_columns() {
+    for huge in HUGE {
+        let grouped = |shape| GroupedMatrix::new(&[0_u8; 0][..], (0, 15), shape, 8, &[], &[]);
+        let columns = grouped((huge, 0)).unwrap();
+        assert_eq!((columns.columns(), columns.depth()), (huge, 0));
+        let rows = grouped((0, huge)).unwrap();
+        assert_eq!((rows.columns(), rows.depth()), (0, huge));
+        let error = grouped((huge, huge)).unwrap_err().to_string();
+        assert!(error.contains("the right matrix"), "{error}");
+        // An empty product of many rows.
+        let left = Matrix::new(&[0_u8; 0][..], huge, 0, &[0]).unwrap();
+        let none = grouped((0, 0)).unwrap();
+        let scales = [1.0];
+        none.multiply_dequantized(&left, &scales, None, None, &mut [])
+            .unwrap();
+    }
 }

@@ -92,7 +92,10 @@ impl GroupedMatrix {
         if group == 0 || (!group.is_multiple_of(PAIR) && group < depth) {
             return Err(Error::Group { group });
         }
-        let group = group.min(depth.next_multiple_of(PAIR).max(PAIR));
+        let whole = depth
+            .checked_next_multiple_of(PAIR)
+            .unwrap_or(usize::MAX / PAIR * PAIR);
+        let group = group.min(whole.max(PAIR));
         let groups = depth.div_ceil(group);
         Error::check_length(
             "the right matrix",
@@ -102,13 +105,13 @@ impl GroupedMatrix {
         Error::check_length(
             "the scales of the right matrix",
             scales.len(),
-            columns * groups,
+            columns.saturating_mul(groups),
         )?;
         let zeros = zero_points.len();
         Error::check_length(
             "the zero points of the right matrix",
             zeros,
-            columns * groups,
+            columns.saturating_mul(groups),
         )?;
 
         let nibbles = qmax - qmin < 16;
@@ -118,9 +121,9 @@ impl GroupedMatrix {
             (false, CodeSlice::U8(_)) => 128,
             (false, CodeSlice::I8(_)) => 0,
         };
-        let width = columns.next_multiple_of(PANEL);
+        let panels = columns.div_ceil(PANEL);
         // What overflows has no element, or more than memory holds.
-        let of_groups = groups.saturating_mul(width);
+        let of_groups = groups.saturating_mul(panels).saturating_mul(PANEL);
         let mut terms = repeated([[0; 2]; PANEL], of_groups / PANEL)?;
         let mut packed = Self {
             depth,
@@ -134,9 +137,11 @@ impl GroupedMatrix {
             magnitude: 0,
         };
         let panel_lines = packed.lines_to(depth);
-        let lines = (width / PANEL).saturating_mul(panel_lines);
+        let lines = panels.saturating_mul(panel_lines);
         packed.lines = repeated(Quad([0; QUAD_BYTES]), lines)?;
-        for column in 0..columns {
+        // Without rows there is nothing to pack, however many columns there are.
+        let filled = if depth == 0 { 0 } else { columns };
+        for column in 0..filled {
             let panel = &mut packed.lines[column / PANEL * panel_lines..][..panel_lines];
             for g in 0..groups {
                 let place = column * groups + g;
@@ -239,6 +244,9 @@ impl GroupedMatrix {
         };
         let output = Floats::new(&scales, left.rows(), self.columns)?;
         let out = Window::new(left.rows(), self.columns, out.into())?;
+        if left.rows() == 0 || self.columns == 0 {
+            return Ok(());
+        }
         let sums_over = self.has_zeros.then_some(self.group);
         let left = Tiled::new(left, sums_over, engine.left_format())?;
         match self.nibbles {

@@ -1,4 +1,4 @@
-//! Products of quantized matrices, computed in integers: exact, and faster than in floats.
+//! Products of quantized matrices, computed exactly in integers.
 //!
 //! ```
 //! # mod chopi { pub use chopi_matmul as matmul; }
@@ -25,13 +25,13 @@
 //! | convolutions of codes; with floats in and out | [`conv::PackedConv`]; [`conv::QuantizedConv`] |
 //! | embeddings with an integer table, indices in and floats out | [`QuantizedEmbedding`] |
 //! | from sums to codes, by a float multiplier or as gemmlowp and TensorFlow Lite do it | [`requantize`] |
-//! | operands of 2 to 16 bits and accumulators of any width, as hardware has them | [`emulate`] |
+//! | operands of 2 to 16 bits and accumulators of 2 to 32 bits, as in hardware | [`emulate`] |
 //!
-//! The sums are exact, or the product is refused: a depth at which 32 bits could overflow is an
-//! [`Error::Overflow`]. Every CPU gives the same bits. The kernels are chosen at run time: AVX-512 with
-//! VNNI, AVX-512, AVX-VNNI, AVX2, or plain Rust, which is what other architectures run. None uses an
-//! instruction that saturates. With the feature `rayon`, large products are worked on by the threads
-//! of the current pool.
+//! The sums are exact, or the product is refused: a depth at which an `i32` sum could overflow is an
+//! [`Error::Overflow`]. Every CPU gives the same bits. The kernel is chosen at run time: AVX-512 VNNI, AVX-512,
+//! AVX-VNNI or AVX2 on x86-64; NEON, with dot products where the CPU has them, on 64-bit ARM; plain Rust elsewhere.
+//! No kernel uses a saturating instruction. With the feature `rayon`, large products run on the threads of the
+//! current pool.
 //!
 //! Everything but the layers works on slices of host memory.
 

@@ -9,6 +9,7 @@ use chopi_core::{
         Backend, Fill, FloatSliceMut, FloatTensor, HostInts, Int, IntSlice, IntTensor, Layout,
         bf16, collected, copied, f16, match_int, repeated,
     },
+    convention::ZeroPoints,
 };
 
 use crate::codes::{CodeSlice, Matrix};
@@ -47,6 +48,10 @@ impl Activations {
         match self {
             Self::Dynamic(builder) => {
                 let quantizer = builder.clone().per_tensor().build()?;
+                let zero_points = quantizer.convention().zero_points(quantizer.scheme());
+                if zero_points == ZeroPoints::Real {
+                    return Err(Error::RealZeroPoints { what: ACTIVATIONS });
+                }
                 check_bounds(ACTIVATIONS, (quantizer.qmin(), quantizer.qmax()))
             }
             Self::Static(params) if params.scale().len() != 1 => Err(Error::StaticActivations {

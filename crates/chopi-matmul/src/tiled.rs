@@ -115,6 +115,8 @@ impl Tiled {
 
     /// The rows of a tile.
     pub(crate) fn rows_of(&self, tile: usize) -> Range<usize> {
-        self.rows * tile / self.tiles..self.rows * (tile + 1) / self.tiles
+        // Wide, for the product may be larger than the memory of a machine of 32 bits.
+        let start = |tile| (self.rows as u128 * tile as u128 / self.tiles as u128) as usize;
+        start(tile)..start(tile + 1)
     }
 }
