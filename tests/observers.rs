@@ -5,9 +5,9 @@ use candle_core::{Device, Tensor};
 use chopi::{
     Calibration, Chopi, Convention, Error, Granularity, Observer, Scheme,
     metrics::{compare, quantization_metrics},
-    observer::Histograms,
+    observer::{Histograms, Ranges},
 };
-use ndarray::{Array1, Array2, Array3, Axis};
+use ndarray::{Array1, Array2, Array3, Axis, array};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -356,7 +356,7 @@ proptest! {
         for calibration in ALL {
             let scheme = scheme(bits, symmetric);
             let ranges = calibration.observe(&x, &scheme, &Convention::CHOPI).unwrap();
-            let all = chopi::observer::Ranges::observe(&x, Granularity::PerTensor).unwrap();
+            let all = Ranges::observe(&x, Granularity::PerTensor).unwrap();
             prop_assert!(ranges.min()[0] >= all.min()[0] && ranges.max()[0] <= all.max()[0]);
             prop_assert!(ranges.min()[0] <= ranges.max()[0]);
             chopi::QParams::from_ranges(&ranges, &scheme, &Convention::CHOPI).unwrap();
@@ -382,4 +382,42 @@ fn saved_observers_go_on_to_the_bit() {
     let broken = r#"{"exponent":0,"min":0.0,"max":2.5,"counts":[1,0]}"#;
     let error = serde_json::from_str::<chopi::observer::Histogram>(broken).unwrap_err();
     assert!(error.to_string().contains("2 counts for 3 bins"), "{error}");
+}
+
+/// The scales of rows are none of columns, although there are as many of them.
+#[test]
+fn ranges_of_another_granularity_are_refused() {
+    let x = array![[1.0_f32, 20.0], [3.0, 0.5]];
+    let granularities = [
+        Granularity::PerTensor,
+        Granularity::PerChannel { axis: 0 },
+        Granularity::PerChannel { axis: 1 },
+        Granularity::PerGroup { axis: 0, size: 2 },
+        Granularity::PerGroup { axis: 0, size: 1 },
+        Granularity::PerGroup { axis: 1, size: 2 },
+    ];
+    for of in granularities {
+        let ranges = Ranges::observe(&x, of).unwrap();
+        for granularity in granularities {
+            let mut scheme = Chopi::builder();
+            scheme = match granularity {
+                Granularity::PerTensor => scheme.per_tensor(),
+                Granularity::PerChannel { axis } => scheme.per_channel(axis),
+                Granularity::PerGroup { axis, size } => scheme.per_group(size, axis),
+            };
+            let scheme = scheme.scheme().unwrap();
+            let params = chopi::QParams::from_ranges(&ranges, &scheme, &Convention::CHOPI);
+            match of == granularity {
+                true => drop(params.unwrap()),
+                false => assert_eq!(
+                    params.unwrap_err().to_string(),
+                    "the ranges are not those of this scheme, convention and calibration"
+                ),
+            }
+        }
+    }
+    // The last axis by its other name.
+    let ranges = Ranges::observe(&x, Granularity::PerChannel { axis: -1 }).unwrap();
+    let scheme = Chopi::builder().per_channel(1).scheme().unwrap();
+    chopi::QParams::from_ranges(&ranges, &scheme, &Convention::CHOPI).unwrap();
 }

@@ -106,6 +106,24 @@ pub enum Granularity {
 }
 
 impl Granularity {
+    /// Whether both may divide a tensor into the same groups: a negative axis counts from the end of axes whose
+    /// number is not known here.
+    pub(crate) fn may_be(self, other: Self) -> bool {
+        let is_one = |a: isize, b: isize| a == b || (a < 0) != (b < 0);
+        match (self, other) {
+            (Self::PerTensor, Self::PerTensor) => true,
+            (Self::PerChannel { axis: a }, Self::PerChannel { axis: b }) => is_one(a, b),
+            (
+                Self::PerGroup { axis: a, size },
+                Self::PerGroup {
+                    axis: b,
+                    size: other,
+                },
+            ) => size == other && is_one(a, b),
+            _ => false,
+        }
+    }
+
     /// The shape of the parameters for a tensor of this shape.
     ///
     /// # Errors

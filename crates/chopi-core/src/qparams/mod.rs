@@ -166,12 +166,19 @@ impl QParams {
     /// The parameters for observed ranges.
     ///
     /// # Errors
-    /// The errors of [`Convention::check_scheme`]; [`Error::Unsupported`] for a
-    /// float type that the convention does not have; [`Error::Scale`] where a range is too wide for
+    /// The errors of [`Convention::check_scheme`]; [`Error::Settings`] for ranges of another granularity than the
+    /// scheme's; [`Error::Unsupported`] for a float type that the convention does not have; [`Error::Scale`] where a range is too wide for
     /// the compute type; [`Error::ZeroPoint`] where the convention cannot represent a zero point.
     pub fn from_ranges(ranges: &Ranges, scheme: &Scheme, convention: &Convention) -> Result<Self> {
         convention.check_scheme(scheme)?;
         convention.check_float(scheme, ranges.float_type())?;
+        // A scheme may have another granularity on tensors of few axes.
+        let of_few_axes = convention.granularity_for(scheme.granularity, 0);
+        let fits = |expected: Granularity| expected.may_be(ranges.granularity());
+        if ![scheme.granularity, of_few_axes].into_iter().any(fits) {
+            let what = "the ranges";
+            return Err(Error::Settings { what });
+        }
         let groups = ranges.min().iter().zip(ranges.max());
         let count = ranges.min().len();
         let (mut scale, mut zero_point) = (with_room(count)?, with_room(count)?);
