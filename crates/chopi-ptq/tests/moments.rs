@@ -496,3 +496,19 @@ fn moments_say_little_when_they_are_printed() {
         "Moments { channels: 3, rows: 5, .. }"
     );
 }
+
+#[test]
+fn more_windows_than_can_be_counted_are_refused() {
+    let x = Array4::<f32>::zeros((1, 1, 1, 1));
+    let mut moments = Moments::new(1).unwrap();
+    for padding in [1 << 40, usize::MAX / 4] {
+        let patches = Patches {
+            padding: [padding; 2],
+            ..Patches::new([1, 1])
+        };
+        let error = moments.observe_patches(&x, &patches, 0..1).unwrap_err();
+        let expected = format!("the padding is [{padding}, {padding}], expected fewer windows");
+        assert!(error.to_string().starts_with(&expected), "{error}");
+    }
+    assert_eq!(moments.rows(), 0);
+}

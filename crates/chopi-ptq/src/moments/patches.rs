@@ -114,10 +114,18 @@ impl Moments {
             let length = length.unwrap_or(usize::MAX);
             self.check_channels("a window on a tensor", shape, length)?;
             check_finite(values, shape)?;
-            self.check_rows_of_patches(values, (images * outputs[0] * outputs[1]) as u64)?;
+            let windows = images
+                .checked_mul(outputs[0])
+                .and_then(|n| n.checked_mul(outputs[1]));
+            let windows = windows.ok_or_else(|| Error::Window {
+                what: "the padding",
+                value: patches.padding.to_vec(),
+                expected: "fewer windows than memory has bytes".to_owned(),
+            })?;
+            self.check_rows_of_patches(values, windows as u64)?;
             let image = [depth, height, width];
-            let mut rows = with_room(ROWS.min(images * outputs[0] * outputs[1]) * length)?;
-            for window in 0..images * outputs[0] * outputs[1] {
+            let mut rows = with_room(ROWS.min(windows).saturating_mul(length))?;
+            for window in 0..windows {
                 let (n, place) = (
                     window / (outputs[0] * outputs[1]),
                     window % (outputs[0] * outputs[1]),
