@@ -165,6 +165,7 @@ impl DeviceTensor for OnDevice {
     }
 
     fn to_host(&self) -> Result<Vec<f64>> {
+        check_room(&self.0)?;
         let host = self.0.to_device(&candle_core::Device::Cpu);
         let flat = host.and_then(|host| host.to_dtype(DType::F64)?.flatten_all());
         flat.and_then(|flat| flat.to_vec1()).map_err(framework)

@@ -237,6 +237,7 @@ impl From<chopi_matmul::QuantizedEmbedding> for QuantizedEmbedding {
 
 impl Module for QuantizedEmbedding {
     fn forward(&self, indices: &Tensor) -> Result<Tensor> {
+        crate::tensor::check_room(indices).map_err(candle_core::Error::wrap)?;
         let rows = indices.to_dtype(DType::I64)?.to_device(&Device::Cpu)?;
         let rows = rows.flatten_all()?.to_vec1::<i64>()?;
         let values = self.0.rows_of(&rows).map_err(wrap)?;

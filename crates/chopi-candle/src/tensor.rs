@@ -145,8 +145,13 @@ fn with_storage<R>(
 /// # Errors
 /// [`Error::Memory`].
 pub(crate) fn check_room(tensor: &Tensor) -> Result<()> {
-    let bytes = tensor.dtype().size_in_bytes();
-    with_room::<u8>(tensor.elem_count().saturating_mul(bytes))?;
+    // Views of one element may have more than `usize` counts, which candle's own count does not see.
+    let sizes = tensor.dims().iter().copied();
+    let bytes = match tensor.dims().contains(&0) {
+        true => 0,
+        false => sizes.fold(tensor.dtype().size_in_bytes(), usize::saturating_mul),
+    };
+    with_room::<u8>(bytes)?;
     Ok(())
 }
 
