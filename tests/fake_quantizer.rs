@@ -420,3 +420,33 @@ mod saved {
         }
     }
 }
+
+/// Pieces of a tensor in a file are made on the threads of the pool, too.
+#[cfg(feature = "formats")]
+#[test]
+fn tasks_of_a_pool_read_a_tensor_of_a_file_without_waiting_for_each_other() {
+    use chopi::formats::{Quantized, Tensor, chopi::Chopi as Layout, open, save};
+    within(Duration::from_secs(120), || {
+        let name = format!("chopi-shared-{}.safetensors", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let x = Array1::from_shape_fn(1 << 21, |i| (i % 1001) as f32 - 500.0);
+        let mut chopi = Chopi::new(8).unwrap();
+        let codes = chopi.quantize(&x).unwrap();
+        let params = chopi.params().unwrap();
+        let quantized = Quantized::of(params.clone(), &codes).unwrap();
+        let tensor = Tensor::Quantized(Box::new(quantized));
+        save(&path, &Layout, [("x", &tensor)]).unwrap();
+        let entry = open(&path).unwrap().get("x").unwrap().values().unwrap();
+        let expected: Array1<f32> = params.dequantize(&codes).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build();
+        pool.unwrap().scope(|scope| {
+            for _ in 0..64 {
+                scope.spawn(|_| {
+                    let values = entry.elements::<f32>().unwrap();
+                    assert_eq!(Some(&values[..]), expected.as_slice());
+                });
+            }
+        });
+        std::fs::remove_file(path).unwrap();
+    });
+}

@@ -320,7 +320,12 @@ impl<'a, T: Element> Reader<'a, T> {
                 false => range.clone(),
             };
             self.held = 0..0;
-            self.buffer.resize(wanted.len(), T::zeroed());
+            self.buffer.truncate(wanted.len());
+            if self.buffer.len() < wanted.len() {
+                // Not both in memory at once.
+                self.buffer = Vec::new();
+                self.buffer = repeated(T::zeroed(), wanted.len())?;
+            }
             let offset = wanted.start * size_of::<T>();
             self.tensor.data.read(offset, bytes_mut(&mut self.buffer))?;
             from_file_order(&mut self.buffer);

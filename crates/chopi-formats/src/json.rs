@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::error::{Error, Result};
 use crate::file;
@@ -114,6 +114,26 @@ fn writes(token: &str) -> bool {
     written.is_ok_and(|written| written == token)
 }
 
+/// The value as one of standard JSON: a number that was kept is the nearest `f64`, and stays as it is where that is none
+/// of standard JSON.
+pub fn plain(value: &Value) -> Value {
+    match value {
+        Value::String(text) => {
+            let number = text
+                .strip_prefix(MARK)
+                .filter(|number| is_kept_as_text(number));
+            let number = number.and_then(|number| Number::from_f64(number.parse().ok()?));
+            number.map_or_else(|| value.clone(), Value::Number)
+        }
+        Value::Array(values) => values.iter().map(plain).collect(),
+        Value::Object(values) => values
+            .iter()
+            .map(|(key, value)| (key.clone(), plain(value)))
+            .collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
+    }
+}
+
 /// The text of a value, with the numbers as they were read.
 ///
 /// # Errors
@@ -142,6 +162,17 @@ pub fn text(value: &Value) -> serde_json::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_kept_as_text_are_numbers_where_standard_json_has_them() {
+        let text = b"{\"a\": [1e-06, 36893488147419103232, 2], \"b\": {\"c\": Infinity}, \"d\": \"1e-06\"}";
+        let object = parse(text).unwrap();
+        let plain = plain(&Value::from(object.clone()));
+        let expected = serde_json::json!([1e-6, 36_893_488_147_419_103_232.0, 2]);
+        assert_eq!(plain["a"], expected);
+        assert_eq!(plain["b"], object["b"]);
+        assert_eq!(plain["d"], "1e-06");
+    }
 
     #[test]
     fn the_numbers_of_python_come_back() {

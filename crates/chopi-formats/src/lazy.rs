@@ -1,7 +1,8 @@
 //! Tensors that are dequantized as they are read.
 
+use std::mem;
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chopi_core::QParams;
 
@@ -44,14 +45,13 @@ impl Dequantized {
 
     /// Reads the bytes from `offset` on, as many as `out` has.
     pub(crate) fn read(&self, mut offset: usize, mut out: &mut [u8]) -> Result<(), Fault> {
-        let mut held = match self.held.lock() {
-            Ok(held) => held,
-            Err(poisoned) => poisoned.into_inner(),
-        };
+        // Taken out, so that no lock is held while a piece is made on a pool of threads, one of which may come here
+        // for another task: it finds nothing, and makes a piece of its own.
+        let mut held = mem::take(&mut *self.held());
         while !out.is_empty() {
             let element = offset / self.width;
             if !held.elements.contains(&element) {
-                *held = self.piece(element)?;
+                held = self.piece(element)?;
             }
             let start = offset - held.elements.start * self.width;
             let len = out.len().min(held.bytes.len() - start);
@@ -59,7 +59,12 @@ impl Dequantized {
             filled.copy_from_slice(&held.bytes[start..start + len]);
             (offset, out) = (offset + len, rest);
         }
+        *self.held() = held;
         Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The piece with an element, which there is.

@@ -1,6 +1,6 @@
 //! Files of quantized models: what [chopi](https://docs.rs/chopi) and others write, read tensor by tensor.
 //!
-//! [`open`] takes a safetensors file, a folder of one or of several with an index, a file that chopi has written,
+//! [`open`] takes a safetensors file, a folder with one or with shards and their index, a file that chopi has written,
 //! a folder of compressed-tensors, or a GGUF file. A [`Model`] lists its tensors, by the names that they have in the
 //! float model, and how each is [kept](Storage); [`Model::read`] reads one: a [`Plain`] tensor, a [`Quantized`] one
 //! of codes and [`QParams`](chopi_core::QParams), or [`Blocks`](gguf::Blocks). Only headers are read before: a model is

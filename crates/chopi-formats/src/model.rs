@@ -19,7 +19,7 @@ use crate::gguf::{BlockType, GgmlType, Gguf, GgufEntry, Value, is_gguf};
 use crate::lazy::Dequantized;
 use crate::tensor::{Plain, Quantized, Tensor};
 
-/// Opens a model: a safetensors file, a folder of one or of several with an index, a file that chopi has
+/// Opens a model: a safetensors file, a folder with one safetensors file or with shards and their index, a file that chopi has
 /// written, a folder of compressed-tensors, a GGUF file.
 ///
 /// Only headers are read. Tensors are read when they are asked for, each by itself.

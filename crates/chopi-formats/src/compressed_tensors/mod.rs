@@ -31,7 +31,7 @@ pub fn params_shape(granularity: Granularity, [out, width]: [usize; 2]) -> Vec<u
     match granularity {
         Granularity::PerTensor => vec![1],
         Granularity::PerChannel { .. } => vec![out, 1],
-        Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size)],
+        Granularity::PerGroup { size, .. } => vec![out, width.div_ceil(size.max(1))],
     }
 }
 
@@ -40,7 +40,7 @@ pub fn params_shape(granularity: Granularity, [out, width]: [usize; 2]) -> Vec<u
 /// # Errors
 /// A code that the bits do not hold.
 pub fn pack_columns(packing: Packing, codes: &[i64], rows: usize) -> chopi_core::Result<Vec<u8>> {
-    let columns = codes.len() / rows;
+    let columns = codes.len().checked_div(rows).unwrap_or(0);
     let transposed: Vec<i64> = (0..columns)
         .flat_map(|c| (0..rows).map(move |r| codes[r * columns + c]))
         .collect();
