@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
+use chopi_formats::json;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -14,23 +15,20 @@ use crate::gelu::gelu;
 pub(crate) struct Config {
     path: PathBuf,
     values: Map<String, Value>,
+    /// The values with the numbers as they are written in the file.
+    written: Map<String, Value>,
 }
 
 impl Config {
     /// Reads a file of the model's folder.
     pub(crate) fn read(path: PathBuf) -> Result<Self> {
-        let text = std::fs::read(&path);
-        let text = text.map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })?;
-        match serde_json::from_slice(&text) {
-            Ok(values) => Ok(Self { path, values }),
-            Err(error) => Err(Error::Malformed {
-                path,
-                what: error.to_string(),
-            }),
-        }
+        let written = json::object(&path)?;
+        let plain = |(key, value): (&String, &Value)| (key.clone(), json::plain(value));
+        Ok(Self {
+            path,
+            values: written.iter().map(plain).collect(),
+            written,
+        })
     }
 
     /// Reads a file that may be absent.
@@ -46,9 +44,9 @@ impl Config {
         &self.path
     }
 
-    /// All keys with their values.
-    pub(crate) fn values(&self) -> &Map<String, Value> {
-        &self.values
+    /// All keys with their values, the numbers as they are written in the file.
+    pub(crate) fn written(&self) -> &Map<String, Value> {
+        &self.written
     }
 
     /// The value of a key, unless it is absent or null.

@@ -78,7 +78,7 @@ impl Model {
 
     /// `config.json` with what becomes of inputs, and without what it said of the quantization of the old files.
     fn config_with_inputs(&self) -> Value {
-        let mut config = self.config.values().clone();
+        let mut config = self.config.written().clone();
         config.remove("quantization_config");
         config.remove(INPUTS);
         let other = self
@@ -99,7 +99,8 @@ impl Model {
         Value::Object(config)
     }
 
-    /// Copies the tokenizer and other files, but for `config.json`, and those of modules.
+    /// Copies the tokenizer and other files, but for `config.json`, and those of modules. Links that lead nowhere,
+    /// pipes and devices are none that a model is read from, and are left out.
     fn copy_files(&self, target: &Path) -> Result<()> {
         let source = self.folder();
         let failed = |path: &Path| {
@@ -124,8 +125,8 @@ impl Model {
             }
             let kind = path.extension().and_then(|kind| kind.to_str());
             let is_index = name.to_string_lossy().ends_with(".index.json");
-            if kind.is_some_and(|kind| COPIED.contains(&kind)) && !is_index && name != "config.json"
-            {
+            let is_copied = kind.is_some_and(|kind| COPIED.contains(&kind));
+            if is_copied && !is_index && name != "config.json" && path.is_file() {
                 fs::copy(&path, &target).map_err(failed(&path))?;
             }
         }

@@ -17,10 +17,7 @@ impl From<tokenizers::Error> for Error {
 /// Reads `tokenizer.json` of a model's folder, to give all tokens of a text and no others.
 pub(crate) fn tokenizer(folder: &Path) -> Result<Tokenizer> {
     let path = folder.join("tokenizer.json");
-    let text = std::fs::read(&path).map_err(|source| Error::File {
-        path: path.clone(),
-        source,
-    })?;
+    let text = chopi_formats::file::read(&path)?;
     let mut tokenizer = Tokenizer::from_bytes(text).map_err(|error| Error::Malformed {
         path,
         what: error.to_string(),

@@ -594,3 +594,44 @@ fn decoders_in_gguf_are_those_of_the_folder() {
         assert_eq!(output(&load(&saved).unwrap()), output(&quantized), "{name}");
     }
 }
+
+/// What other programs write and leave in a folder: numbers that standard JSON does not have, or that no float holds,
+/// and names without a file.
+#[cfg(unix)]
+#[test]
+fn a_folder_is_read_and_saved_whatever_else_it_holds() {
+    let source = copy("llama");
+    let config = source.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let more = "{\"seed\": 123456789012345678901234567890, \"limit\": Infinity,";
+    fs::write(&config, text.replacen('{', more, 1)).unwrap();
+    std::os::unix::fs::symlink("nowhere", source.path().join("broken.json")).unwrap();
+    let made = std::process::Command::new("mkfifo")
+        .arg(source.path().join("pipe.txt"))
+        .status();
+    assert!(made.unwrap().success());
+    let saved = tempfile::tempdir().unwrap();
+    let saved = saved.path().join("saved");
+    load(source.path()).unwrap().save(&saved).unwrap();
+    let written = fs::read_to_string(saved.join("config.json")).unwrap();
+    assert!(written.contains("123456789012345678901234567890") && written.contains("Infinity"));
+    assert!(!saved.join("broken.json").exists() && !saved.join("pipe.txt").exists());
+    load(&saved).unwrap();
+
+    // Read whole, a pipe would wait for somebody who writes.
+    fs::remove_file(&config).unwrap();
+    fs::rename(source.path().join("pipe.txt"), &config).unwrap();
+    let error = load(source.path()).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
+}
+
+#[test]
+fn a_module_outside_of_the_folder_is_refused() {
+    let folder = copy("bert");
+    for path in ["../1_Pooling", "/1_Pooling", "1_Pooling/../.."] {
+        let modules = json!([{"type": "sentence_transformers.models.Pooling", "path": path}]);
+        fs::write(folder.path().join("modules.json"), modules.to_string()).unwrap();
+        let error = load(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("inside of the folder"), "{error}");
+    }
+}

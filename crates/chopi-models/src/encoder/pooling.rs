@@ -1,6 +1,6 @@
 //! From the hidden states of a text's tokens to its embedding, as `sentence-transformers` configures it.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use candle_core::{D, Tensor};
 use serde_json::Value;
@@ -65,10 +65,7 @@ impl Pooling {
             path: path.clone(),
             what,
         };
-        let text = std::fs::read(&path).map_err(|source| Error::File {
-            path: path.clone(),
-            source,
-        })?;
+        let text = chopi_formats::file::read(&path)?;
         let modules: Vec<Value> =
             serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
         for module in &modules {
@@ -76,7 +73,18 @@ impl Pooling {
             let kind = of("type");
             match kind.rsplit('.').next().unwrap_or_default() {
                 "Transformer" => {}
-                "Pooling" => pooling.modes = modes(&folder.join(of("path")).join("config.json"))?,
+                "Pooling" => {
+                    let inside = Path::new(of("path"));
+                    let stays = |part: Component<'_>| {
+                        matches!(part, Component::Normal(_) | Component::CurDir)
+                    };
+                    if !inside.components().all(stays) {
+                        return Err(malformed(format!(
+                            "the path of a module is {inside:?}, expected one inside of the folder"
+                        )));
+                    }
+                    pooling.modes = modes(&folder.join(inside).join("config.json"))?;
+                }
                 "Normalize" => pooling.normalize = true,
                 _ => {
                     let expected = "Transformer, Pooling or Normalize";
