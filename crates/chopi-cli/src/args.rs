@@ -27,7 +27,7 @@ use crate::interrupt;
 use crate::write::Target;
 use scheme::{SCHEME, SchemeArgs, TensorArgs, parse_range};
 
-/// Quantize, dequantize, inspect, compare and report on safetensors model files.
+/// Quantize, inspect, compare and run models in safetensors, compressed-tensors and GGUF files.
 #[derive(Debug, Parser)]
 #[command(name = "chopi", version, propagate_version = true, after_help = EXAMPLES)]
 pub struct Cli {
@@ -125,7 +125,8 @@ pub struct ManArgs {
 /// folder: its safetensors files hold the quantized weights, config.json says how, and other files are
 /// copied, but for weights in other forms. Only the weights of linear layers are taken: two-dimensional
 /// tensors named `*.weight` that the architecture in config.json has as such, or where it says nothing the
-/// name or the bias; not those at the input or the output, which --include takes. The folder appears
+/// name or the bias; weights at the input or the output are left out unless --include matches them (--include '*'
+/// takes all). The folder appears
 /// whole, when all has gone well; what cannot be done is said before anything is written.
 ///
 /// Prints a table of what it did: the bytes before and after, the signal-to-quantization-noise
@@ -180,8 +181,9 @@ pub struct QuantizeArgs {
     pub format: Format,
 
     /// Write a GGUF file with blocks of this type, q4_0, q4_1, q5_0, q5_1 or q8_0, as ggml quantizes them. Tensors
-    /// whose rows are no whole blocks of 32 stay as they are, unless --include names them. Only what is known is
-    /// written into its metadata: those of an input that is a GGUF file, and the type of the blocks.
+    /// whose rows are no whole blocks of 32 stay as they are, unless --include names them. Its
+    /// metadata are those of an input that is a GGUF file, and the type of the blocks: llama.cpp needs an input that
+    /// its converter wrote.
     #[arg(long, value_name = "TYPE", value_parser = parse_block_type,
           conflicts_with_all = ["bits", "bits_from", "symmetric", "per_channel", "group_size", "axis", "range",
                                 "convention", "calibration", "scale", "format", "dry_run", "backend"])]
@@ -270,8 +272,8 @@ pub struct DequantizeArgs {
 /// List the tensors of a model, and how they are quantized.
 ///
 /// Each by the name that it has in the float model, with the bytes of its elements, or of its codes and their
-/// parameters. Reads what every command reads: a safetensors file, a model's folder of one or of several, what
-/// `quantize` wrote, a folder of compressed-tensors, a GGUF file.
+/// parameters. Reads what every command reads: a safetensors file, a folder with one or with shards and their
+/// index, what `quantize` wrote, a folder of compressed-tensors, a GGUF file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

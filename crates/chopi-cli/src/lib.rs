@@ -91,7 +91,15 @@ impl CommandLine {
 
 /// Prints what is wrong with a command line, or the help that it asks for, and gives the exit status.
 fn printed(usage: clap::Error) -> ExitCode {
-    let _ = usage.print();
+    // An error may hold the name of a file, which a shell has put there for a pattern: without styles, so that each
+    // character that moves a cursor is one of the name.
+    let _ = match usage.use_stderr() {
+        true => {
+            let message = usage.render().to_string();
+            write!(io::stderr(), "{}", print::printable_text(&message))
+        }
+        false => usage.print(),
+    };
     u8::try_from(usage.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 

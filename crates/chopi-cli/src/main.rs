@@ -1,4 +1,4 @@
-//! The program `chopi`: quantizes, dequantizes, inspects, compares and reports on safetensors model
+//! The program `chopi`, which quantizes, inspects, compares and runs models in safetensors, compressed-tensors and GGUF
 //! files.
 //!
 //! `chopi --help` says how to use it. Exit status: 0, or 1 where an input or an output is bad or

@@ -31,10 +31,14 @@ pub fn print(text: impl Display) -> Result<()> {
 /// more.
 pub fn print_json(object: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(object).map_err(io::Error::from);
-    // The layout of the text has ends of lines, and no other such characters outside of strings.
-    let escaped =
-        |text: String| escaped(&text, |c| format!("\\u{:04x}", c as u32), "\n").into_owned();
+    let escaped = |text: String| printable_json(&text).into_owned();
     text.map(escaped).map_err(Error::Print).and_then(print)
+}
+
+/// JSON whose strings have what [`printable`] escapes as JSON escapes it. The layout has ends of lines, and no other
+/// such characters outside of strings.
+pub fn printable_json(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| format!("\\u{:04x}", c as u32), "\n")
 }
 
 /// Text from a file as it may be shown: characters that could move the cursor of a terminal, start a line of
@@ -43,8 +47,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c.escape_default().to_string(), "")
 }
 
-/// Text that a model has written as a terminal may show it: like [`printable`], but lines end and tabs stay.
-#[cfg(feature = "models")]
+/// Text of many lines as a terminal may show it: like [`printable`], but lines end and tabs stay.
 pub fn printable_text(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c.escape_default().to_string(), "\n\t")
 }

@@ -99,6 +99,21 @@ mod tests {
     use crate::error::Error;
 
     #[test]
+    fn many_threads_are_no_more_than_help() {
+        let items = vec![(); 2000];
+        let threads = NonZeroUsize::new(2000);
+        let most = THREADS_PER_CORE * std::thread::available_parallelism().unwrap().get();
+        let threads = run(
+            &items,
+            |&()| 1,
+            threads,
+            |&()| Ok(rayon::current_num_threads()),
+        );
+        let threads = threads.unwrap();
+        assert!(threads.iter().all(|&threads| threads <= most));
+    }
+
+    #[test]
     fn results_are_in_order_and_the_first_error_wins_on_any_number_of_threads() {
         let items: Vec<usize> = (0..100).collect();
         for threads in 1..4 {

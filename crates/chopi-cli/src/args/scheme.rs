@@ -91,7 +91,8 @@ fn conventions() -> impl TypedValueParser<Value = Convention> {
 /// Which tensors are taken.
 #[derive(Debug, Args)]
 pub struct TensorArgs {
-    /// Take only tensors whose name matches this glob (`*`, `?`, `[a-z]`, `{a,b}`); may be repeated.
+    /// Take only tensors whose name matches this glob (`*`, `?`, `[a-z]`, `{a,b}`); may be repeated. With --format
+    /// compressed-tensors '*' also takes untied output layers.
     #[arg(long, value_name = "GLOB", action = ArgAction::Append, value_parser = parse_glob,
           help_heading = TENSORS)]
     pub include: Vec<Glob>,

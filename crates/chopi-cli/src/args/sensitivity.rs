@@ -15,8 +15,8 @@ use crate::selection::{Ranks, Selection};
 /// Quantizes each tensor to each number of bits and prints the signal-to-quantization-noise ratio in
 /// dB, the most sensitive tensor first. With --budget it proposes bits for each tensor: greedily, at
 /// each step the one that adds the least loss for each byte that it saves, the loss being the share
-/// of noise in the tensor, 10^(-SQNR/10). Sizes are those of codes packed without gaps, as `quantize
-/// --format compressed-tensors` writes them, with their scales and zero points. With -o it writes the
+/// of noise in the tensor, 10^(-SQNR/10). Sizes are those of packed codes, as `quantize` writes them for
+/// 2 to 8 bits, with their scales and zero points. With -o it writes the
 /// proposal to a file that `quantize --bits-from` takes: a JSON object from names to bits, without the
 /// tensors that are to stay in float.
 ///

@@ -125,7 +125,13 @@ impl QuantizeArgs {
         #[cfg(not(feature = "models"))]
         let text = &None;
         let files = [&self.bits_from, &self.method.statistics, text];
-        files.into_iter().flatten().cloned()
+        let files = files.into_iter().flatten().cloned();
+        #[cfg(feature = "models")]
+        let files = files.chain(
+            text.iter()
+                .flat_map(|_| crate::models::beside(&self.files.input)),
+        );
+        files
     }
 
     /// The scheme of these settings, as a builder.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::args::EmbedArgs;
 use crate::error::{Error, Result};
+use crate::print::printable_json;
 
 /// How many texts are embedded at a time.
 const BATCH: usize = 32;
@@ -67,8 +68,8 @@ pub fn run(args: &EmbedArgs) -> Result<()> {
 fn write(texts: &[String], embeddings: &[Vec<f32>]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     for (text, embedding) in texts.iter().zip(embeddings) {
-        serde_json::to_writer(&mut stdout, &Line { text, embedding })?;
-        writeln!(stdout)?;
+        let line = serde_json::to_string(&Line { text, embedding })?;
+        writeln!(stdout, "{}", printable_json(&line))?;
     }
     stdout.flush()
 }

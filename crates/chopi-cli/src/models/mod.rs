@@ -11,7 +11,7 @@ pub use evaluate::run as evaluate;
 pub use run::run;
 pub use statistics::run as statistics;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chopi::models::{self, CacheFormat, Model, Scheme};
 use rayon::ThreadPoolBuilder;
@@ -51,6 +51,25 @@ impl ModelArgs {
             work(&model)
         })
     }
+}
+
+/// The files of a model's folder that it is read from besides its tensors, as far as it has them.
+const READ: [&str; 6] = [
+    "1_Pooling/config.json",
+    "config.json",
+    "generation_config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+];
+
+/// The files that a model may be read from besides its tensors: in its folder, or beside its one file.
+pub fn beside(model: &Path) -> impl Iterator<Item = PathBuf> {
+    let folder = match model.is_dir() {
+        true => model,
+        false => model.parent().unwrap_or(model),
+    };
+    READ.into_iter().map(move |name| folder.join(name))
 }
 
 /// Reads a text.

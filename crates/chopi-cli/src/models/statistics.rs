@@ -4,10 +4,11 @@ use chopi::models::{self, Model};
 use chopi::ptq::{Moments, Statistics};
 use rayon::ThreadPoolBuilder;
 
-use super::read;
+use super::{beside, read};
 use crate::args::StatisticsArgs;
 use crate::error::{Error, Result};
 use crate::files::Files;
+use crate::interrupt;
 use crate::layerwise::windows_of;
 use crate::print::print;
 use crate::report::grouped;
@@ -19,6 +20,7 @@ use crate::write::Target;
 pub fn run(args: &StatisticsArgs) -> Result<()> {
     // What cannot be written is said before the work.
     let mut inputs = Files::open(&args.folder)?.inputs();
+    inputs.extend(beside(&args.folder));
     inputs.push(args.text.clone());
     Target::new(&args.output, &inputs, args.force)?.check()?;
     let text = read(&args.text)?;
@@ -27,6 +29,7 @@ pub fn run(args: &StatisticsArgs) -> Result<()> {
         let collected = models::load(&args.folder).and_then(|model| collect(args, &model, &text));
         collected.map_err(|error| Error::model(&args.folder, error))
     })?;
+    interrupt::watch();
     statistics.save(&args.output)?;
     if args.quiet {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use chopi::backend::{FloatType, IntType};
+use chopi::backend::{FloatType, IntType, collected, repeated};
 use chopi::formats::chopi::Spec;
 use chopi::formats::dtype::float_type;
 use chopi::formats::gguf::BlockType;
@@ -213,18 +213,15 @@ impl<'a> Task<'a> {
     fn metrics(&self, made: &Tensor) -> std::result::Result<Metrics, Fault> {
         let values = made.clone().dequantize()?;
         let values = values.elements::<f32>().unwrap_or_default();
-        let mut x = vec![0.0; values.len()];
+        let mut x = repeated(0.0, values.len())?;
         if let Some(float) = float_type(self.tensor.dtype) {
             with_float!(float, F => {
                 let mut elements = Reader::<F>::new(self.tensor);
                 F::widen_to_f64(elements.read(0..values.len())?, &mut x);
             });
         }
-        let errors: Vec<f64> = x
-            .iter()
-            .zip(&*values)
-            .map(|(x, &value)| x - f64::from(value))
-            .collect();
+        let pairs = x.iter().zip(&*values);
+        let errors = collected(pairs.map(|(x, &value)| x - f64::from(value)))?;
         let mut metrics = Metrics::new(x.iter().fold(0.0, |max, x| x.abs().max(max)));
         metrics.add_errors(&x, &errors);
         Ok(metrics)
@@ -250,7 +247,7 @@ impl<'a> Task<'a> {
             let chosen = chooser.quantize::<K, _>(self.path, self.name(), &x, settings)?;
             let Some(chosen) = chosen else { return Ok(None) };
             parts.write_params(&chosen.params, shared.output, |e| self.format_fault(e))?;
-            let mut values = vec![0.0; data.len()];
+            let mut values = repeated(0.0, data.len()).map_err(|error| fault(error.into()))?;
             F::widen_to_f64(&data, &mut values);
             let mut metrics = Metrics::new(values.iter().fold(0.0, |max, x| x.abs().max(max)));
             let mut written = Ok(());

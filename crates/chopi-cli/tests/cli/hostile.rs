@@ -381,3 +381,33 @@ fn special_characters_of_names_are_never_printed() {
         assert!(!page.contains(c), "the page holds {c:?}");
     }
 }
+
+/// A shell puts names of files where a pattern stands.
+#[test]
+fn special_characters_of_arguments_are_never_printed() {
+    let special: String = SPECIAL.into_iter().filter(|&c| c != '\n').collect();
+    let name = format!("a{special}");
+    let message = failure(chopi(["inspect", "in", &name]).output().unwrap(), 2);
+    assert!(message.contains("unexpected argument 'a"), "{message}");
+    assert!(
+        !message.contains(|c: char| special.contains(c)),
+        "{message}"
+    );
+}
+
+#[cfg(feature = "models")]
+#[test]
+fn special_characters_of_texts_are_never_printed_with_their_embeddings() {
+    let folder = Folder::new();
+    let special: String = SPECIAL.into_iter().filter(|&c| c != '\n').collect();
+    let name = format!("a{special}b");
+    let text = folder.file("texts.txt", name.as_bytes());
+    let done = chopi(["embed"])
+        .arg(crate::model::small("bert"))
+        .arg(text)
+        .output()
+        .unwrap();
+    let line = String::from_utf8(done.stdout).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["text"], *name);
+    assert!(!line.contains(|c: char| special.contains(c)), "{line}");
+}

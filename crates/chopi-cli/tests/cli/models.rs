@@ -182,7 +182,7 @@ fn wrong_input_is_said_in_one_line() {
     let (llama, bert) = (small("llama"), small("bert"));
     let against = |text, other| ["evaluate", "--text", text, "--against", other];
     let cases = [
-        (&run[..], &absent, "config.json: No such file"),
+        (&run[..], &absent, "config.json: cannot read: No such file"),
         (&run, &bert, "bert is an encoder, expected a decoder"),
         (
             &["run", "--prompt", ""],
@@ -219,7 +219,7 @@ fn wrong_input_is_said_in_one_line() {
         (
             &against(texts, absent.to_str().unwrap()),
             &bert,
-            "config.json: No such file",
+            "config.json: cannot read: No such file",
         ),
         (
             &against(texts, llama.to_str().unwrap()),
@@ -446,6 +446,7 @@ fn statistics_do_not_replace_what_they_are_made_of() {
     for input in [
         &model.join("model.safetensors"),
         &model.join("config.json"),
+        &model.join("tokenizer.json"),
         &text,
     ] {
         let before = fs::read(input).unwrap();

@@ -272,6 +272,27 @@ fn a_tensor_larger_than_the_memory_is_read_at_any_offset() {
     }
 }
 
+/// Where a row is longer than the memory, that is an error, and the process is not aborted.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_row_larger_than_the_memory_is_an_error() {
+    let folder = Folder::new();
+    let input = zeros(&folder, "in", [1 << 16, 1024]);
+    for args in [
+        &["--per-channel", "1", "--calibration", "percentile:99.9"][..],
+        &["--per-channel", "1", "--calibration", "mse"],
+    ] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -v 240000; exec \"$0\" \"$@\""]);
+        command.args([env!("CARGO_BIN_EXE_chopi"), "quantize", "--threads", "1"]);
+        command.args(args).arg(&input);
+        let done = command.arg("-o").arg(folder.path("out")).output().unwrap();
+        let message = failure(done, 1);
+        assert!(message.contains("memory"), "{message}");
+        assert_eq!(folder.names(), ["in"]);
+    }
+}
+
 /// Another program cuts a file short while it is read: an error or, where it was read already, none.
 #[test]
 fn an_input_that_is_cut_short_is_an_error() {
