@@ -71,7 +71,7 @@ pub fn params(min: f64, max: f64, scheme: &Scheme, float: FloatType) -> (f64, i6
     };
     // The largest scale with which so many steps fit, for ever more steps, until those of min and max do.
     let plain = scale;
-    let mut steps = (float.max() / plain) as u128;
+    let mut steps = ((float.max() / plain) as u128).max(1);
     while !is_fine(scale) {
         scale = largest_scale(steps, float).min(plain);
         steps += 1;
@@ -105,8 +105,16 @@ fn product_fits(d: i64, scale: f64, float: FloatType) -> bool {
         integer_and_exponent(scale),
         integer_and_exponent(float.max()),
     );
-    // d has at most 34 bits: with a scale so much smaller than the largest number it is far from it.
-    last - e > 70 || u128::from(d.unsigned_abs()) * m <= largest << (last - e)
+    // It has at most 34 + 53 bits.
+    let product = u128::from(d.unsigned_abs()) * m;
+    match last - e {
+        // With a scale so much smaller than the largest number it is far from it.
+        71.. => true,
+        gap @ 0..=70 => product <= largest << gap,
+        // The range of two codes may have a scale that is larger itself.
+        gap @ -40..0 => product << -gap <= largest,
+        _ => product == 0,
+    }
 }
 
 /// The largest number of the compute type of which `steps` times are at most the largest number of the

@@ -337,3 +337,30 @@ fn an_infinity_times_a_reciprocal_that_is_zero_is_not_reported_as_nan() {
         }
     }
 }
+
+/// The range of all f16 in one step or two has a scale that is larger than any f16.
+#[test]
+fn a_step_that_is_larger_than_the_largest_number() {
+    use chopi_conformance::oracle;
+    for range in [0..=1, -1..=0, -1..=1, 0..=2, 5..=6] {
+        for (min, max) in [
+            (f16::MIN, f16::MAX),
+            (f16::ZERO, f16::MAX),
+            (f16::MIN, f16::ONE),
+        ] {
+            let mut chopi = Chopi::builder().range(range.clone()).build().unwrap();
+            let x = array![min, max, f16::ONE];
+            let codes = chopi.quantize(&x).unwrap();
+            let scheme = chopi.scheme();
+            let ends = (min.to_f64(), max.to_f64());
+            let (scale, zero) = oracle::params(ends.0, ends.1, scheme, FloatType::F16);
+            assert_eq!(chopi.scale(), Some(&[scale][..]), "{range:?} {ends:?}");
+            assert_eq!(chopi.zero_point(), Some(&[zero][..]), "{range:?} {ends:?}");
+            let values = chopi.dequantize(&codes).unwrap();
+            assert!(
+                values.iter().all(|x: &f16| x.is_finite()),
+                "{range:?} {values}"
+            );
+        }
+    }
+}

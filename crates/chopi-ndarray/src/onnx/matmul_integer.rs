@@ -64,7 +64,7 @@ pub(super) fn array<T>(shape: &[usize], elements: Vec<T>) -> Result<ArrayD<T>> {
         chopi_matmul::Error::Length {
             what: "the output",
             len,
-            expected: shape.iter().product(),
+            expected: shape.iter().copied().fold(1, usize::saturating_mul),
         }
         .into()
     })
