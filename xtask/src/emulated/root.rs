@@ -273,7 +273,13 @@ exec chroot "$root" /usr/bin/env --chdir="$folder" "$@""#;
         }
         // It may be the script of an earlier run, if Cargo had nothing to build.
         if fs::read(&program)?.starts_with(b"\x7fELF") {
-            fs::rename(&program, folder.join("chopi-emulated"))?;
+            let emulated = folder.join("chopi-emulated");
+            // Cargo may have linked the file of an earlier run to its old name again, and no link replaces another
+            // of its own file.
+            if emulated.exists() {
+                fs::remove_file(&emulated)?;
+            }
+            fs::rename(&program, emulated)?;
         }
         let script = format!(
             "#!/bin/sh\nexec qemu-{} /target/{target}/debug/chopi-emulated \"$@\"\n",
