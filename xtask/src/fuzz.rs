@@ -51,7 +51,7 @@ pub struct Args {
     /// The seed of the inputs, for runs that differ in nothing but their length; a new one each time by default
     #[arg(long, value_name = "N")]
     seed: Option<u32>,
-    /// Without AddressSanitizer, and with counters only in the crates that read: several times as many inputs
+    /// Build without AddressSanitizer, and with coverage counters only in the crates that parse input: faster
     #[arg(long)]
     plain: bool,
     /// Have each target misread a result for rare inputs, and check that it finds that
