@@ -394,7 +394,7 @@ fn lie(change: impl Fn(&mut Quantized)) -> String {
 
 #[test]
 fn metadata_that_lie_are_refused() {
-    let set = |pointer: &'static str, value: Value| {
+    let set = |pointer: &str, value: Value| {
         lie(move |file| *file.record.pointer_mut(pointer).unwrap() = value.clone())
     };
     let scheme = "/schemes/0/scheme";
@@ -422,8 +422,7 @@ fn metadata_that_lie_are_refused() {
         ("granularity", json!({"per_group": {"axis": 0, "size": 3}})),
         ("rounding", json!("up")),
     ] {
-        let path: &'static str = format!("{scheme}/{field}").leak();
-        set(path, value);
+        set(&format!("{scheme}/{field}"), value);
     }
     assert!(
         lie(|file| {
