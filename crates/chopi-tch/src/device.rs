@@ -171,7 +171,10 @@ impl DeviceTensor for OnDevice {
 
     fn to_host(&self) -> Result<Vec<f64>> {
         check_strided(&self.0)?;
-        let host = in_memory(&self.0)?
+        let read = in_memory(&self.0)?;
+        let host = read
+            .as_ref()
+            .unwrap_or(&self.0)
             .f_to_device(Device::Cpu)
             .and_then(|host| host.f_to_kind(Kind::Double)?.f_contiguous());
         let host = host.map_err(framework)?;
@@ -220,12 +223,12 @@ impl CheckpointTensor for OnDevice {
 
     fn to_bytes(&self) -> Result<Vec<u8>> {
         check_strided(&self.0)?;
-        let bytes = in_memory(&self.0)?
-            .f_to_device(Device::Cpu)
-            .and_then(|host| {
-                let host = host.f_contiguous()?.f_reshape([-1])?;
-                host.f_view_dtype(Kind::Uint8)
-            });
+        let read = in_memory(&self.0)?;
+        let bytes = read.as_ref().unwrap_or(&self.0).f_detach();
+        let bytes = bytes.and_then(|tensor| {
+            let host = tensor.f_to_device(Device::Cpu)?.f_contiguous()?;
+            host.f_reshape([-1])?.f_view_dtype(Kind::Uint8)
+        });
         let bytes = bytes.map_err(framework)?;
         let mut data = repeated(0, bytes.numel())?;
         bytes

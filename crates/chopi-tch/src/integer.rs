@@ -238,7 +238,10 @@ impl QuantizedEmbedding {
                 expected: "indices of Int8, Uint8, Int16, Int or Int64",
             }));
         }
-        let host = crate::tensor::in_memory(indices)?
+        let read = crate::tensor::in_memory(indices)?;
+        let host = read
+            .as_ref()
+            .unwrap_or(indices)
             .f_to_device(Device::Cpu)
             .and_then(|host| host.f_to_kind(Kind::Int64)?.f_contiguous());
         let host = host.map_err(framework)?;

@@ -153,16 +153,18 @@ pub(crate) fn check_strided(tensor: &Tensor) -> Result<()> {
     Err(refused(format!("{kind:?} of a tensor without strides")))
 }
 
-/// The tensor itself, without its gradient, or a copy of one whose memory does not hold its elements: libtorch marks
-/// tensors as negated, and as zeros without memory, and what reads memory itself does not see it.
-pub(crate) fn in_memory(tensor: &Tensor) -> Result<Tensor> {
+/// A copy of a tensor whose memory does not hold its elements, none of any other: libtorch marks tensors as negated,
+/// and as zeros without memory, and what reads memory itself does not see it.
+pub(crate) fn in_memory(tensor: &Tensor) -> Result<Option<Tensor>> {
     let read = if tensor.f_internal_is_zerotensor().map_err(framework)? {
         let kind = tensor.f_kind().map_err(framework)?;
         Tensor::f_zeros(tensor.size(), (kind, tensor.device()))
+    } else if tensor.f_is_neg().map_err(framework)? {
+        tensor.detach().f_resolve_neg()
     } else {
-        tensor.f_detach().and_then(|tensor| tensor.f_resolve_neg())
+        return Ok(None);
     };
-    read.map_err(framework)
+    read.map(Some).map_err(framework)
 }
 
 /// Calls `f` with a CPU tensor whose elements fill their memory, and how they lie there: the tensor
@@ -176,7 +178,8 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
             expected: "a tensor on the CPU",
         });
     }
-    let tensor = &in_memory(tensor)?;
+    let read = in_memory(tensor)?;
+    let tensor = read.as_ref().unwrap_or(tensor);
     let shape: Vec<usize> = tensor
         .size()
         .into_iter()
@@ -190,7 +193,7 @@ fn with_dense<R>(tensor: &Tensor, f: impl FnOnce(&Tensor, Layout) -> Result<R>) 
     match Layout::dense(&shape, &strides) {
         Some(layout) => f(tensor, layout),
         None => {
-            let copy = tensor.f_contiguous().map_err(framework)?;
+            let copy = tensor.detach().f_contiguous().map_err(framework)?;
             f(&copy, Layout::row_major(&shape))
         }
     }
